@@ -1,0 +1,89 @@
+# make demo           set up, then segment a slide with the shipped model (SLIDE=path for your own)
+# make test           set up, then every check and test that takes seconds (what .ci/run runs)
+# make help           the rest
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+INPUTS := pyproject.toml constraints.txt
+
+# demo: the slide (drawn when none is given) and the folder that the results go to
+SLIDE ?=
+OUT   ?= demo
+# test: processes, and anything else for pytest, as in PYTEST_ARGS="-k tissue -x"
+JOBS  ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: help demo test lint test-slow bench cucim-cpu default-model docs dist clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo            segment a phantom slide; make demo SLIDE=slide.svs: your own"
+	@echo "make test            ruff, mypy, import-linter and the tests (no slow ones, no GPU)"
+	@echo "make test-slow       the slow tests and those that need a GPU (skipped without one)"
+	@echo "make bench           speed and memory, measured on this machine"
+	@echo "make cucim-cpu       install cuCIM's CPU reader without the CUDA packages"
+	@echo "make default-model   train the shipped model again from its data"
+	@echo "make docs            the documentation, as a site in site/"
+	@echo "make dist            source archive and wheel in dist/"
+	@echo "make clean           remove what the above made"
+
+# A stamp marks a finished set-up, so that a second call does nothing.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "wsipipe needs Python 3.11 or newer, not " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(INPUTS) | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(INPUTS) | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,dicom]'
+	@touch $(VENV)/.runtime $@
+
+demo: $(VENV)/.runtime
+	@mkdir -p "$(OUT)"
+	@slide="$(SLIDE)"; \
+	if [ -z "$$slide" ]; then \
+	  slide="$(OUT)/slide.tiff"; \
+	  test -e "$$slide" || $(BIN)/wsipipe demo-slide "$$slide" || exit; \
+	fi; \
+	$(BIN)/wsipipe segment "$$slide" -o "$(OUT)/cells.geojson" --overlay "$(OUT)/overlay.png" || exit; \
+	echo; \
+	echo "slide    $$slide"; \
+	echo "cells    $(OUT)/cells.geojson   (drag it onto the slide in QuPath)"; \
+	echo "picture  $(OUT)/overlay.png"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -m "not slow and not gpu" -n $(JOBS) $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.dev
+	$(BIN)/pytest -m "slow or gpu" $(PYTEST_ARGS)
+
+bench: $(VENV)/.dev
+	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench" || exit; done
+
+cucim-cpu: $(VENV)/.runtime
+	$(PIP) install --quiet -c constraints.txt --no-deps cucim-cu12
+	$(PIP) install --quiet -c constraints.txt numpy lazy_loader click scikit-image
+
+default-model: $(VENV)/.dev
+	PATH="$(CURDIR)/$(BIN):$$PATH" workflows/default-model/run.sh
+
+docs: $(VENV)/.runtime
+	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+dist: $(VENV)/.runtime
+	$(PIP) install --quiet build
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

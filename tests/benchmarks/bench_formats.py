@@ -1,0 +1,106 @@
+"""Time and memory of merging parts, writing Parquet and writing GeoJSON.
+
+Run: ``python tests/benchmarks/bench_formats.py 100000`` (number of cells; about 24 vertices each, 5,000 per mm² at
+0.5 um/px, in blocks of 2048 px). The parts are made in another process, so the peak memory is that of the outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import shapely
+
+BLOCK = 2048
+PITCH = 28  # grid px between cells: 5,000 per mm² at 0.5 um/px
+SCALE = 2.0
+ABOUT = {
+    "fingerprint": "f" * 64,
+    "size": [200_000, 200_000],
+    "bounds": None,
+    "mpp": [0.25, 0.25],
+    "mpp_source": "vendor property",
+    "classes": {"Neoplastic": [255, 0, 0], "Inflammatory": [0, 200, 0]},
+}
+
+
+def polygons_at(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return one polygon of 24 vertices about each centre (base px)."""
+    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    radius = rng.uniform(13, 19, (len(x), 24))
+    ring = np.stack([x[:, None] + radius * np.cos(angle), y[:, None] + radius * np.sin(angle)], axis=-1)
+    return shapely.polygons(np.round(ring, 2))
+
+
+def make_parts(n: int, folder: Path) -> None:
+    """Write parts with *n* cells in all."""
+    from wsipipe.formats import parquet
+    from wsipipe.measure import MEASURES
+
+    side = int(np.ceil(np.sqrt(n))) * PITCH
+    per = BLOCK // PITCH
+    left = n
+    for index, (by, bx) in enumerate(np.ndindex(-(-side // BLOCK), -(-side // BLOCK))):
+        rng = np.random.default_rng(index)
+        gy, gx = np.divmod(np.arange(per * per), per)
+        cx, cy = (bx * BLOCK + gx * PITCH + 10)[:left], (by * BLOCK + gy * PITCH + 10)[:left]
+        left -= len(cx)
+        found = SimpleNamespace(
+            sums=np.stack([np.ones_like(cx), cx, cy], axis=1),
+            probability=rng.random(len(cx), np.float32),
+            type=rng.integers(-1, 2, len(cx)).astype(np.int16),
+            type_probability=rng.random(len(cx), np.float32),
+            oversize=np.zeros(len(cx), bool),
+        )
+        polygons = polygons_at(cx * SCALE, cy * SCALE, rng)
+        measures = {name: rng.random(len(cx)) * 100 for name in MEASURES}
+        table = parquet.cells_table(
+            found, polygons, measures, fingerprint=str(ABOUT["fingerprint"]), classes=list(ABOUT["classes"])
+        )
+        parquet.write_part(table, folder / f"{index:05d}.arrow")
+        if not left:
+            break
+
+
+def main(n: int) -> None:
+    """Print one JSON line: seconds, megabytes, peak memory."""
+    from wsipipe.formats import geojson, parquet
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start = time.perf_counter()
+        subprocess.run([sys.executable, __file__, "--parts", str(n), name], check=True)
+        made, made_cpu = time.perf_counter(), time.process_time()
+        cells = parquet.merge_parts(sorted(folder.glob("*.arrow")), folder / "cells.parquet", ABOUT)
+        merged, merged_cpu = time.perf_counter(), time.process_time()
+        geojson.write_geojson(folder / "cells.parquet", folder / "cells.geojson.gz")
+        exported, exported_cpu = time.perf_counter(), time.process_time()
+        size = {path.name: round(path.stat().st_size / 1e6, 1) for path in folder.glob("cells.*")}
+    print(
+        json.dumps(
+            {
+                "cells": cells,
+                "parts_s": round(made - start, 2),
+                "merge_s": round(merged - made, 2),
+                "merge_cpu_s": round(merged_cpu - made_cpu, 2),
+                "geojson_gz_s": round(exported - merged, 2),
+                "geojson_gz_cpu_s": round(exported_cpu - merged_cpu, 2),
+                "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "file_mb": size,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--parts":
+        make_parts(int(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        main(int(sys.argv[1]))

@@ -1,0 +1,55 @@
+"""What the tests share: real slides where they are at hand, and a phantom whose cells are known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch and numba are imported: processes share the cores
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+
+if TYPE_CHECKING:
+    from wsipipe.slide.phantom import PhantomTruth
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A small phantom slide and what is known of it."""
+
+    path: Path
+    truth: PhantomTruth
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real slides and annotated images beside the checkout; skip where there is none."""
+    folder = Path(os.environ.get("WSIPIPE_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "slides").is_dir():
+        pytest.skip(f"no real data at {folder} (WSIPIPE_TEST_DATA names another folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
+    """Return a phantom slide of 1536 × 1024 px at 0.5 µm/px, drawn once per session."""
+    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+
+    path = tmp_path_factory.mktemp("phantom") / "phantom.tiff"
+    return Phantom(path, write_phantom(path, PhantomSettings(width=1536, height=1024, seed=7, mpp=0.5)))
+
+
+@pytest.fixture(autouse=True)
+def _no_user_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep the environment of whoever runs the tests out of them."""
+    for variable in [name for name in os.environ if name.startswith(("WSIPIPE_", "SLURM_"))]:
+        if variable != "WSIPIPE_TEST_DATA":
+            monkeypatch.delenv(variable)
+    yield

@@ -1,0 +1,97 @@
+"""`wsipipe doctor`: the report, and how it is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from wsipipe.cli import doctor as command
+from wsipipe.cli.main import main
+from wsipipe.pipelines import doctor
+from wsipipe.pipelines.doctor import Check, Device, Report, examine, suggest
+from wsipipe.slide import BACKENDS
+
+CPU = Device("cpu", "a CPU", 2**34, 2**33, True, "AVX512")
+GPU = Device("cuda:0", "a GPU", 2**35, 2**34, True, "compute capability 9.0")
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return examine(Path.cwd())
+
+
+def test_every_reader_is_tried(report: Report) -> None:
+    assert {check.name for check in report.readers} == set(BACKENDS)
+    states = {check.name: check.state for check in report.readers}
+    assert states["openslide"] == states["tiffslide"] == states["picture"] == "ok", report.readers
+    assert "broken" not in states.values()
+
+
+def test_the_cpu_is_measured(report: Report) -> None:
+    cpu = report.devices[0]
+    assert cpu.name == "cpu"
+    assert "GFLOP/s in fp32" in cpu.detail
+    assert 0 < cpu.free <= cpu.memory
+
+
+def test_versions(report: Report) -> None:
+    assert report.libraries["torch"]
+    assert report.libraries["openslide-python"]
+
+
+def test_a_broken_reader_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_readers", lambda: iter([Check("openslide", "broken", "no library")]))
+    monkeypatch.setattr(doctor, "_models", lambda: iter([]))
+    found = examine(Path.cwd())
+    assert found.problems[:2] == (
+        "openslide does not work: no library",
+        "no model is shipped with this copy; give one with --model FILE.safetensors",
+    )
+    assert found.suggestion.endswith("--dry-run")
+
+
+def test_the_suggestion_takes_the_fastest_device() -> None:
+    assert suggest((CPU,), ()).endswith("--device cpu")
+    assert suggest((CPU, GPU, dataclasses.replace(GPU, name="cuda:1")), ()).endswith("--device cuda")
+
+
+@pytest.fixture
+def canned(report: Report, monkeypatch: pytest.MonkeyPatch):
+    """Return a function that makes the command show a given variation of the report."""
+
+    def install(**changes: object) -> Report:
+        changed = dataclasses.replace(report, **changes)
+        monkeypatch.setattr(doctor, "examine", lambda _folder: changed)
+        return changed
+
+    return install
+
+
+def test_json(canned, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = canned(problems=())
+    assert main(["doctor", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps(dataclasses.asdict(shown)))
+
+
+def test_text(canned, capsys: pytest.CaptureFixture[str]) -> None:
+    canned(problems=(), suggestion="wsipipe segment", devices=(CPU, GPU))
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "Slide readers" in out and "cuda:0" in out
+    assert out.rstrip().endswith("All well. Begin with: wsipipe segment")
+
+
+def test_problems_are_shown_and_exit_1(canned, capsys: pytest.CaptureFixture[str]) -> None:
+    canned(problems=("openslide does not work: no library",))
+    assert main(["doctor"]) == 1
+    assert "! openslide does not work: no library" in capsys.readouterr().out
+
+
+def test_markup_in_a_message_is_text(report: Report) -> None:
+    console = Console(width=100, record=True, quiet=True)
+    console.print(command._checks("Readers", (Check("dicom", "missing", "pip install 'wsipipe[dicom]'"),)))
+    assert "wsipipe[dicom]" in console.export_text()

@@ -1,0 +1,59 @@
+"""Cells of whole-slide images as polygons.
+
+>>> import wsipipe
+>>> cells = wsipipe.segment("slide.svs")  # doctest: +SKIP
+
+The names below are loaded on first use, so that ``import wsipipe`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from wsipipe.errors import WsipipeError as WsipipeError
+    from wsipipe.pipelines.segment import segment as segment
+    from wsipipe.settings import CellSettings as CellSettings
+    from wsipipe.settings import GridSettings as GridSettings
+    from wsipipe.settings import RunSettings as RunSettings
+    from wsipipe.settings import SlideSettings as SlideSettings
+    from wsipipe.settings import TissueSettings as TissueSettings
+    from wsipipe.slide import open_slide as open_slide
+
+_HOME = {
+    "segment": "wsipipe.pipelines.segment",
+    "open_slide": "wsipipe.slide",
+    "WsipipeError": "wsipipe.errors",
+    "SlideSettings": "wsipipe.settings",
+    "TissueSettings": "wsipipe.settings",
+    "GridSettings": "wsipipe.settings",
+    "CellSettings": "wsipipe.settings",
+    "RunSettings": "wsipipe.settings",
+}
+
+__all__ = [  # noqa: RUF022 - in the order of use
+    "segment",
+    "open_slide",
+    "SlideSettings",
+    "TissueSettings",
+    "GridSettings",
+    "CellSettings",
+    "RunSettings",
+    "WsipipeError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that defines it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'wsipipe' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -1,0 +1,214 @@
+"""Files that appear whole or not at all, and digests that say whether two things are the same.
+
+An output is written under a temporary name beside its target, flushed to disk and renamed. When anything fails the
+temporary file goes and whatever stood there before is untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import errno
+import hashlib
+import json
+import math
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from wsipipe.errors import OutputError, WsipipeError
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space or choose another folder",
+    errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
+    errno.EFBIG: "the file would exceed the size limit of this file system or process",
+    errno.EIO: "the disk reported an input/output error",
+    errno.EACCES: "no permission to write there: choose another folder",
+    errno.EPERM: "writing there is not permitted: choose another folder",
+    errno.EROFS: "the file system is read-only: choose another folder",
+    errno.ENOENT: "the folder does not exist: create it first",
+    errno.ENOTDIR: "a part of the path is a file where a folder is expected",
+    errno.ENAMETOOLONG: "the file name is too long",
+}
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that takes the place of *path* only when the block ends well.
+
+    Parameters
+    ----------
+    path : path
+        The output. A symbolic link is followed; the permissions of a file that is replaced are kept.
+    mode : {"wb", "w"}
+        Text is UTF-8 with ``\\n`` line ends.
+
+    Raises
+    ------
+    OutputError
+        When the output cannot be written (no space, no permission, no such folder, ...).
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f"mode is {mode!r}; expected 'wb' or 'w'")
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    with atomic_path(path) as temporary, temporary.open(mode, **text) as file:
+        yield file
+        file.flush()
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the name of an empty temporary file that replaces *path* when the block ends well.
+
+    For libraries that open files by name. Errors as in :func:`atomic_write`; an :class:`OSError` inside the block is
+    taken for one of writing only when its errno says so (no space, quota, file size, input/output).
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        temporary = _create_beside(target)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    try:
+        yield temporary
+        _commit(temporary, target, path)
+    except OSError as error:
+        if isinstance(error, WsipipeError) or error.errno not in _DISK:
+            raise
+        raise _refusal(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise :class:`~wsipipe.errors.OutputError` when *path* could not be written; leaves nothing behind.
+
+    Called before the work begins, so that hours of it are not lost to a mistyped folder.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        _create_beside(target).unlink()
+    except OSError as error:
+        raise _refusal(path, error) from error
+
+
+def digest(obj: Any) -> str:
+    """Return the SHA-256 (64 hex digits) of the canonical JSON of *obj*.
+
+    Equal for equal content: keys are sorted, tuples are lists, ``16`` is ``16.0``. See :func:`plain` for what is taken.
+    """
+    return hashlib.sha256(canonical_json(obj)).hexdigest()
+
+
+def canonical_json(obj: Any) -> bytes:
+    """Return *obj* as the one UTF-8 JSON text that stands for it (sorted keys, no blanks, whole floats as integers)."""
+    return json.dumps(
+        _whole(plain(obj)), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Write *obj* as indented strict JSON, atomically. See :func:`plain` for what is taken, errors as atomic_write."""
+    text = json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path, "w") as file:
+        file.write(text + "\n")
+
+
+def plain(obj: Any) -> Any:
+    """Return *obj* in JSON's own types.
+
+    Dataclasses and mappings become dicts with text keys; tuples, sets (sorted) and arrays become lists; paths, enums
+    and NumPy scalars their value; non-finite floats the strings "NaN", "Infinity" and "-Infinity".
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if isinstance(obj, enum.Enum):
+        return plain(obj.value)
+    if obj is None or isinstance(obj, (bool, int, str)):
+        return obj
+    if isinstance(obj, float):
+        return float(obj) if math.isfinite(obj) else _non_finite(obj)
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {f.name: plain(getattr(obj, f.name)) for f in dataclasses.fields(obj)}
+    if isinstance(obj, Mapping):
+        return {str(plain(key)): plain(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [plain(item) for item in obj]
+    if isinstance(obj, (set, frozenset)):
+        return sorted((plain(item) for item in obj), key=repr)
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    if hasattr(obj, "tolist"):
+        return plain(obj.tolist())
+    raise TypeError(f"{type(obj).__name__} has no place in JSON: {obj!r}")
+
+
+def _non_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _whole(obj: Any) -> Any:
+    """Return *obj* (plain) with whole floats as integers."""
+    if isinstance(obj, dict):
+        return {key: _whole(value) for key, value in obj.items()}
+    if isinstance(obj, list):
+        return [_whole(item) for item in obj]
+    return int(obj) if isinstance(obj, float) and obj.is_integer() else obj
+
+
+def _create_beside(target: Path) -> Path:
+    """Create and return an empty temporary file beside *target*, with its permissions."""
+    mode = _mode_of_existing(target)
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    if len(os.fsencode(target.name)) > 255:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    if mode is not None:
+        with contextlib.suppress(OSError):  # a file system without permissions
+            temporary.chmod(mode)
+    return temporary
+
+
+def _mode_of_existing(target: Path) -> int | None:
+    """Return the permissions of the file to be replaced, None when there is none."""
+    if not target.exists():
+        return None
+    if not target.is_file():
+        raise OutputError(f"cannot write {target}: it is a folder or a device; give the name of a file")
+    if not os.access(target, os.W_OK):
+        raise OutputError(f"cannot write {target}: the file there is write-protected; remove it or give another name")
+    return stat.S_IMODE(target.stat().st_mode)
+
+
+def _commit(temporary: Path, target: Path, path: str | os.PathLike[str]) -> None:
+    """Flush *temporary* to disk and rename it to *target*."""
+    try:
+        _fsync(temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _refusal(path, error) from error
+    with contextlib.suppress(OSError):  # some file systems cannot flush a folder; the rename has been done
+        _fsync(target.parent)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(path: str | os.PathLike[str], error: OSError) -> OutputError:
+    """Return the one-line error for an output that could not be written."""
+    if isinstance(error, OutputError):
+        return error
+    reason = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"cannot write {os.fspath(path)}: {reason}")

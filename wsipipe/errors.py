@@ -1,0 +1,110 @@
+"""Every error that wsipipe raises on purpose.
+
+::
+
+    WsipipeError                      exit 1
+    ├── SettingsError (ValueError)    exit 2    an option or config value is out of range
+    ├── SlideError                    exit 3
+    │   ├── SlideNotFound (FileNotFoundError)
+    │   ├── UnreadableSlide (OSError)           no backend opens the file; says why each refused
+    │   ├── UnsupportedSlide (ValueError)       opened, but not what wsipipe handles (z-stack, fluorescence)
+    │   ├── MissingMpp (ValueError)             no resolution in the file: give --mpp
+    │   ├── ImplausibleMpp (ValueError)         resolution outside 0.05-5 um/px
+    │   └── TileReadError (OSError)             one region of an open slide cannot be decoded
+    ├── ModelError                    exit 4
+    │   ├── ModelNotFound (FileNotFoundError)
+    │   └── NotAModel (ValueError)
+    ├── DatasetError (ValueError)     exit 5    an annotated set or corpus is not usable
+    ├── OutputError (OSError)         exit 6    cannot write; what was there is untouched
+    ├── MissingDependency (ImportError) exit 7  an optional package is not installed; carries the install line
+    └── StoreError (ValueError)       exit 8    a Zarr store is not one of ours, or not for this slide
+
+A message says what, where, the value, what was expected and what to do next, in one line.
+"""
+
+from __future__ import annotations
+
+
+class WsipipeError(Exception):
+    """Base of all errors that have a one-line explanation for the user."""
+
+    exit_code = 1
+
+
+class SettingsError(WsipipeError, ValueError):
+    """An option or config value is out of range or contradicts another."""
+
+    exit_code = 2
+
+
+class SlideError(WsipipeError):
+    """Something about one slide."""
+
+    exit_code = 3
+
+
+class SlideNotFound(SlideError, FileNotFoundError):
+    """The path does not exist."""
+
+
+class UnreadableSlide(SlideError, OSError):
+    """No backend opens the file."""
+
+
+class UnsupportedSlide(SlideError, ValueError):
+    """The file opens, but holds something wsipipe does not handle."""
+
+
+class MissingMpp(SlideError, ValueError):
+    """The file does not say its resolution."""
+
+
+class ImplausibleMpp(SlideError, ValueError):
+    """The file's resolution is outside what a microscope gives."""
+
+
+class TileReadError(SlideError, OSError):
+    """A region of an open slide cannot be decoded."""
+
+
+class ModelError(WsipipeError):
+    """Something about a model file."""
+
+    exit_code = 4
+
+
+class ModelNotFound(ModelError, FileNotFoundError):
+    """No model of that name or path."""
+
+
+class NotAModel(ModelError, ValueError):
+    """The file is not a wsipipe checkpoint."""
+
+
+class DatasetError(WsipipeError, ValueError):
+    """An annotated set or a corpus is not usable as it is."""
+
+    exit_code = 5
+
+
+class OutputError(WsipipeError, OSError):
+    """An output cannot be written; whatever stood there before is untouched."""
+
+    exit_code = 6
+
+
+class MissingDependency(WsipipeError, ImportError):
+    """An optional package is not installed."""
+
+    exit_code = 7
+
+    @classmethod
+    def of(cls, package: str, extra: str, purpose: str) -> MissingDependency:
+        """Error naming the install line of an optional *package* that *extra* brings."""
+        return cls(f"{purpose} needs the package {package}, which is not installed: pip install 'wsipipe[{extra}]'")
+
+
+class StoreError(WsipipeError, ValueError):
+    """A Zarr store is not one that wsipipe wrote, or belongs to another slide."""
+
+    exit_code = 8

@@ -1,0 +1,217 @@
+"""Cells as GeoJSON that QuPath imports as objects, derived from the master file in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from wsipipe.artifacts import atomic_path
+from wsipipe.formats.colours import class_colours
+from wsipipe.formats.parquet import metadata, row_groups
+from wsipipe.formats.text import point_coordinates, polygon_coordinates
+from wsipipe.settings import ExportSettings
+from wsipipe.units import Box, Pair
+
+GZIP_LEVEL = 1
+_ROWS = 16384
+_MEASUREMENT_DECIMALS = 4
+_UNREADABLE = {"name": "Unreadable", "color": [128, 128, 128]}
+
+
+def write_geojson(
+    master: str | os.PathLike[str], out: str | os.PathLike[str], settings: ExportSettings | None = None
+) -> list[Path]:
+    """Write the cells of a master file as GeoJSON for QuPath and return the files written, in order.
+
+    Parameters
+    ----------
+    master : path
+        From :func:`wsipipe.formats.parquet.merge_parts`.
+    out : path
+        Ends in ``.geojson``, or in ``.geojson.gz`` for a compressed one. When ``settings.split`` makes several files
+        these are ``NAME.1of3.geojson``, ``NAME.2of3.geojson``, ... and appear together.
+    settings : ExportSettings, optional
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    StoreError
+        When *master* is not a master file of wsipipe.
+    OutputError
+    """
+    settings = settings or ExportSettings()
+    about = metadata(master)
+    style = _Style.of(about, settings)
+    paths = pieces(Path(out), int(about["cells"]), settings.split)
+    features = (feature for table in row_groups(master) for batch in _batches(table) for feature in style.cells(batch))
+    with contextlib.ExitStack() as stack:
+        for i, path in enumerate(paths):
+            extra = style.unreadable(about.get("bad_boxes", ())) if settings.unreadable and i == 0 else []
+            temporary = stack.enter_context(atomic_path(path))
+            _write_collection(temporary, path.name.endswith(".gz"), extra, features, settings.split or math.inf)
+    return paths
+
+
+def qupath_origin(size: Sequence[int], bounds: Sequence[int] | None) -> tuple[int, int]:
+    """Return the base pixel that QuPath calls (0, 0).
+
+    QuPath crops a slide to its scanned *bounds* (x0, y0, x1, y1) when these have another width *and* another height
+    than the slide's full *size*; otherwise it shows all of it.
+    """
+    if bounds is None:
+        return 0, 0
+    x0, y0, x1, y1 = bounds
+    return (x0, y0) if x1 - x0 != size[0] and y1 - y0 != size[1] else (0, 0)
+
+
+def pieces(out: Path, cells: int, split: int) -> list[Path]:
+    """Return the names of the files that *cells* objects go into, at most *split* (0: any number) in each."""
+    count = max(1, -(-cells // split)) if split else 1
+    if count == 1:
+        return [out]
+    stem, dot, suffix = out.name.partition(".geojson")
+    digits = len(str(count))
+    return [out.with_name(f"{stem}.{i:0{digits}d}of{count}{dot}{suffix}") for i in range(1, count + 1)]
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How one export writes an object."""
+
+    origin: Pair
+    decimals: int
+    points: bool
+    classes: Mapping[str, orjson.Fragment]
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any], settings: ExportSettings) -> _Style:
+        colours = class_colours(about.get("classes") or {}).items()
+        classes = {name: orjson.Fragment(orjson.dumps({"name": name, "color": rgb})) for name, rgb in colours}
+        return cls(qupath_origin(about["size"], about["bounds"]), settings.decimals, settings.points, classes)
+
+    def cells(self, batch: pa.RecordBatch) -> Iterator[bytes]:
+        """Yield one Feature for each row."""
+        shapes, kind, text = self._geometry(batch)
+        nuclei = self._polygons(batch, "nucleus") if kind == "cell" else None
+        columns = batch["cell_id"].to_pylist(), batch["class"].to_pylist(), _measurements(batch)
+        for i, (id_, name, measurements) in enumerate(zip(*columns, strict=True)):
+            feature = {"type": "Feature", "id": id_, "geometry": _shape(shapes, text[i])}
+            if nuclei is not None:
+                feature["nucleusGeometry"] = _shape("Polygon", nuclei[i])
+            properties: dict[str, Any] = {"objectType": kind}
+            if name is not None:
+                properties["classification"] = self.classes[name]
+            properties["measurements"] = measurements
+            feature["properties"] = properties
+            yield orjson.dumps(feature)
+
+    def unreadable(self, boxes: Sequence[Box]) -> list[bytes]:
+        """Return an annotation for each box (base pixels) that could not be read."""
+        properties = {"objectType": "annotation", "classification": _UNREADABLE, "isLocked": True}
+        ox, oy = self.origin
+        features = []
+        for x0, y0, x1, y1 in boxes:
+            ring = [[x - ox, y - oy] for x, y in ((x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0))]
+            shape = {"type": "Polygon", "coordinates": [ring]}
+            features.append(orjson.dumps({"type": "Feature", "geometry": shape, "properties": properties}))
+        return features
+
+    def _geometry(self, batch: pa.RecordBatch) -> tuple[str, str, list[bytes]]:
+        """Return the geometry type, QuPath's object type, and the coordinates of each object."""
+        if self.points:
+            xy = batch["x"].to_numpy(), batch["y"].to_numpy()
+            return "Point", "detection", point_coordinates(*xy, self.origin, self.decimals)
+        kind = "cell" if "nucleus" in batch.schema.names else "detection"
+        return "Polygon", kind, self._polygons(batch, "geometry")
+
+    def _polygons(self, batch: pa.RecordBatch, column: str) -> list[bytes]:
+        return polygon_coordinates(batch[column], self.origin, self.decimals)
+
+
+def _shape(kind: str, coordinates: bytes) -> dict[str, Any]:
+    return {"type": kind, "coordinates": orjson.Fragment(coordinates)}
+
+
+def _batches(table: pa.Table) -> list[pa.RecordBatch]:
+    batches: list[pa.RecordBatch] = table.to_batches(max_chunksize=_ROWS)
+    return batches
+
+
+def _measurements(batch: pa.RecordBatch) -> list[dict[str, float | str]]:
+    """Return the measurements of each row by name; what is not a number becomes the text that QuPath reads as such."""
+    names = [f.name for f in batch.schema if pa.types.is_floating(f.type) and f.name not in ("x", "y")]
+    columns = [batch[name].to_numpy().astype(np.float64) for name in names]
+    values = np.round(np.column_stack(columns), _MEASUREMENT_DECIMALS)
+    rows: list[dict[str, float | str]] = [dict(zip(names, row, strict=True)) for row in values.tolist()]
+    for i, j in np.argwhere(~np.isfinite(values)).tolist():
+        value = values[i, j]
+        rows[i][names[j]] = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return rows
+
+
+def _write_collection(
+    path: Path, compressed: bool, first: Sequence[bytes], features: Iterator[bytes], most: float
+) -> None:
+    """Write a FeatureCollection of *first* and up to *most* of the *features* that are left."""
+    with path.open("wb") as file, _stream(file, compressed) as stream:
+        stream.write(b'{"type":"FeatureCollection","features":[\n')
+        comma = b""
+        for many in _chunks(first, features, most):
+            stream.write(comma + b",\n".join(many))
+            comma = b",\n"
+        stream.write(b"\n]}\n")
+
+
+def _chunks(first: Sequence[bytes], features: Iterator[bytes], most: float) -> Iterator[list[bytes]]:
+    """Yield *first*, then up to *most* of *features*, a thousand at a time, never an empty list."""
+    if first:
+        yield list(first)
+    left = most
+    while left > 0:
+        many = list(itertools.islice(features, int(min(left, 1000))))
+        if not many:
+            return
+        yield many
+        left -= len(many)
+
+
+class _Writable(Protocol):
+    def write(self, data: bytes, /) -> Any: ...
+
+
+@contextlib.contextmanager
+def _stream(file: IO[bytes], compressed: bool) -> Iterator[_Writable]:
+    """Yield what takes the text of *file*; compressed, its bytes depend on the text alone (no name, no time)."""
+    if not compressed:
+        yield file
+        return
+    gzip = _Gzip(file)
+    yield gzip
+    gzip.finish()
+
+
+class _Gzip:
+    """Gzip without a name or time in its header."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._zlib = file, zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31, 9)
+
+    def write(self, data: bytes, /) -> None:
+        self._file.write(self._zlib.compress(data))
+
+    def finish(self) -> None:
+        self._file.write(self._zlib.flush())

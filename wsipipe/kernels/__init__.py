@@ -1,0 +1,1 @@
+"""Loops over pixels, compiled with numba. No rule is decided here."""

@@ -1,0 +1,161 @@
+"""Checkpoints: one safetensors file with the configuration in its header; never pickle.
+
+The header's ``wsipipe`` entry is JSON::
+
+    {"format": 1, "kind": "segmenter", "name": "cmd-t", "licence": "...", "mpp": 0.5,
+     "backbone": {"widths": [...], "condition": 0}, "head": {"kind": "cisca", "widths": [...], "types": []},
+     "rules": {"threshold": 0.5, ...}, "classes": {...}, "training": {...}}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from wsipipe.artifacts import atomic_write
+from wsipipe.errors import ModelNotFound, NotAModel
+from wsipipe.models.cmd import CMD, CMDConfig
+from wsipipe.models.heads import Head, HeadConfig
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a model's maps become cells; constants of the model, in working-grid pixels where not said otherwise.
+
+    Attributes
+    ----------
+    threshold, marker_threshold : float
+        Foreground and core probability, chosen on validation images.
+    min_area_um2 : float
+    max_diameter_um : float
+        No nucleus is larger; bigger objects are split and flagged.
+    growth_um : float
+        How far a core grows to its nucleus's edge.
+    """
+
+    threshold: float = 0.5
+    marker_threshold: float = 0.5
+    min_area_um2: float = 6.0
+    max_diameter_um: float = 32.0
+    growth_um: float = 4.0
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a checkpoint says of itself: everything but the weights."""
+
+    name: str
+    backbone: CMDConfig
+    head: HeadConfig | None = None
+    mpp: float = 0.5
+    rules: Rules = field(default_factory=Rules)
+    licence: str = "unknown"
+    classes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """``segmenter`` with a head, ``backbone`` without."""
+        return "segmenter" if self.head else "backbone"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the header entry."""
+        return {"format": FORMAT, "kind": self.kind, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ModelCard:
+        """Return the card of a header entry; KeyError or TypeError when it is not one."""
+        head = data.get("head")
+        return cls(
+            name=data["name"],
+            backbone=CMDConfig(tuple(data["backbone"]["widths"]), data["backbone"]["condition"]),  # type: ignore[arg-type]
+            head=HeadConfig(head["kind"], tuple(head["widths"]), tuple(head["types"])) if head else None,
+            mpp=data["mpp"],
+            rules=Rules(**data["rules"]),
+            licence=data["licence"],
+            classes={k: (v[0], v[1], v[2]) for k, v in data["classes"].items()},
+            training=data["training"],
+        )
+
+
+class Segmenter(nn.Module):
+    """A backbone with a head: images in, logits out."""
+
+    def __init__(self, backbone: CMD, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
+        """Return the head's logits (B, K, H, W) for images (B, 3, H, W) in [-1, 1]."""
+        return self.head(self.backbone.features(x, z))  # type: ignore[no-any-return]
+
+
+def build(card: ModelCard) -> nn.Module:
+    """Return the network of *card* with fresh weights: a :class:`Segmenter`, or a :class:`CMD` without head."""
+    backbone = CMD(card.backbone)
+    return Segmenter(backbone, Head(card.head)) if card.head else backbone
+
+
+def save(path: Path, network: nn.Module, card: ModelCard, dtype: torch.dtype | None = None) -> None:
+    """Write *network* to *path* atomically; floating weights are stored as *dtype* when given."""
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    if dtype is not None:
+        tensors = {k: v.to(dtype) if v.is_floating_point() and "running_" not in k else v for k, v in tensors.items()}
+    header = {"wsipipe": json.dumps(card.to_json(), sort_keys=True)}
+    with atomic_write(path) as file:
+        file.write(safetensors.torch.save(tensors, header))
+
+
+def read_card(path: Path) -> ModelCard:
+    """Return the card of the checkpoint at *path* without reading its weights.
+
+    Raises
+    ------
+    ModelNotFound, NotAModel
+    """
+    if not path.is_file():
+        raise ModelNotFound(f"no model at {path}; expected a .safetensors file, or a name from `wsipipe models`")
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:  # type: ignore[no-untyped-call]
+            entry = (file.metadata() or {}).get("wsipipe")
+        if entry is None:
+            raise NotAModel(f"{path} is a safetensors file, but not one that wsipipe wrote (no wsipipe entry in its header)")
+        return ModelCard.from_json(json.loads(entry))
+    except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError, struct.error) as error:
+        raise NotAModel(f"{path} is not a wsipipe model ({error}); expected a .safetensors file made by wsipipe") from error
+
+
+def load(path: Path) -> tuple[nn.Module, ModelCard]:
+    """Return the network in fp32 and eval mode, and its card.
+
+    Raises
+    ------
+    ModelNotFound, NotAModel
+    """
+    card = read_card(path)
+    network = build(card)
+    tensors = {k: v.float() if v.is_floating_point() else v for k, v in safetensors.torch.load_file(path).items()}
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise NotAModel(f"{path}: weights do not fit the configuration in the header ({first})") from error
+    return network.eval(), card
+
+
+def model_hash(path: Path) -> str:
+    """Return the SHA-256 of the file: the model's part of every fingerprint."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,96 @@
+"""The backbone as it runs at inference: condition folded into the weights, since at fixed t without z it is constant.
+
+In a block, adaLN's scale and shift go into the expanding layer, the gate into the projecting one, GRN's offset into
+its bias. GRN's per-sample scale multiplies the projecting weights (3C x C) instead of the feature map (H x W x 3C).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsipipe.models.checkpoint import Segmenter
+from wsipipe.models.cmd import CMD, FEATURE_BLOCKS, FEATURE_TIMESTEP, Block
+from wsipipe.models.heads import Head
+
+
+class FoldedBlock(nn.Module):
+    """A :class:`~wsipipe.models.cmd.Block` for one constant condition; a function of the image alone."""
+
+    def __init__(self, block: Block, condition: Tensor) -> None:
+        super().__init__()
+        shift, scale, gate = block.modulation(F.silu(condition)).chunk(3)  # (C,) each
+        expand, project, grn = block.expand, block.project, block.grn
+        self.depthwise = block.depthwise
+        self.expand_weight = nn.Parameter(expand.weight * (1 + scale))
+        self.expand_bias = nn.Parameter(expand.bias + expand.weight @ shift)
+        self.gamma = grn.gamma
+        self.project_weight = nn.Parameter((project.weight * gate[:, None]).t().contiguous())  # (3C, C)
+        self.project_bias = nn.Parameter((project.bias + project.weight @ grn.beta) * gate)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+        y = self.depthwise(x).permute(0, 2, 3, 1)  # (B, H, W, C)
+        b, h, w, c = y.shape
+        y = F.layer_norm(y, (c,), eps=1e-6)
+        y = F.gelu(F.linear(y, self.expand_weight, self.expand_bias)).view(b, h * w, 3 * c)
+        scale = 1 + self.gamma * response(y)  # (B, 1, 3C)
+        weight = scale.transpose(1, 2) * self.project_weight  # (B, 3C, C)
+        y = torch.baddbmm(self.project_bias, y, weight).view(b, h, w, c)
+        return x + y.permute(0, 3, 1, 2)
+
+
+def response(y: Tensor) -> Tensor:
+    """Return GRN's response (B, 1, C) of *y* (B, H*W, C), summed in fp32."""
+    energy = torch.stack([torch.einsum("nc,nc->c", sample, sample) for sample in y.float()])
+    norm = energy.sqrt()
+    return (norm / (norm.mean(-1, keepdim=True) + 1e-6)).to(y.dtype)[:, None]
+
+
+class FoldedSegmenter(nn.Module):
+    """A segmenter whose backbone is folded: images in [-1, 1] in, maps in [0, 1] out."""
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        backbone: CMD = network.backbone
+        with torch.no_grad():
+            vectors = backbone.condition(torch.tensor([FEATURE_TIMESTEP]), None)
+            constant = {width: vector[0] for width, vector in vectors.items()}
+            self.encoder, self.bottleneck, self.decoder = (
+                _fold_all(backbone.encoder, constant),
+                _fold(backbone.bottleneck, constant),
+                _fold_all(backbone.decoder, constant),
+            )
+        self.stem, self.down, self.up = backbone.stem, backbone.down, backbone.up
+        self.head: Head = network.head
+        self.requires_grad_(False).eval()
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the decoder maps that heads use; see :meth:`wsipipe.models.cmd.CMD.features`."""
+        x, skips = self.stem(x), []
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            x = blocks(x)
+            skips.append(x)
+            x = down(x)
+        x, outputs = self.bottleneck(x), []
+        for up, blocks, skip in zip(self.up, self.decoder, skips[::-1], strict=True):
+            x = up(x, skip)
+            for block in cast(nn.Sequential, blocks):
+                x = block(x)
+                outputs.append(x)
+        return [outputs[i] for i in FEATURE_BLOCKS]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the head's maps (B, K, H, W) in [0, 1], fp32, of images (B, 3, H, W) in [-1, 1]."""
+        return self.head.maps(self.head(self.features(x)))
+
+
+def _fold(blocks: nn.Module, constant: dict[int, Tensor]) -> nn.Sequential:
+    each = (cast(Block, block) for block in cast(nn.ModuleList, blocks))
+    return nn.Sequential(*(FoldedBlock(block, constant[block.project.out_features]) for block in each))
+
+
+def _fold_all(levels: nn.ModuleList, constant: dict[int, Tensor]) -> nn.ModuleList:
+    return nn.ModuleList(_fold(blocks, constant) for blocks in levels)

@@ -1,0 +1,187 @@
+"""Heads on the backbone's dense features: linear, light (A), sota (B) and cisca.
+
+Every head turns the six decoder maps of :meth:`CMD.features` into logits (B, K, 256, 256), and logits into *maps*:
+named probabilities in [0, 1] from which cells are extracted. ``foreground`` is always among them; ``marker`` (how
+surely a pixel lies in the core of one nucleus) only when the head learned to tell touching nuclei apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+HEADS = ("linear", "light", "sota", "cisca")
+DIRECTIONS = ((1.0, 0.0), (0.0, 1.0), (math.sqrt(0.5), math.sqrt(0.5)), (math.sqrt(0.5), -math.sqrt(0.5)))
+"""Unit vectors (x, y) of the four directional distance maps of the cisca head."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What a head predicts.
+
+    Attributes
+    ----------
+    kind : {'linear', 'light', 'sota', 'cisca'}
+    widths : tuple of int
+        Channels of the backbone's feature maps, coarse to fine.
+    types : tuple of str
+        Names of the cell types; empty when nuclei are only found, not typed.
+    """
+
+    kind: str
+    widths: tuple[int, ...]
+    types: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Base width w of the backbone (of its finest map)."""
+        return self.widths[-1]
+
+
+def conv3(inputs: int, outputs: int) -> nn.Sequential:
+    """Return a 3x3 convolution, batch norm and ReLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return *x* (B, C, H, W) bilinearly resized to (height, width)."""
+    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class Linear(nn.Module):
+    """1x1 convolution on the concatenated, resized features, computed per level (logits upsampled and summed)."""
+
+    def __init__(self, widths: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(nn.Conv2d(c, outputs, 1, bias=i == 0) for i, c in enumerate(widths))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        size = cast(tuple[int, int], tuple(features[-1].shape[-2:]))
+        logits = [resize(level(f), size) for level, f in zip(self.levels, features)]
+        return torch.stack(logits).sum(0)
+
+
+class MixConv(nn.Module):
+    """Two 3x3 convolutions with a residual connection and plain batch norm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv3(width, width), nn.Conv2d(width, width, 3, padding=1, bias=False))
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.body(x)))
+
+
+class Light(nn.Module):
+    """Head A: project every level to d channels, then upsample, add and mix from coarse to fine (Figure B2A)."""
+
+    def __init__(self, widths: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        d = light_width(widths[-1])
+        self.project = nn.ModuleList(nn.Conv2d(c, d, 1) for c in widths)
+        self.mix = nn.ModuleList(MixConv(d) for _ in widths[1:])
+        self.out = nn.Conv2d(d, outputs, 1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        x = self.project[0](features[0])
+        for project, mix, feature in zip(self.project[1:], self.mix, features[1:]):
+            level = project(feature)
+            x = mix(resize(x, tuple(level.shape[-2:])) + level)
+        return cast(Tensor, self.out(x))
+
+
+def light_width(width: int) -> int:
+    """Return head A's d: the paper's 256 for the paper's backbones, half the base width for smaller ones."""
+    return 256 if width >= 256 else width // 2
+
+
+class Sota(nn.Module):
+    """Head B: resize, concatenate, convolutional decoder at full resolution (Figure B2B)."""
+
+    def __init__(self, widths: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        first, *rest = (max(8, c * widths[-1] // 512) for c in (512, 256, 128, 64, 16))
+        self.reduce = conv3(sum(widths), first)
+        pairs = zip([first, *rest], rest)
+        self.blocks = nn.Sequential(*(nn.Sequential(conv3(a, b), conv3(b, b)) for a, b in pairs))
+        self.out = nn.Conv2d(rest[-1], outputs, 3, padding=1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        size = cast(tuple[int, int], tuple(features[-1].shape[-2:]))
+        return cast(Tensor, self.out(self.blocks(self.reduce(torch.cat([resize(f, size) for f in features], 1)))))
+
+
+class Head(nn.Module):
+    """A head with the meaning of its output channels.
+
+    The linear, light and sota heads predict background / nucleus, or background / each type. The cisca head predicts
+    three classes (background, interior, boundary between touching nuclei), four directional distances and the types.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__()
+        self.config = config
+        trunk = {"linear": Linear, "light": Light, "sota": Sota, "cisca": Light}[config.kind]
+        self.trunk = trunk(config.widths, self.channels)
+
+    @property
+    def instances(self) -> bool:
+        """Whether the head tells touching nuclei apart."""
+        return self.config.kind == "cisca"
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels."""
+        types = len(self.config.types)
+        return 3 + len(DIRECTIONS) + (types + 1 if types else 0) if self.instances else max(2, types + 1)
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """Names of what :meth:`maps` returns, in order."""
+        return ("foreground", *(("marker",) if self.instances else ()), *(f"type:{t}" for t in self.config.types))
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return logits (B, channels, H, W) from the backbone's features, coarse to fine."""
+        return cast(Tensor, self.trunk(features))
+
+    def maps(self, logits: Tensor) -> Tensor:
+        """Return the named maps (B, len(map_names), H, W) in [0, 1] of *logits*, in fp32."""
+        logits = logits.float()
+        if not self.instances:
+            p = logits.softmax(1)
+            return torch.cat((1 - p[:, :1], p[:, 1:]), 1) if self.config.types else p[:, 1:]
+        p = logits[:, :3].softmax(1)
+        marker = core(p[:, 1], logits[:, 3:7].tanh())
+        types = logits[:, 7:].softmax(1)[:, 1:] if self.config.types else logits[:, :0]
+        return torch.cat((1 - p[:, :1], marker[:, None], types), 1)
+
+
+def core(interior: Tensor, directions: Tensor) -> Tensor:
+    """Return how surely each pixel is the core of one nucleus: interior, and no fold in the directional maps.
+
+    Along its direction u a directional map rises from -1 to 1 inside a nucleus; it falls steeply where one nucleus
+    ends and the next begins. The steepest fall over the four directions marks a boundary.
+
+    Parameters
+    ----------
+    interior : Tensor (B, H, W)
+        Probability of the interior class.
+    directions : Tensor (B, 4, H, W)
+        Directional distances in [-1, 1].
+    """
+    padded = F.pad(directions, (1, 1, 1, 1), mode="replicate")
+    h, w = directions.shape[-2:]
+    slopes = []
+    for k, (dx, dy) in enumerate(((1, 0), (0, 1), (1, 1), (1, -1))):
+        ahead = padded[:, k, 1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
+        behind = padded[:, k, 1 - dy : 1 - dy + h, 1 - dx : 1 - dx + w]
+        slopes.append((behind - ahead) / 2)
+    fall = torch.stack(slopes).amax(0).clamp(0, 1)
+    return interior * (1 - fall)

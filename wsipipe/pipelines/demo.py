@@ -1,0 +1,111 @@
+"""Draw a phantom slide, and write down which nuclei are on it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import orjson
+import shapely
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsipipe.artifacts import atomic_write, check_writable
+from wsipipe.errors import SettingsError
+from wsipipe.settings import PhantomSettings
+from wsipipe.slide.phantom import PhantomTruth, write_phantom
+from wsipipe.units import Box
+
+BIN = 4096
+"""Base pixels of truth worked out at a time, on either side."""
+MAX_LABEL_PIXELS, MAX_LABELS = 2**28, 2**16 - 1
+
+Path = str | os.PathLike[str]
+
+
+def draw_demo(
+    path: Path,
+    settings: PhantomSettings,
+    truth_path: Path | None = None,
+    labels_path: Path | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> PhantomTruth:
+    """Write a phantom slide and, if wanted, its truth as GeoJSON and its instance map as 16-bit PNG.
+
+    Raises
+    ------
+    SettingsError
+        When the slide is too large for an instance map in one picture.
+    OutputError
+        When a file cannot be written.
+    """
+    if labels_path is not None and settings.width * settings.height > MAX_LABEL_PIXELS:
+        raise SettingsError(
+            f"{settings.width} x {settings.height} px are too many for one picture of labels (2^28 at most); "
+            "--truth writes polygons of any slide"
+        )
+    for output in (path, truth_path, labels_path):
+        if output is not None:
+            check_writable(output)
+    truth = write_phantom(path, settings, progress)
+    if truth_path is not None:
+        write_truth(truth, truth_path)
+    if labels_path is not None:
+        write_labels(truth, labels_path)
+    return truth
+
+
+def write_truth(truth: PhantomTruth, path: Path) -> int:
+    """Write the nuclei as QuPath GeoJSON detections in base px, region by region; return their number."""
+    count = 0
+    with atomic_write(path) as file:
+        file.write(b'{"type":"FeatureCollection","features":[')
+        for box in _bins(truth.scanned):
+            for id_, polygon in zip(*truth.polygons(box), strict=True):
+                file.write(b",\n" if count else b"\n")
+                file.write(_feature(truth.settings.seed, int(id_), polygon))
+                count += 1
+        file.write(b"\n]}\n")
+    return count
+
+
+def write_labels(truth: PhantomTruth, path: Path) -> int:
+    """Write the instance map as 16-bit PNG, ids renumbered from 1 in the order of the truth; return their number.
+
+    Raises
+    ------
+    SettingsError
+        When there are more nuclei than 16 bits can number.
+    """
+    width, height = truth.settings.width, truth.settings.height
+    ids, labels = np.unique(truth.instance_map((0, 0, width, height)), return_inverse=True)
+    count = len(ids) - int(ids[0] == 0)
+    if count > MAX_LABELS:
+        raise SettingsError(f"{count} nuclei are too many for 16-bit labels ({MAX_LABELS} at most); use --truth")
+    numbered: NDArray[np.uint16] = (labels + int(ids[0] != 0)).reshape(height, width).astype(np.uint16)
+    with atomic_write(path) as file:
+        Image.fromarray(numbered).save(file, "PNG")
+    return count
+
+
+def _bins(area: Box) -> Iterator[Box]:
+    for y in range(area[1], area[3], BIN):
+        for x in range(area[0], area[2], BIN):
+            yield x, y, min(x + BIN, area[2]), min(y + BIN, area[3])
+
+
+def _feature(seed: int, id_: int, polygon: shapely.Polygon) -> bytes:
+    ring = np.round(shapely.get_coordinates(polygon.exterior), 2)
+    feature = {
+        "type": "Feature",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"wsipipe phantom {seed} {id_}")),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "detection",
+            "classification": {"name": "Nucleus", "color": [97, 63, 156]},
+            "measurements": {"id": id_},
+        },
+    }
+    return orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,167 @@
+"""From a path to an open slide: which reader, and why the others refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wsipipe.errors import MissingDependency, SettingsError, SlideNotFound, UnreadableSlide, UnsupportedSlide
+from wsipipe.settings import SlideSettings
+from wsipipe.slide.protocol import Slide
+from wsipipe.slide.reader import Reader, one_line
+
+
+class Backend(NamedTuple):
+    """A reader: where it is, the packages that may bring its library, and the extra that installs it."""
+
+    module: str
+    reader: str
+    packages: tuple[str, ...]
+    extra: str
+
+
+BACKENDS = {
+    "openslide": Backend("wsipipe.slide.openslide", "OpenSlideReader", ("openslide-python",), ""),
+    "tiffslide": Backend("wsipipe.slide.tiffslide", "TiffSlideReader", ("tiffslide",), ""),
+    "dicom": Backend("wsipipe.slide.dicom", "DicomReader", ("wsidicom",), "dicom"),
+    "picture": Backend("wsipipe.slide.picture", "PictureReader", ("pillow",), ""),
+    "cucim": Backend("wsipipe.slide.cucim", "CucimReader", ("cucim-cu12", "cucim-cu13", "cucim"), "cucim"),
+}
+"""The readers, ``auto`` tries those of AUTO in turn; cuCIM opens nothing that they do not, and is taken by name."""
+AUTO = ("openslide", "tiffslide", "dicom", "picture")
+
+
+def open_slide(path: str | os.PathLike[str], settings: SlideSettings | None = None, **changes: Any) -> Slide:
+    """Open a slide or picture.
+
+    Parameters
+    ----------
+    path : path or URL
+        A file, a folder of DICOM instances, or a URL that fsspec knows (``s3://...``, read by TiffSlide).
+    settings : SlideSettings, optional
+    **changes
+        Single settings in place of those, as in ``open_slide(path, backend="tiffslide", mpp=0.25)``.
+
+    Returns
+    -------
+    Slide
+        To be closed, best by ``with``. A resolution that is missing or absurd does not stop it from opening:
+        :func:`~wsipipe.slide.resolution.require_mpp` judges that.
+
+    Raises
+    ------
+    SlideNotFound
+        When there is no such file.
+    UnreadableSlide
+        When no backend opens it; says why each refused.
+    UnsupportedSlide
+        When it opens, but holds a z-stack, fluorescence or anything else that is not 8-bit RGB.
+    MissingDependency
+        When the backend asked for is not installed.
+    SettingsError
+        When the scene asked for does not exist.
+    """
+    settings = dataclasses.replace(settings or SlideSettings(), **changes)
+    location = os.fspath(path) if is_url(os.fspath(path)) else os.path.abspath(path)
+    refusals = []
+    for name in _candidates(location, settings.backend):
+        outcome = _attempt(name, location, settings)
+        if isinstance(outcome, Reader):
+            return outcome
+        refusals.append(f"{name}: {outcome}")
+    raise UnreadableSlide(f"cannot open {location}: {'; '.join(refusals)}")
+
+
+def is_url(path: str) -> bool:
+    """Whether *path* is a URL rather than a local path."""
+    return "://" in path
+
+
+def backend_versions() -> dict[str, str | None]:
+    """Return the installed version of the library behind each reader, None where it is not installed."""
+    return {name: _version(backend) for name, backend in BACKENDS.items()}
+
+
+def load_reader(name: str) -> type[Reader[Any]]:
+    """Import the reader called *name*.
+
+    Raises
+    ------
+    MissingDependency
+        When its library is not installed, or does not load on this machine.
+    """
+    backend = BACKENDS[name]
+    try:
+        reader: type[Reader[Any]] = getattr(importlib.import_module(backend.module), backend.reader)
+    except (ImportError, OSError) as error:
+        if _version(backend) is None and backend.extra:
+            raise MissingDependency.of(backend.packages[0], backend.extra, f"the {name} reader") from error
+        raise MissingDependency(f"the {name} reader does not load here: {one_line(error)}") from error
+    return reader
+
+
+def _candidates(path: str, backend: str) -> tuple[str, ...]:
+    """Return the readers worth asking; raise for what none could open."""
+    names = AUTO if backend == "auto" else (backend,)
+    if is_url(path):
+        return ("tiffslide",) if backend == "auto" else names
+    local = Path(path)
+    try:
+        is_folder, size = local.is_dir(), local.stat().st_size
+    except FileNotFoundError as error:
+        raise SlideNotFound(f"no such slide: {path}") from error
+    except OSError as error:
+        raise UnreadableSlide(f"cannot open {path}: {error.strerror}") from error
+    if not os.access(path, os.R_OK):
+        raise UnreadableSlide(f"cannot open {path}: no permission to read it")
+    if is_folder:
+        _check_folder(local, names)
+        return ("dicom",)
+    if size == 0:
+        raise UnreadableSlide(f"{path} is empty (0 bytes); expected a slide file: was the copy cut short?")
+    return names
+
+
+def _check_folder(folder: Path, names: tuple[str, ...]) -> None:
+    if not any(p.suffix.lower() == ".dcm" for p in folder.iterdir()):
+        raise UnreadableSlide(f"{folder} is a folder without DICOM files (*.dcm); expected a slide file")
+    if "dicom" not in names:
+        raise UnreadableSlide(f"{folder} is a folder, which the {names[0]} reader does not open; dicom does")
+
+
+def _attempt(name: str, path: str, settings: SlideSettings) -> Reader[Any] | str:
+    """Return the open slide, or why this reader refuses it. What no reader could cure is raised."""
+    if name == "dicom" and not _may_be_dicom(path):
+        return "not a DICOM file"
+    try:
+        reader = load_reader(name)
+    except MissingDependency as error:
+        if settings.backend != "auto":
+            raise
+        return one_line(error)
+    try:
+        return reader(path, settings)
+    except (UnsupportedSlide, SettingsError):
+        raise
+    except reader.failures as error:
+        return one_line(error).replace(path, os.path.basename(path))
+
+
+def _may_be_dicom(path: str) -> bool:
+    if is_url(path) or os.path.isdir(path):
+        return True
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _version(backend: Backend) -> str | None:
+    for package in backend.packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return None

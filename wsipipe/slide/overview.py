@@ -1,0 +1,106 @@
+"""A whole slide on a coarse grid, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsipipe.errors import MissingMpp, TileReadError
+from wsipipe.slide.protocol import Slide
+from wsipipe.slide.reader import blank
+from wsipipe.units import Pair
+
+STRIP_PIXELS = 1 << 21
+"""Level pixels decoded at a time."""
+SMALLEST_RETRY = 256
+"""A region that cannot be decoded is halved down to this side; what then still fails shows the background colour."""
+
+
+def thumbnail(slide: Slide, mpp: float) -> tuple[NDArray[np.uint8], Pair]:
+    """Return the whole slide at *mpp*, area-averaged from the coarsest level that is fine enough.
+
+    Parameters
+    ----------
+    slide : Slide
+    mpp : float
+        Resolution wanted, in um/px. Never finer than level 0.
+
+    Returns
+    -------
+    rgb : uint8 array (h, w, 3)
+        Pixel (i, j) averages the base pixels from ``scale * (j, i)`` on; the last row and column what is left of them.
+    scale : (float, float)
+        Base pixels per thumbnail pixel, in x and y.
+
+    Raises
+    ------
+    MissingMpp
+        When the slide does not state its resolution.
+    """
+    info = slide.info
+    if info.mpp is None:
+        raise MissingMpp(f"{info.path} does not state its resolution: give it in um/px, as in --mpp 0.25")
+    scale = max(1.0, mpp / info.mpp[0]), max(1.0, mpp / info.mpp[1])
+    level = max(i for i, lv in enumerate(info.levels) if i == 0 or _is_finer(lv.downsample, scale))
+    down = info.levels[level].downsample
+    return _averaged(slide, level, (scale[0] / down[0], scale[1] / down[1])), scale
+
+
+def _is_finer(downsample: Pair, scale: Pair) -> bool:
+    return downsample[0] <= scale[0] * 1.001 and downsample[1] <= scale[1] * 1.001
+
+
+def _averaged(slide: Slide, level: int, factor: Pair) -> NDArray[np.uint8]:
+    """Return *level* reduced by *factor* level pixels per output pixel, strip by strip."""
+    width, height = slide.info.levels[level].size
+    x_edges, y_edges = _edges(width, factor[0]), _edges(height, factor[1])
+    out = np.empty((len(y_edges) - 1, len(x_edges) - 1, 3), np.uint8)
+    rows = max(1, int(STRIP_PIXELS / width / factor[1]))
+    for top in range(0, len(out), rows):
+        edges = y_edges[top : top + rows + 1]
+        y0, y1 = math.floor(edges[0]), math.ceil(edges[-1])
+        strip = read_tolerantly(slide, level, 0, y0, width, y1 - y0)
+        across = _area_mean(strip, x_edges, axis=1)
+        out[top : top + rows] = np.rint(_area_mean(across, edges - y0, axis=0)).astype(np.uint8)
+    return out
+
+
+def _edges(size: int, factor: float) -> NDArray[np.float64]:
+    """Return the borders of output pixels in input pixels: steps of *factor*, the last cut at *size*."""
+    count = max(1, math.ceil(size / factor - 1e-6))
+    edges: NDArray[np.float64] = np.minimum(np.arange(count + 1) * factor, size)
+    return edges
+
+
+def _area_mean(pixels: NDArray[np.generic], edges: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Return means of *pixels* between fractional *edges* along *axis*."""
+    moved = np.moveaxis(pixels, axis, 0)
+    sums = np.zeros((len(moved) + 1, *moved.shape[1:]))
+    np.cumsum(moved, axis=0, out=sums[1:])
+    whole = np.minimum(edges.astype(np.intp), len(moved) - 1)
+    part = (edges - whole).reshape(-1, *[1] * (moved.ndim - 1))
+    integral = sums[whole] + part * (sums[whole + 1] - sums[whole])
+    lengths = np.diff(edges).reshape(part[1:].shape)
+    means: NDArray[np.float64] = np.diff(integral, axis=0) / lengths
+    return np.moveaxis(means, 0, axis)
+
+
+def read_tolerantly(slide: Slide, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+    """Return RGB pixels (height, width, 3) as ``read_region`` does, with undecodable parts in the background colour.
+
+    For overviews only: nothing records what was left out.
+    """
+    try:
+        return slide.read_region(level, x, y, width, height)
+    except TileReadError:
+        if max(width, height) <= SMALLEST_RETRY:
+            return blank(slide.info, width, height)
+    if width >= height:
+        half = width // 2
+        left = read_tolerantly(slide, level, x, y, half, height)
+        return np.concatenate([left, read_tolerantly(slide, level, x + half, y, width - half, height)], axis=1)
+    half = height // 2
+    top = read_tolerantly(slide, level, x, y, width, half)
+    return np.concatenate([top, read_tolerantly(slide, level, x, y + half, width, height - half)], axis=0)

@@ -1,0 +1,92 @@
+"""A slide's fingerprint: equal for copies of a file, different for different slides, quick on hundreds of gigabytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec  # type: ignore[import-untyped]
+
+from wsipipe.errors import SlideNotFound, UnreadableSlide
+
+ENDS = 1 << 16
+"""Bytes hashed at the head, at the tail and from the first TIFF directory on."""
+SAMPLES, SAMPLE = 64, 1 << 12
+"""Evenly spaced samples, and bytes in each."""
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 (hex) of a slide's size, headers and sampled bytes; never of times or names of folders.
+
+    Parameters
+    ----------
+    path : path or URL
+        A file (for ``.mrxs`` with the data folder beside it), or a folder of DICOM instances: then over its files,
+        sorted by name.
+
+    Raises
+    ------
+    SlideNotFound, UnreadableSlide
+        When the file is missing or cannot be read.
+    """
+    location = os.fspath(path)
+    digest = hashlib.sha256(b"wsipipe slide fingerprint 1")
+    try:
+        for name, part in _parts(location):
+            with fsspec.open(part, "rb") as file:
+                digest.update(name.encode() + b"\0")
+                for piece in _pieces(file):
+                    digest.update(piece)
+    except FileNotFoundError as error:
+        raise SlideNotFound(f"no such slide: {location}") from error
+    except OSError as error:
+        raise UnreadableSlide(f"cannot read {location}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def _parts(location: str) -> Iterator[tuple[str, str]]:
+    """Yield (name inside the slide, path) of every file of a slide."""
+    if "://" in location:
+        yield "", location
+        return
+    path = Path(location)
+    folder = path if path.is_dir() else path.with_suffix("") if path.suffix.lower() == ".mrxs" else None
+    if folder is not path:
+        yield "", location
+    if folder is not None and folder.is_dir():
+        yield from ((p.name, str(p)) for p in sorted(folder.iterdir()) if p.is_file())
+
+
+def _pieces(file: IO[Any]) -> Iterator[bytes]:
+    size = file.seek(0, os.SEEK_END)
+    yield struct.pack("<Q", size)
+    if size <= 4 * ENDS:
+        yield _at(file, 0, size)
+        return
+    head = _at(file, 0, ENDS)
+    yield head
+    yield _at(file, size - ENDS, ENDS)
+    yield _at(file, min(_first_directory(head), size), ENDS)
+    for i in range(SAMPLES):
+        yield _at(file, i * (size - SAMPLE) // (SAMPLES - 1), SAMPLE)
+
+
+def _at(file: IO[Any], offset: int, count: int) -> bytes:
+    file.seek(offset)
+    data: bytes = file.read(count)
+    return data
+
+
+def _first_directory(head: bytes) -> int:
+    """Return the offset of the first directory of a TIFF or BigTIFF, 0 for other files."""
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None:
+        return 0
+    (magic,) = struct.unpack(order + "H", head[2:4])
+    if magic == 43:
+        return int(struct.unpack(order + "Q", head[8:16])[0])
+    return int(struct.unpack(order + "I", head[4:8])[0]) if magic == 42 else 0

@@ -1,0 +1,86 @@
+"""What TIFF libraries do not tell of tiles: those that are missing (decoded as black) and those cut short (as grey)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tifffile import TiffFile
+
+from wsipipe.geometry import intersect, is_empty
+from wsipipe.units import Box, Size
+
+JPEG = (6, 7)
+JPEG_END = b"\xff\xd9"
+TAIL = 16
+"""Bytes at the end of a tile in which the end of its JPEG must be; writers may pad."""
+
+
+class Placed(NamedTuple):
+    """A TIFF page and where its corner is, in the level's pixels."""
+
+    page: Any
+    corner: Size
+
+
+def missing_as_alpha(tiff: TiffFile, parts: Sequence[Placed], box: Box, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the *pixels* read for *box*, as RGBA with the parts transparent that the file does not hold.
+
+    Parameters
+    ----------
+    tiff : TiffFile
+    parts : sequence of Placed
+        The pages that make up the level.
+    box : Box
+        In the level's pixels.
+    pixels : uint8 array (h, w, 3) or (h, w, 4)
+
+    Raises
+    ------
+    ValueError
+        When the data of a JPEG tile are cut short: decoders fill the rest with grey and do not complain.
+    """
+    covered = [box_ for part in parts for box_ in _present(tiff, part, box)]
+    if sum((b[2] - b[0]) * (b[3] - b[1]) for b in covered) >= (box[2] - box[0]) * (box[3] - box[1]):
+        return pixels
+    alpha = np.zeros((*pixels.shape[:2], 1), np.uint8)
+    for x0, y0, x1, y1 in covered:
+        alpha[y0 - box[1] : y1 - box[1], x0 - box[0] : x1 - box[0]] = 255
+    return np.concatenate([pixels[..., :3], alpha], axis=2)
+
+
+def _present(tiff: TiffFile, part: Placed, box: Box) -> Iterator[Box]:
+    """Yield the parts of *box* that the page holds, after a look at the end of each JPEG tile."""
+    page, (x, y) = part.page, part.corner
+    size = page.keyframe.imagewidth, page.keyframe.imagelength
+    inside = intersect(box, (x, y, x + size[0], y + size[1]))
+    if is_empty(inside):
+        return
+    if not page.keyframe.is_tiled:
+        yield inside
+        return
+    for index, tile in _tiles_over(part, inside):
+        if page.databytecounts[index]:
+            if page.keyframe.compression in JPEG:
+                _check_end(tiff, page.dataoffsets[index], page.databytecounts[index], tile)
+            yield intersect(inside, tile)
+
+
+def _tiles_over(part: Placed, box: Box) -> Iterator[tuple[int, Box]]:
+    """Yield index and box of the tiles of a page that overlap *box*."""
+    frame, (x, y) = part.page.keyframe, part.corner
+    width, height = frame.tilewidth, frame.tilelength
+    across = -(-frame.imagewidth // width)
+    for j in range((box[1] - y) // height, -(-(box[3] - y) // height)):
+        for i in range((box[0] - x) // width, -(-(box[2] - x) // width)):
+            x0, y0 = x + i * width, y + j * height
+            yield j * across + i, (x0, y0, x0 + width, y0 + height)
+
+
+def _check_end(tiff: TiffFile, offset: int, count: int, tile: Box) -> None:
+    tail = min(TAIL, count)
+    tiff.filehandle.seek(offset + count - tail)
+    if JPEG_END not in tiff.filehandle.read(tail):
+        raise ValueError(f"the JPEG data of the tile at {tile} are cut short")

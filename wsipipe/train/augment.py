@@ -1,0 +1,92 @@
+"""Training samples: a random crop at a random scale and angle, stained, blurred and compressed as slides are.
+
+Every sample's randomness comes from its own generator, so data order and augmentation are functions of
+(seed, step, index) alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsipipe.labels import Annotated
+from wsipipe.settings import knob
+
+HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
+"""Ruifrok and Johnston's stain vectors: haematoxylin, eosin, DAB."""
+
+OUTSIDE = -1
+"""Label of pixels outside the annotated picture; they carry no loss."""
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How far augmentation goes."""
+
+    scale_low: float = knob(0.75, "Smallest magnification of a sample.", low=0.2, high=1)
+    scale_high: float = knob(1.35, "Largest magnification of a sample.", low=1, high=5)
+    stain: float = knob(0.20, "Spread of the stain's strength (HED space).", low=0, high=1)
+    brightness: float = knob(0.12, "Spread of brightness and contrast.", low=0, high=1)
+    blur: float = knob(1.2, "Largest Gaussian blur.", unit="px", low=0, high=10)
+    jpeg: float = knob(0.3, "Share of samples that are JPEG-compressed.", low=0, high=1)
+
+
+def crop(
+    source: Annotated, size: int, mpp: float, rng: np.random.Generator, settings: AugmentSettings
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return a random (size, size) crop of image and labels at *mpp*, scaled, rotated and flipped at random.
+
+    Beyond the picture's edge the image is mirrored and the labels are :data:`OUTSIDE`.
+    """
+    zoom = np.exp(rng.uniform(np.log(settings.scale_low), np.log(settings.scale_high)))
+    step = mpp / source.mpp / zoom  # source pixels per output pixel
+    angle = rng.uniform(0, 2 * np.pi)
+    flip = rng.choice([-1.0, 1.0])
+    h, w = source.labels.shape
+    reach = step * size / 2
+    cx, cy = (rng.uniform(min(reach, e / 2), max(e - reach, e / 2)) for e in (w, h))
+    c, s = step * np.cos(angle), step * np.sin(angle)
+    linear = np.array([[c * flip, -s], [s * flip, c]])
+    half = (size - 1) / 2
+    matrix = np.column_stack([linear, np.array([cx, cy]) - 0.5 - linear @ np.array([half, half])])
+    image = cv2.GaussianBlur(source.image, (0, 0), 0.4 * step) if step > 1.2 else source.image
+    to = {"M": matrix, "dsize": (size, size)}
+    image = cv2.warpAffine(image, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101, **to)
+    labels = cv2.warpAffine(
+        source.labels.astype(np.float32), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderValue=(OUTSIDE,), **to
+    )
+    return image, labels.astype(np.int32)
+
+
+def stain(image: NDArray[np.uint8], rng: np.random.Generator, spread: float) -> NDArray[np.uint8]:
+    """Return *image* with the strength and offset of each stain changed at random in HED space."""
+    density = -np.log((image.astype(np.float32) + 1) / 256)
+    stains = density @ np.linalg.inv(HED).astype(np.float32)
+    stains = stains * rng.uniform(1 - spread, 1 + spread, 3) + rng.uniform(-spread / 6, spread / 6, 3)
+    return np.clip(256 * np.exp(-(stains @ HED)) - 1, 0, 255).astype(np.uint8)
+
+
+def appearance(image: NDArray[np.uint8], rng: np.random.Generator, settings: AugmentSettings) -> NDArray[np.uint8]:
+    """Return *image* with stain, brightness, contrast, blur, noise and JPEG compression changed at random."""
+    if settings.stain and rng.random() < 0.9:
+        image = stain(image, rng, settings.stain)
+    b = settings.brightness
+    gain, offset = rng.uniform(1 - b, 1 + b, 3), rng.uniform(-b, b) * 128
+    x = (image.astype(np.float32) - 128) * rng.uniform(1 - b, 1 + b) * gain + 128 + offset
+    if rng.random() < 0.3:
+        x += rng.normal(0, rng.uniform(0, 6), x.shape)
+    image = np.clip(x, 0, 255).astype(np.uint8)
+    if rng.random() < 0.35:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.2, max(settings.blur, 0.21)))
+    if rng.random() < settings.jpeg:
+        image = jpeg(image, int(rng.integers(35, 95)))
+    return image
+
+
+def jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Return the RGB *image* after JPEG compression."""
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
