@@ -6,6 +6,7 @@ chunks of 512 px of the global grid, and the arithmetic of a pixel depends on it
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -196,8 +197,14 @@ class SlideRaster(ChunkRaster):
 
 
 def _fingerprint(slide: Slide) -> str:
-    """Return the fingerprint of the file behind *slide*."""
-    return fingerprint(slide.info.path)
+    """Return the fingerprint of the file behind *slide*, or of the pixels of one in memory."""
+    if slide.info.backend != "memory":
+        return fingerprint(slide.info.path)
+    width, height = slide.info.size
+    digest = hashlib.sha256(f"{width} {height}".encode())
+    for top in range(0, height, CHUNK):
+        digest.update(slide.read_region(0, 0, top, width, min(CHUNK, height - top)).tobytes())
+    return digest.hexdigest()
 
 
 def open_slide_raster(

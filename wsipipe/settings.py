@@ -123,6 +123,14 @@ class ExportSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class StoreSettings(_Checked):
+    """How the tile store keeps pixels. Every codec is lossless: none changes a byte of the result."""
+
+    codec: str = knob("zstd", "Compression of the pixels.", choices=("zstd", "lz4", "none"), result=False)
+    shard: int = knob(4096, "Side of a shard, one file each; a multiple of 512.", unit="px", low=512, high=16384, result=False)
+
+
+@dataclass(frozen=True)
 class RunSettings(_Checked):
     """How the work is cut up and where it runs. Nothing here changes a byte of the result, save device and precision."""
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from wsipipe.cli.options import SECTIONS, BoxType, Command, Config, collect, config_option, options_for, read_config
 from wsipipe.errors import SettingsError
-from wsipipe.settings import CellSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.settings import CellSettings, GridSettings, PhantomSettings, RunSettings, SlideSettings, TissueSettings
 
 
 @click.command(cls=Command)
@@ -104,6 +104,17 @@ def test_bad_config(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_config() -> None:
     with pytest.raises(SettingsError, match=r"--config nowhere.toml: cannot be read \(No such file"):
         read_config("nowhere.toml")
+
+
+def test_a_box_is_a_field_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SECTIONS, "phantom", PhantomSettings)
+    (file := tmp_path / "run.toml").write_text("[phantom]\nbounds = [0, 0, 64, 32]")
+    assert collect(PhantomSettings, {}, read_config(file)).bounds == (0, 0, 64, 32)
+    file.write_text("[phantom]\nbounds = [0, 0, 64]")
+    with pytest.raises(SettingsError, match=r"expected four whole numbers \[x0, y0, x1, y1\]"):
+        read_config(file)
+    draw = click.command()(options_for(PhantomSettings)(lambda **options: click.echo(options["bounds"])))
+    assert CliRunner().invoke(draw, ["--bounds", "1,2,3,4"]).output == "(1, 2, 3, 4)\n"
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "0,0,0,5", "5,5,1,1", "0.5,0,1,1"])

@@ -30,7 +30,8 @@ def demo_slide(out: str, truth: str | None, labels: str | None, bounds: Box | No
     from wsipipe.pipelines.demo import draw_demo
 
     settings = dataclasses.replace(collect(PhantomSettings, options), bounds=bounds)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("drawing", total=1.0)
         drawn = draw_demo(out, settings, truth, labels, lambda share: bar.update(task, completed=share))
     size = f"{settings.width:,} x {settings.height:,} px"

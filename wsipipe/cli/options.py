@@ -32,6 +32,15 @@ SECTIONS: dict[str, type[Any]] = {
 }
 """Section of ``run.toml`` for each settings class."""
 
+METAVARS = {int: "INT", float: "NUMBER", str: "TEXT"}
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+    bool: "true or false",
+    tuple: "four whole numbers [x0, y0, x1, y1]",
+}
+
 Settings = TypeVar("Settings")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -172,8 +181,8 @@ def _option(cls: type[Any], setting: dataclasses.Field[Any]) -> Callable[[Functi
     return click.option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         setting.name,
-        type=click.Choice(choices) if choices else kind,
-        metavar=None if choices or kind is bool else {int: "INT", float: "NUMBER"}.get(kind, "TEXT"),
+        type=click.Choice(choices) if choices else BoxType() if kind is tuple else kind,
+        metavar=None if choices or kind in (bool, tuple) else METAVARS[kind],
         default=None,
         help=_help(setting, kind),
         cls=SettingOption,
@@ -209,11 +218,11 @@ def _heading(cls: type[Any]) -> str:
 
 
 def _type(cls: type[Any], name: str) -> type[Any]:
-    """Return the plain type of a field: ``float`` for ``float | None``."""
+    """Return the plain type of a field: ``float`` for ``float | None``, ``tuple`` for a box."""
     hint = typing.get_type_hints(cls)[name]
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         (hint,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
-    return typing.cast(type[Any], hint)
+    return typing.cast(type[Any], typing.get_origin(hint) or hint)
 
 
 def _flag(name: str) -> str:
@@ -237,12 +246,13 @@ def _read_section(cls: type[Any], table: Mapping[str, Any], where: str) -> dict[
 
 
 def _convert(value: Any, kind: type[Any], where: str) -> Any:
-    """Return a TOML *value* as *kind*; a whole number is a fine float, nothing else is converted."""
+    """Return a TOML *value* as *kind*; a whole number is a fine float and a list of four a box."""
     if kind is float and type(value) is int:
         return float(value)
+    if kind is tuple and type(value) is list and [type(number) for number in value] == [int] * 4:
+        return tuple(value)
     if type(value) is not kind:
-        words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
-        raise SettingsError(f"{where} is {value!r}; expected {words.get(kind, kind.__name__)}")
+        raise SettingsError(f"{where} is {value!r}; expected {WORDS[kind]}")
     return value
 
 

@@ -1,0 +1,45 @@
+"""Models by name: those shipped with wsipipe, and any checkpoint by path."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+
+from wsipipe.errors import ModelNotFound
+
+DEFAULT = "cmd-t"
+"""The model used when none is named."""
+
+
+def weights_folder() -> Path:
+    """Return the folder of the shipped checkpoints and their model cards."""
+    return Path(str(files("wsipipe.models"))) / "weights"
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the shipped models."""
+    return tuple(sorted(path.stem for path in weights_folder().glob("*.safetensors")))
+
+
+def resolve(name: str) -> Path:
+    """Return the checkpoint that *name* means: a shipped model, or a path.
+
+    Raises
+    ------
+    ModelNotFound
+    """
+    if name in shipped():
+        return weights_folder() / f"{name}.safetensors"
+    path = Path(name)
+    if path.exists():
+        return path
+    near = difflib.get_close_matches(name, shipped(), 1)
+    hint = f"did you mean {near[0]}?" if near else f"shipped models: {', '.join(shipped()) or 'none'}"
+    raise ModelNotFound(f"no model {name!r}: neither a shipped one nor a file; {hint}")
+
+
+def card_text(name: str) -> str | None:
+    """Return the Markdown model card shipped beside the weights of *name*, if there is one."""
+    path = resolve(name).with_suffix(".md")
+    return path.read_text(encoding="utf-8") if path.is_file() else None

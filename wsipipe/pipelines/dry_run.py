@@ -1,0 +1,67 @@
+"""What `wsipipe segment --dry-run` says: the size of the work and what it needs."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wsipipe.pipelines.prepare import Prepared, prepare
+from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.resources import free_memory
+from wsipipe.schedule.task import Board
+from wsipipe.tiling import TILE
+
+if TYPE_CHECKING:
+    from wsipipe.pipelines.segment import SegmentJob
+
+BYTES_PER_PIXEL = 40
+"""Working memory of cell extraction per pixel of a block's window: maps, labels, pixels and what is made of them."""
+
+
+def estimate(job: SegmentJob, progress: Progress) -> list[tuple[str, str]]:
+    """Return lines (name, text) on the work of *job* without doing it."""
+    prepared = prepare(job, progress)
+    plan, info = prepared.plan, prepared.info
+    tiles = int(plan.selected.sum())
+    board = Board(plan)
+    forward = forward_seconds(prepared) * tiles
+    memory = memory_bytes(prepared)
+    grid = plan.working
+    width, height = info.size
+    return [
+        ("slide", f"{job.source}: {width:,} x {height:,} px, {prepared.base_mpp[0]:.4g} um/px ({info.mpp_source}), {info.backend}"),
+        ("tissue", f"{prepared.tissue_um2 * 1e-6:.3g} mm² in {len(prepared.tissue.polygons)} pieces ({prepared.tissue.source})"),
+        ("grid", f"{grid.size[0]:,} x {grid.size[1]:,} px at {grid.mpp[0]:.4g} um/px, from level {grid.level}"),
+        ("model", f"{prepared.card.name} on {plan.run.device} in {plan.run.precision}, {plan.run.batch} tiles a pass"),
+        ("tiles", f"{tiles:,} of {plan.selected.size:,} ({TILE} px, overlap {plan.grid.overlap} px)"),
+        ("blocks", f"{len(board.all_cells):,} of {plan.run.block} px, halo {plan.halo} px"),
+        ("pixels", f"{tiles * plan.tiles.stride**2 * 3 / 2**20:,.0f} MiB of RGB at the working resolution"),
+        ("memory", f"about {memory / 2**30:.1f} GiB besides the model; {free_memory() / 2**30:.1f} GiB are free"),
+        ("network", f"about {_duration(forward)} at the speed of one trial pass"),
+        *(("warning", warning) for warning in prepared.warnings),
+    ]
+
+
+def forward_seconds(prepared: Prepared) -> float:
+    """Return the seconds per tile of one forward pass, measured."""
+    assert prepared.predictor is not None
+    batch = np.zeros((prepared.predictor.batch, TILE, TILE, 3), np.uint8)
+    start = time.perf_counter()
+    prepared.predictor.maps(batch)
+    return (time.perf_counter() - start) / len(batch)
+
+
+def memory_bytes(prepared: Prepared) -> int:
+    """Return the working memory of a run besides the model: that of one block's window for each worker."""
+    plan = prepared.plan
+    windows = [plan.window(b) for b in Board(plan).all_cells]
+    largest = max(((w[2] - w[0]) * (w[3] - w[1]) for w in windows), default=0)
+    return largest * BYTES_PER_PIXEL * max(1, plan.run.workers)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,45 @@
+"""What is segmented: a slide file with its tissue, or a tile store that holds both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsipipe.errors import StoreError
+from wsipipe.raster import Raster, SlideRaster, slide_grid
+from wsipipe.settings import GridSettings, SlideSettings, TissueSettings
+from wsipipe.slide import fingerprint, open_slide, require_mpp
+from wsipipe.store import is_store, open_store
+from wsipipe.tissue import Tissue, find_tissue
+from wsipipe.units import Pair
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Pixels on the working grid, tissue, and what is doubtful about them."""
+
+    raster: Raster
+    tissue: Tissue
+    base_mpp: Pair
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Reasons to doubt the slide: resolution only inferred, another stain, out of focus."""
+        return (*self.raster.slide.warnings, *self.tissue.warnings)
+
+
+def open_source(path: str, slide: SlideSettings, tissue: TissueSettings, grid: GridSettings) -> Source:
+    """Open a slide and find its tissue, or open a tile store.
+
+    Raises
+    ------
+    SlideError, StoreError, SettingsError
+    """
+    if is_store(path):
+        store = open_store(path)
+        _check_store(path, store.raster.grid.mpp, grid)
+        return Source(store.raster, store.tissue, store.base_mpp)
+    opened = open_slide(path, slide)
+    base_mpp = require_mpp(opened.info, slide)
+    working = slide_grid(opened.info, base_mpp, grid.target_mpp, grid.allow_upsample)
+    found = find_tissue(opened, base_mpp, tissue)
+    return Source(SlideRaster(opened, working, fingerprint(path)), found, base_mpp)

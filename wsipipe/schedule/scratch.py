@@ -1,0 +1,111 @@
+"""Files between tasks: the maps and pixels of one block, read piece by piece by the blocks around it.
+
+One zip archive a block (entries stored, each compressed by Blosc), written whole: ``tile/I_J`` holds the maps of a
+tile, ``rgb/X_Y`` the pixels of a square of the core, ``bad`` the unreadable boxes.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numcodecs import Blosc
+from numpy.typing import NDArray
+
+from wsipipe.artifacts import atomic_path
+from wsipipe.geometry import intersect, is_empty
+from wsipipe.tiling import TILE
+from wsipipe.units import Box
+
+PIECE = 512
+"""Side of the squares in which pixels are kept."""
+_CODEC = Blosc("lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
+
+
+class Scratch:
+    """Names of the files of one run, inside its working folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.maps_folder, self.parts_folder = folder / "maps", folder / "parts"
+
+    def create(self) -> None:
+        """Make the folders."""
+        self.maps_folder.mkdir(parents=True, exist_ok=True)
+        self.parts_folder.mkdir(parents=True, exist_ok=True)
+
+    def maps(self, block: int) -> Path:
+        """Return the file of a block's maps."""
+        return self.maps_folder / f"{block:08d}.zip"
+
+    def part(self, block: int) -> Path:
+        """Return the file of a block's cells."""
+        return self.parts_folder / f"{block:08d}.arrow"
+
+    def predicted(self) -> set[int]:
+        """Return the blocks whose maps are there."""
+        return {int(path.stem) for path in self.maps_folder.glob("*.zip")}
+
+    def finished(self) -> set[int]:
+        """Return the blocks whose cells are there."""
+        return {int(path.stem) for path in self.parts_folder.glob("*.arrow")}
+
+    def drop(self, blocks: Iterable[int]) -> None:
+        """Delete the maps of *blocks*."""
+        for block in blocks:
+            self.maps(block).unlink(missing_ok=True)
+
+
+def pieces(box: Box) -> list[tuple[tuple[int, int], Box]]:
+    """Return the global squares that overlap *box*: their (x, y) index and the part inside *box*."""
+    x0, y0, x1, y1 = box
+    found = []
+    for y in range(y0 // PIECE, -(-y1 // PIECE)):
+        for x in range(x0 // PIECE, -(-x1 // PIECE)):
+            square = x * PIECE, y * PIECE, (x + 1) * PIECE, (y + 1) * PIECE
+            found.append(((x, y), intersect(box, square)))
+    return found
+
+
+def write_maps(
+    path: Path,
+    tiles: Mapping[tuple[int, int], NDArray[np.uint8]],
+    pixels: Mapping[tuple[int, int], NDArray[np.uint8]],
+    bad: Iterable[Box],
+) -> None:
+    """Write a block's tile maps (K, 256, 256), pixel squares (h, w, 3) and unreadable boxes to *path*, atomically."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for (i, j), maps in tiles.items():
+            archive.writestr(f"tile/{i}_{j}", _pack(maps))
+        for (x, y), rgb in pixels.items():
+            archive.writestr(f"rgb/{x}_{y}", _pack(rgb))
+        archive.writestr("bad", json.dumps(sorted(bad)))
+
+
+def read_maps(path: Path, tiles: Iterable[tuple[int, int]], channels: int) -> dict[tuple[int, int], NDArray[np.uint8]]:
+    """Return the maps (channels, 256, 256) of the given *tiles*."""
+    with zipfile.ZipFile(path) as archive:
+        raw = {(i, j): _CODEC.decode(archive.read(f"tile/{i}_{j}")) for i, j in tiles}
+    return {key: np.frombuffer(value, np.uint8).reshape(channels, TILE, TILE) for key, value in raw.items()}
+
+
+def read_pixels(path: Path, core: Box, window: Box, out: NDArray[np.uint8]) -> list[Box]:
+    """Copy the pixels of a block with this *core* that lie in *window* into *out*; return the unreadable boxes."""
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+        for (x, y), box in pieces(core):
+            part = intersect(box, window)
+            if is_empty(part) or f"rgb/{x}_{y}" not in names:
+                continue
+            raw = np.frombuffer(_CODEC.decode(archive.read(f"rgb/{x}_{y}")), np.uint8)
+            rgb = raw.reshape(box[3] - box[1], box[2] - box[0], 3)
+            target = out[part[1] - window[1] : part[3] - window[1], part[0] - window[0] : part[2] - window[0]]
+            target[:] = rgb[part[1] - box[1] : part[3] - box[1], part[0] - box[0] : part[2] - box[0]]
+        return [(b[0], b[1], b[2], b[3]) for b in json.loads(archive.read("bad"))]
+
+
+def _pack(array: NDArray[np.uint8]) -> bytes:
+    return bytes(_CODEC.encode(np.ascontiguousarray(array)))

@@ -1,0 +1,245 @@
+"""The frozen plan of a slide, and the board that says which task may run next.
+
+Two tasks for every block: *predict* forwards the tiles that the block owns and leaves their maps in scratch files;
+*cells* blends the maps around the block, extracts its cells and leaves them in a part file. A cells task waits for
+the predict tasks of the blocks around it; scratch files go as soon as nobody waits for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsipipe.artifacts import atomic_path, write_json
+from wsipipe.geometry import Grid, grow, intersect, is_empty
+from wsipipe.instances import CellRules, halo
+from wsipipe.polygons import expand_px
+from wsipipe.settings import GridSettings, RunSettings, SlideSettings
+from wsipipe.tiling import BlockGrid, TileGrid, tile_owners
+from wsipipe.units import Box
+
+PREDICT, CELLS = "predict", "cells"
+
+
+class Task(NamedTuple):
+    """One unit of work: what, and for which block."""
+
+    kind: str
+    block: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a task reports; small, never pixels.
+
+    Attributes
+    ----------
+    count : int
+        Tiles forwarded, or cells found.
+    seconds : mapping of stage to seconds
+    bad : tuple of Box
+        Unreadable areas met, in grid pixels.
+    """
+
+    task: Task
+    count: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    bad: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything a worker needs to know of a run; written to its working folder and never changed.
+
+    Attributes
+    ----------
+    source : str
+        Slide, or tile store.
+    model : str
+        Checkpoint file.
+    names : tuple of str
+        Maps of the model, in order.
+    bounds : Box or None
+        Only cells with their centroid in here are wanted; base pixels.
+    selected : bool (ny, nx)
+        Tiles to forward.
+    fingerprint : str
+        Of the run: slide, model, settings, recipe, version.
+    """
+
+    source: str
+    slide: SlideSettings
+    grid: GridSettings
+    run: RunSettings
+    model: str
+    working: Grid
+    rules: CellRules
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    expand_um: float
+    bounds: Box | None
+    slide_fingerprint: str
+    fingerprint: str
+    selected: NDArray[np.bool_]
+    shift: tuple[int, int] = (0, 0)
+
+    @cached_property
+    def tiles(self) -> TileGrid:
+        """The global grid of tiles."""
+        return TileGrid(self.working.size, self.grid.overlap)
+
+    @cached_property
+    def blocks(self) -> tuple[Box, ...]:
+        """Cores of all blocks, row-major, in grid pixels."""
+        return tuple(block.core for block in self.block_grid.blocks())
+
+    @property
+    def block_grid(self) -> BlockGrid:
+        """How the slide is cut into blocks."""
+        return BlockGrid(self.working.size, self.run.block, self.shift)
+
+    @cached_property
+    def owners(self) -> NDArray[np.int64]:
+        """Block that owns each tile, int64 (ny, nx)."""
+        return tile_owners(self.tiles, self.block_grid)
+
+    @cached_property
+    def halo(self) -> int:
+        """How far cells of a block depend on pixels around it, in grid pixels."""
+        return halo(self.rules, self.names, expand_px(self.expand_um, self.working))
+
+    def window(self, block: int) -> Box:
+        """Return the part of the slide that the cells of *block* depend on."""
+        return intersect(grow(self.blocks[block], self.halo), (0, 0, *self.working.size))
+
+    def tiles_over(self, box: Box) -> list[tuple[int, int]]:
+        """Return (i, j) of the selected tiles that overlap *box*, row-major."""
+        i0, j0, i1, j1 = self.tiles.tiles_over(box)
+        rows, columns = np.nonzero(self.selected[j0:j1, i0:i1])
+        return [(i0 + int(i), j0 + int(j)) for j, i in zip(rows, columns, strict=True)]
+
+    def tiles_of(self, block: int) -> list[tuple[int, int]]:
+        """Return (i, j) of the selected tiles that *block* owns, row-major."""
+        return [(i, j) for i, j in self.tiles_over(grow(self.blocks[block], 256)) if self.owners[j, i] == block]
+
+    def blocks_over(self, box: Box) -> list[int]:
+        """Return the blocks whose core overlaps *box*, in order."""
+        return [int(b) for b in _grid_range(self.block_grid, box)]
+
+    def save(self, folder: Path) -> None:
+        """Write the plan into *folder*."""
+        data = asdict(self)
+        data.pop("selected")
+        with atomic_path(folder / "selected.npy") as path, path.open("wb") as file:
+            np.save(file, self.selected)
+        write_json(folder / "plan.json", data)
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan:
+        """Return the plan that :meth:`save` wrote."""
+        data: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+        working = Grid(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("working").items()})
+        parts = {
+            "slide": SlideSettings(**data.pop("slide")),
+            "grid": GridSettings(**data.pop("grid")),
+            "run": RunSettings(**data.pop("run")),
+            "rules": CellRules(**data.pop("rules")),
+        }
+        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**parts, working=working, selected=np.load(folder / "selected.npy"), **lists)
+
+
+def _grid_range(blocks: BlockGrid, box: Box) -> Iterator[int]:
+    """Yield the indices of the blocks that overlap *box*."""
+    xs, ys = np.array(blocks.edges(0)), np.array(blocks.edges(1))
+    x0, y0, x1, y1 = intersect(box, (0, 0, *blocks.size))
+    if is_empty((x0, y0, x1, y1)):
+        return
+    columns, rows = len(xs) - 1, range(*_span(ys, y0, y1))
+    for row in rows:
+        for column in range(*_span(xs, x0, x1)):
+            yield row * columns + column
+
+
+def _span(edges: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
+    return int(np.searchsorted(edges, start, "right")) - 1, int(np.searchsorted(edges, stop, "left"))
+
+
+class Board:
+    """Which tasks are done, which may run, and whose scratch is no longer needed.
+
+    Parameters
+    ----------
+    plan : Plan
+    predicted, finished : iterable of int
+        Blocks whose maps, and whose cells, an earlier run left behind.
+    """
+
+    def __init__(self, plan: Plan, predicted: Iterable[int] = (), finished: Iterable[int] = ()) -> None:
+        covered = [b for b in range(len(plan.blocks)) if plan.tiles_over(plan.blocks[b])]
+        owners = set(np.unique(plan.owners[plan.selected]).tolist())
+        self.all_cells = covered
+        self.all_predict = sorted(set(covered) | owners)
+        self._needs = {b: self._sources(plan, b) for b in covered}
+        self._readers: dict[int, set[int]] = {b: set() for b in self.all_predict}
+        for block, needed in self._needs.items():
+            for source in needed:
+                self._readers[source].add(block)
+        self.finished = set(finished) & set(covered)
+        for block in self.finished:
+            for source in self._needs[block]:
+                self._readers[source].discard(block)
+        wanted = [b for b in self.all_predict if self._readers[b]]
+        self.predicted = set(predicted) & set(wanted)
+        self._predict = [b for b in wanted if b not in self.predicted][::-1]
+        self._waiting = [b for b in covered if b not in self.finished]
+        self._running: set[Task] = set()
+
+    def _sources(self, plan: Plan, block: int) -> frozenset[int]:
+        """Return the blocks whose maps or pixels the cells of *block* depend on."""
+        window = plan.window(block)
+        owners = {int(plan.owners[j, i]) for i, j in plan.tiles_over(window)}
+        return frozenset(owners | (set(plan.blocks_over(window)) & set(self.all_predict)))
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to run or running."""
+        return not (self._predict or self._waiting or self._running)
+
+    @property
+    def to_predict(self) -> Sequence[int]:
+        """Blocks that still have to be predicted, in order."""
+        return self._predict[::-1]
+
+    def take(self) -> Task | None:
+        """Return the next task that may run and mark it running; None when all wait. Cells come first."""
+        for position, block in enumerate(self._waiting):
+            if self._needs[block] <= self.predicted:
+                del self._waiting[position]
+                return self._start(Task(CELLS, block))
+        return self._start(Task(PREDICT, self._predict.pop())) if self._predict else None
+
+    def _start(self, task: Task) -> Task:
+        self._running.add(task)
+        return task
+
+    def finish(self, task: Task) -> list[int]:
+        """Mark *task* done; return the blocks whose maps nobody needs any more."""
+        self._running.discard(task)
+        if task.kind == PREDICT:
+            self.predicted.add(task.block)
+            return []
+        self.finished.add(task.block)
+        free = []
+        for source in sorted(self._needs[task.block]):
+            self._readers[source].discard(task.block)
+            if not self._readers[source]:
+                free.append(source)
+        return free

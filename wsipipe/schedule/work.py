@@ -1,0 +1,203 @@
+"""What a worker does: forward the tiles of a block, extract the cells of a block."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from wsipipe.blend import blend
+from wsipipe.formats.parquet import write_part
+from wsipipe.formats.table import cells_table
+from wsipipe.geometry import intersect, is_empty
+from wsipipe.instances import Cells, find_cells
+from wsipipe.measure import measure
+from wsipipe.polygons import expand, trace
+from wsipipe.predict import Predictor, set_threads
+from wsipipe.raster import Raster
+from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, write_maps
+from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
+from wsipipe.store import open_raster
+from wsipipe.tissue import Tissue
+from wsipipe.units import Box
+
+
+class Clock:
+    """Adds up the seconds of named stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time of the block as *stage*."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - start
+
+
+class Worker:
+    """One process's view of a run: the plan, and slide, model and tissue opened once, when first needed.
+
+    Parameters
+    ----------
+    folder : Path
+        Working folder of the run.
+    predictor : Predictor, optional
+        A loaded model, for the process that has one already.
+    """
+
+    def __init__(self, folder: Path, predictor: Any = None) -> None:
+        self.plan = Plan.load(folder)
+        self.scratch = Scratch(folder)
+        self._given = predictor
+
+    @cached_property
+    def raster(self) -> Raster:
+        """Pixels of the slide."""
+        p = self.plan
+        return open_raster(p.source, p.slide, p.grid.target_mpp, p.grid.allow_upsample)
+
+    @cached_property
+    def predictor(self) -> Any:
+        """The model, on its device."""
+        p = self.plan
+        return self._given or Predictor(Path(p.model), p.run.device, p.run.precision, p.run.batch)
+
+    @cached_property
+    def tissue(self) -> Tissue:
+        """Where cells are wanted."""
+        shape = shapely.from_wkb((self.scratch.folder / "tissue.wkb").read_bytes())
+        return Tissue(tuple(shapely.get_parts(shape)), 0.0, "file")
+
+    def run(self, task: Task) -> Receipt:
+        """Do *task*; its files are there, whole, when this returns."""
+        return self._predict(task) if task.kind == PREDICT else self._cells(task)
+
+    # --- predict: tiles → maps -------------------------------------------------------------------------------------
+
+    def _predict(self, task: Task) -> Receipt:
+        tiles = self.plan.tiles_of(task.block)
+        clock = Clock()
+        maps = self._forward(tiles, clock)
+        with clock("decode"):
+            core = self.plan.blocks[task.block]
+            pixels = {key: self.raster.read(box) for key, box in pieces(core) if self.plan.tiles_over(box)}
+        read = [self.plan.tiles.box(i, j) for i, j in tiles] + [core]
+        bad = tuple(b for b in self.raster.bad if any(not is_empty(intersect(b, box)) for box in read))
+        with clock("scratch"):
+            write_maps(self.scratch.maps(task.block), maps, pixels, bad)
+        return Receipt(task, len(tiles), dict(clock.seconds), bad)
+
+    def _forward(self, tiles: list[tuple[int, int]], clock: Clock) -> dict[tuple[int, int], NDArray[np.uint8]]:
+        """Return the maps of *tiles*; the pixels of the next batch are read while one is forwarded."""
+        size = self.predictor.batch
+        batches = [tiles[k : k + size] for k in range(0, len(tiles), size)]
+        maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        with ThreadPoolExecutor(1) as ahead:
+            pending = [ahead.submit(self._read, batch) for batch in batches[:2]]
+            for k, batch in enumerate(batches):
+                with clock("decode"):
+                    pixels = pending.pop(0).result()
+                if k + 2 < len(batches):
+                    pending.append(ahead.submit(self._read, batches[k + 2]))
+                with clock("network"):
+                    maps.update(zip(batch, self.predictor.maps(pixels), strict=True))
+        return maps
+
+    def _read(self, batch: list[tuple[int, int]]) -> NDArray[np.uint8]:
+        return np.stack([self.raster.read(self.plan.tiles.box(i, j)) for i, j in batch])
+
+    # --- cells: maps → cells ---------------------------------------------------------------------------------------
+
+    def _cells(self, task: Task) -> Receipt:
+        plan, clock = self.plan, Clock()
+        window = plan.window(task.block)
+        with clock("scratch"):
+            tiles = self._tiles(window)
+            rgb, bad = self._pixels(window)
+        with clock("blend"):
+            maps = blend(window, plan.tiles, tiles, len(plan.names))
+        with clock("cells"):
+            core, size = plan.blocks[task.block], plan.working.size
+            cells = find_cells(maps, plan.names, window, core, size, plan.rules, neighbours=plan.expand_um > 0)
+        table = self._table(cells, maps[plan.names.index("foreground")], rgb, bad, clock)
+        with clock("write"):
+            write_part(table, self.scratch.part(task.block))
+        return Receipt(task, table.num_rows, dict(clock.seconds))
+
+    def _tiles(self, window: Box) -> dict[tuple[int, int], NDArray[np.uint8]]:
+        """Return the maps of all selected tiles over *window*, from the scratch files of the blocks that own them."""
+        by_owner: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for i, j in self.plan.tiles_over(window):
+            by_owner[int(self.plan.owners[j, i])].append((i, j))
+        maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        for owner, tiles in by_owner.items():
+            maps |= read_maps(self.scratch.maps(owner), tiles, len(self.plan.names))
+        return maps
+
+    def _pixels(self, window: Box) -> tuple[NDArray[np.uint8], list[Box]]:
+        """Return the pixels of *window* (background where no tile was read) and the unreadable boxes around it."""
+        background = np.array(self.raster.slide.background, np.uint8)
+        rgb = np.broadcast_to(background, (window[3] - window[1], window[2] - window[0], 3)).copy()
+        bad: set[Box] = set()
+        for block in self.plan.blocks_over(window):
+            path = self.scratch.maps(block)
+            if path.exists():
+                bad.update(read_pixels(path, self.plan.blocks[block], window, rgb))
+        return rgb, sorted(bad)
+
+    def _table(
+        self, cells: Cells, foreground: NDArray[np.uint8], rgb: NDArray[np.uint8], bad: list[Box], clock: Clock
+    ) -> pa.Table:
+        plan = self.plan
+        with clock("polygons"):
+            size = self.raster.slide.size
+            nuclei = trace(cells, foreground, plan.rules.threshold, plan.working, base_size=size)
+            grown = expand(cells, nuclei, plan.expand_um, plan.working, base_size=size) if plan.expand_um else None
+        with clock("measure"):
+            measures = measure(cells, nuclei, rgb, plan.working)
+            keep = self._wanted(cells, measures["x"], measures["y"], bad)
+        with clock("write"):
+            outlines, inner = (nuclei, None) if grown is None else (grown, nuclei)
+            table = cells_table(
+                cells,
+                outlines,
+                measures,
+                fingerprint=plan.slide_fingerprint,
+                classes=plan.classes,
+                nuclei=inner,
+            )
+            return table.filter(pa.array(keep))
+
+    def _wanted(
+        self, cells: Cells, x: NDArray[np.float64], y: NDArray[np.float64], bad: list[Box]
+    ) -> NDArray[np.bool_]:
+        """Return which cells lie in tissue and inside the bounds, and touch nothing unreadable."""
+        keep = self.tissue.contains(x, y)
+        if self.plan.bounds is not None:
+            x0, y0, x1, y1 = self.plan.bounds
+            keep &= (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+        for x0, y0, x1, y1 in bad:
+            box = cells.box
+            keep &= ~((box[:, 0] < x1) & (box[:, 2] > x0) & (box[:, 1] < y1) & (box[:, 3] > y0))
+        return keep
+
+
+@lru_cache(maxsize=2)
+def worker_of(folder: str, fingerprint: str, threads: int) -> Worker:
+    """Return this process's worker for a run; slide and model are opened once."""
+    set_threads(threads)
+    return Worker(Path(folder))
