@@ -67,7 +67,8 @@ test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or gpu" $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
-	@for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python "$$bench" || exit; done
+	$(BIN)/python tests/benchmarks/bench_cells.py
+	$(BIN)/python tests/benchmarks/bench_formats.py 1000000
 
 cucim-cpu: $(VENV)/.runtime
 	$(PIP) install --quiet -c constraints.txt --no-deps cucim-cu12

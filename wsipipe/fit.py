@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,29 +16,11 @@ from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import SIZES
 from wsipipe.models.heads import HeadConfig
-from wsipipe.settings import knob
-from wsipipe.train.augment import AugmentSettings, appearance, crop
+from wsipipe.settings import FitSettings
+from wsipipe.train.augment import appearance, crop
 from wsipipe.train.losses import Targets, head_loss
-from wsipipe.train.loop import Loop, LoopSettings
+from wsipipe.train.loop import Loop
 from wsipipe.train.targets import class_map, directional_maps
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What is fitted, on what samples."""
-
-    name: str = knob("my-model", "Name of the model in its card and in results.")
-    licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
-    head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
-    backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a checkpoint file.")
-    unfreeze: bool = knob(False, "Train the backbone too (always so from random weights).")
-    mpp: float = knob(0.5, "Working resolution.", unit="um/px", low=0.05, high=5)
-    batch: int = knob(8, "Crops per step.", low=1)
-    crop: int = knob(160, "Side of the training crops.", unit="px", low=64, high=512)
-    final_share: float = knob(0.15, "Share of the steps, at the end, on 256 px crops.", low=0, high=1)
-    seed: int = knob(0, "Seed of weights, order and augmentation.")
-    loop: LoopSettings = field(default_factory=LoopSettings)
-    augment: AugmentSettings = field(default_factory=AugmentSettings)
 
 
 Pool = list[tuple[DatasetSpec, list[Annotated]]]
@@ -119,3 +101,8 @@ def count_trainable(network: nn.Module) -> int:
 def nuclei_in(pool: Sequence[tuple[DatasetSpec, list[Annotated]]]) -> int:
     """Return how many annotated nuclei *pool* holds."""
     return sum(int(a.labels.max(initial=0)) for _, images in pool for a in images)
+
+
+def with_training(card: ModelCard, training: dict[str, Any]) -> ModelCard:
+    """Return *card* with what it says of its training."""
+    return replace(card, training=training)

@@ -24,6 +24,8 @@ __all__ = ["CellRules", "Cells", "find_cells", "halo"]
 Image = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:
@@ -167,7 +169,7 @@ def _markers(
     rest, count = _accept(deep, labels, count, rules)
     seed = count + 1
     if rest.any():
-        highest = _dilated(energy * rest, rules.peak_px)
+        highest = _dilated(energy * rest, _square(rules.peak_px))
         count = markers.peaks(energy, highest, rest, inside[0], inside[1], rules.peak_px, count, labels)
     return (labels, deep, (seed, seed, count)) if marker is None else (labels, cores, (oversize, seed, count))
 
@@ -176,23 +178,26 @@ def _accept(cores: Image, labels: Labels, count: int, rules: CellRules) -> tuple
     """Number the components of *cores* that fit in one; return the pixels of the others (1) and the last number."""
     free = np.pad(cores, 1)
     count = markers.components(free, np.zeros_like(free), labels, rules.max_core_px, count)
-    left: Image = free[1:-1, 1:-1] >> 1
-    return left, count
+    return (free[1:-1, 1:-1] == 2).view(np.uint8), count
 
 
 def _deep(energy: Image, rules: CellRules) -> Image:
-    """Return the pixels (1) whose depth is at least ``core_share`` of the greatest within ``peak_px``."""
+    """Return the pixels (1) at least ``core_share`` as deep as the deepest within ``peak_px``, and those beside them."""
     limit = np.maximum(1, np.ceil(np.arange(256) * rules.core_share - 1e-9)).astype(np.uint8)
-    return _at_least(energy, limit[_dilated(energy, rules.peak_px)])
+    deep = _at_least(energy, limit[_dilated(energy, _square(rules.peak_px))])
+    return _dilated(deep, _CROSS) & _at_least(energy, 1)
 
 
 def _at_least(image: Image, level: Image | int) -> Image:
     return (image >= level).view(np.uint8)
 
 
-def _dilated(image: Image, radius: int) -> Image:
-    side = 2 * radius + 1
-    return cv2.dilate(image, np.ones((side, side), np.uint8)).astype(np.uint8, copy=False)
+def _dilated(image: Image, shape: Image) -> Image:
+    return cv2.dilate(image, shape).astype(np.uint8, copy=False)
+
+
+def _square(radius: int) -> Image:
+    return np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
 
 
 def _measure(

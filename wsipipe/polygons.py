@@ -117,7 +117,7 @@ def _outlines(
 
     def rings(which: NDArray[np.intp], tolerance: float) -> Rings:
         xy, offsets = contours.rings(
-            cells.label_image, numbers[which], first[which], cells.sums[which, 0], image, level, shift, tolerance
+            cells.label_image, numbers[which], first[which], cells.sums[which, 0], image, level, shift, float(tolerance)
         )
         return _in_base(xy, grid, base_size), offsets
 
@@ -157,14 +157,20 @@ def _polygons(xy: Floats, offsets: NDArray[np.int64]) -> Polygons:
 
 def _repaired(polygon: shapely.Polygon) -> shapely.Polygon:
     """Return the largest valid part of an invalid polygon, without holes, on the grid of 1/100 px."""
-    parts = shapely.get_parts(shapely.make_valid(polygon))
+    step = 10.0**-DECIMALS
+    best = _largest(shapely.make_valid(polygon))
+    best = _largest(shapely.set_precision(shapely.Polygon(best.exterior), step))
+    if not best.is_empty:
+        return best
+    x0, y0, x1, y1 = polygon.bounds  # everything fell onto a line: smaller than the rounding
+    return shapely.box(x0, y0, max(x1, round(x0 + step, DECIMALS)), max(y1, round(y0 + step, DECIMALS)))
+
+
+def _largest(geometry: shapely.Geometry) -> shapely.Polygon:
+    """Return the largest polygon of a geometry; an empty one where it has none."""
+    parts = shapely.get_parts(geometry)
     parts = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
-    if len(parts) == 0:  # everything fell onto a line: smaller than the rounding
-        x0, y0, x1, y1 = polygon.bounds
-        return shapely.box(x0, y0, max(x1, x0 + 0.01), max(y1, y0 + 0.01))
-    best = parts[np.argmax(shapely.area(parts))]
-    best = shapely.set_precision(shapely.Polygon(best.exterior), 10.0**-DECIMALS)
-    return best if best.geom_type == "Polygon" and not best.is_empty else shapely.box(*polygon.bounds)
+    return parts[np.argmax(shapely.area(parts))] if len(parts) else shapely.Polygon()
 
 
 def _grown(cells: Cells, neighbours: NDArray[np.int32], steps: int, grid: Grid) -> Cells:
@@ -191,5 +197,7 @@ def _around(outlines: Polygons, nuclei: Polygons) -> Polygons:
     if len(short):
         wide = shapely.buffer(nuclei[short], 0.02, join_style="mitre", quad_segs=1)
         joined = shapely.union(outlines[short], wide, grid_size=10.0**-DECIMALS)
+        for i in np.flatnonzero(shapely.get_type_id(joined) != shapely.GeometryType.POLYGON):
+            joined[i] = _largest(joined[i])  # snapping may leave specks beside the polygon
         out[short] = shapely.polygons(shapely.get_exterior_ring(joined))
     return out

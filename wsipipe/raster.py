@@ -241,7 +241,7 @@ def chunks_over(box: Box) -> Iterator[tuple[int, int]]:
 
 
 def reflected(start: int, stop: int, side: int) -> NDArray[np.int64]:
-    """Return for each of ``start .. stop - 1`` the index inside ``[0, side)`` that it mirrors, as ``numpy.pad`` reflect."""
+    """Return the index inside ``[0, side)`` that each of ``start .. stop - 1`` mirrors, like ``numpy.pad`` reflect."""
     if side == 1:
         return np.zeros(stop - start, np.int64)
     period = 2 * (side - 1)
@@ -295,7 +295,7 @@ def _end(first: NDArray[np.int64], weights: NDArray[np.float32]) -> int:
     return int((first + last).max())
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _weighted_mean(
     pixels: Pixels,
     left: NDArray[np.int64],

@@ -89,11 +89,11 @@ def halo(rules: CellRules, names: Sequence[str] = (FOREGROUND, MARKER), expand_p
 
     1. A core pixel of the marker map depends on 1 px around (smoothing). Whether its component is oversize is known
        within C: a component that runs into the window's border from C px away has an extent above C, truncated or not.
-    2. The depth inside oversize components reaches d further, a core pixel by shape p, the extent of its component C,
-       a seed p. Markers therefore depend on ``m = (C + 1) + d + 2 p + C`` px; without a marker map the first term
-       is 0.
+    2. The depth inside oversize components reaches d further, a core pixel by shape p + 1, the extent of its component
+       C, a seed p. Markers therefore depend on ``m = (C + 1) + d + 2 p + 1 + C`` px; without a marker map the first
+       term is 0.
     3. Growth is at most one pixel a step: a label depends on S + m. A component without a core pixel fits in D, so it
-       depends on D - 1 + 1 px (d + p in place of 1 without a marker map). Let ``l`` be the larger of the two.
+       depends on D - 1 + 1 px (d + p + 1 in place of 1 without a marker map). Let ``l`` be the larger of the two.
     4. By construction no cell, in any window, is larger than D: C + 2 R, 2 S + 1 or D. A cell whose centroid lies in
        the core, and every cell that might enclose it, has that centroid in its box, hence lies within D - 1 of the
        core; all labels there must be right: ``D - 1 + l``.
@@ -102,7 +102,7 @@ def halo(rules: CellRules, names: Sequence[str] = (FOREGROUND, MARKER), expand_p
     """
     d, core = rules.max_diameter_px, rules.max_core_px
     has_marker = MARKER in names
-    marker = (core + 1 if has_marker else 0) + rules.depth_px + 2 * rules.peak_px + core
-    bare = d - 1 + (1 if has_marker else rules.depth_px + rules.peak_px)
+    marker = (core + 1 if has_marker else 0) + rules.depth_px + 2 * rules.peak_px + 1 + core
+    bare = d - 1 + (1 if has_marker else rules.depth_px + rules.peak_px + 1)
     label = max(rules.seed_growth_px + marker, bare)
     return d - 1 + label + (2 * expand_px + d - 1 if expand_px else 0)

@@ -126,8 +126,18 @@ class ExportSettings(_Checked):
 class StoreSettings(_Checked):
     """How the tile store keeps pixels. Every codec is lossless: none changes a byte of the result."""
 
-    codec: str = knob("zstd", "Compression of the pixels.", choices=("zstd", "lz4", "none"), result=False)
-    shard: int = knob(4096, "Side of a shard, one file each; a multiple of 512.", unit="px", low=512, high=16384, result=False)
+    codec: str = knob("zstd", "Compression of the pixels.", choices=("zstd", "none"), result=False)
+    shard: int = knob(
+        4096, "Side of a shard, one file each; a multiple of 512.", unit="px", low=512, high=16384, result=False
+    )
+    reach_um: float = knob(
+        192.0,
+        "Tiles within this distance of the tissue are stored: what cells at its edge depend on.",
+        unit="um",
+        low=0,
+        high=2000,
+        result=False,
+    )
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,7 @@ class RunSettings(_Checked):
     """How the work is cut up and where it runs. Nothing here changes a byte of the result, save device and precision."""
 
     block: int = knob(2048, "Side of a block of work, in working-grid pixels.", unit="px", low=256, high=65536, result=False)
-    workers: int = knob(1, "Worker processes (0: one per device and as many CPU workers as fit).", low=0, result=False)
+    workers: int = knob(1, "Worker processes; above 1 they are scheduled by Dask.", low=1, high=1024, result=False)
     device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps.", result=False)
     precision: str = knob(
         "auto", "Arithmetic of the network; auto: bf16 where it is native, else fp32.", choices=("auto", "fp32", "bf16")
@@ -171,3 +181,46 @@ class PhantomSettings(_Checked):
     def drawn_mpp(self) -> float:
         """Resolution of the drawing in um/px."""
         return self.mpp or 0.25
+
+
+@dataclass(frozen=True)
+class AugmentSettings(_Checked):
+    """How far augmentation goes."""
+
+    scale_low: float = knob(0.75, "Smallest magnification of a sample.", low=0.2, high=1)
+    scale_high: float = knob(1.35, "Largest magnification of a sample.", low=1, high=5)
+    stain: float = knob(0.20, "Spread of the stain's strength (HED space).", low=0, high=1)
+    brightness: float = knob(0.12, "Spread of brightness and contrast.", low=0, high=1)
+    blur: float = knob(1.2, "Largest Gaussian blur.", unit="px", low=0, high=10)
+    jpeg: float = knob(0.3, "Share of samples that are JPEG-compressed.", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class LoopSettings(_Checked):
+    """How weights are optimised."""
+
+    steps: int = knob(1500, "Optimisation steps.", low=1)
+    lr: float = knob(1e-3, "Peak learning rate.", low=1e-8, high=1)
+    weight_decay: float = knob(0.01, "AdamW's weight decay.", low=0, high=1)
+    warmup: int = knob(50, "Steps of linear warm-up.", low=0)
+    ema: float = knob(0.999, "Limit of the moving average's decay, min(ema, (1 + s) / (10 + s)).", low=0, high=1)
+    clip: float = knob(1.0, "Largest gradient norm.", low=0)
+    checkpoint_every: int = knob(100, "Steps between checkpoints.", low=1, result=False)
+
+
+@dataclass(frozen=True)
+class FitSettings(_Checked):
+    """What is fitted, on what samples."""
+
+    name: str = knob("my-model", "Name of the model in its card and in results.")
+    licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
+    head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
+    backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a checkpoint file.")
+    unfreeze: bool = knob(False, "Train the backbone too (always so from random weights).")
+    mpp: float = knob(0.5, "Working resolution.", unit="um/px", low=0.05, high=5)
+    batch: int = knob(8, "Crops per step.", low=1)
+    crop: int = knob(160, "Side of the training crops.", unit="px", low=64, high=512)
+    final_share: float = knob(0.15, "Share of the steps, at the end, on 256 px crops.", low=0, high=1)
+    seed: int = knob(0, "Seed of weights, order and augmentation.")
+    loop: LoopSettings = dataclasses.field(default_factory=LoopSettings)
+    augment: AugmentSettings = dataclasses.field(default_factory=AugmentSettings)

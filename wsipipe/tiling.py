@@ -6,6 +6,7 @@ work is cut up: disjoint cores that cover the slide. Nothing here reads a file, 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class TileGrid:
 
     def centres(self) -> NDArray[np.int64]:
         """Return the pixel at the centre of each tile, clamped into the slide: int64 (ny, nx, 2) as x, y."""
-        return np.minimum(self.boxes()[..., :2] + TILE // 2, np.array(self.size) - 1)
+        return np.asarray(np.minimum(self.boxes()[..., :2] + TILE // 2, np.array(self.size) - 1), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class BlockGrid:
     def blocks(self) -> list[Block]:
         """Return all blocks in row-major order."""
         xs, ys = self.edges(0), self.edges(1)
-        cores = [(x0, y0, x1, y1) for y0, y1 in zip(ys, ys[1:], strict=False) for x0, x1 in zip(xs, xs[1:], strict=False)]
+        cores = [(x0, y0, x1, y1) for y0, y1 in itertools.pairwise(ys) for x0, x1 in itertools.pairwise(xs)]
         return [Block(index, core) for index, core in enumerate(cores)]
 
     def owner(self, xy: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -165,8 +166,9 @@ def pixels_read(tiles: TileGrid, selected: NDArray[np.bool_], cell: int) -> NDAr
     shape = math.ceil(tiles.size[1] / cell), math.ceil(tiles.size[0] / cell)
     read = np.zeros(shape, dtype=bool)
     for x0, y0, x1, y1 in tiles.boxes()[selected]:
-        columns, rows = (_mirrored_span(a, b, side) for a, b, side in ((x0, x1, tiles.size[0]), (y0, y1, tiles.size[1])))
-        read[rows[0] // cell : (rows[1] - 1) // cell + 1, columns[0] // cell : (columns[1] - 1) // cell + 1] = True
+        left, right = _mirrored_span(x0, x1, tiles.size[0])
+        top, bottom = _mirrored_span(y0, y1, tiles.size[1])
+        read[top // cell : (bottom - 1) // cell + 1, left // cell : (right - 1) // cell + 1] = True
     return read
 
 

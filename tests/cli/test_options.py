@@ -13,15 +13,17 @@ from wsipipe.cli.options import SECTIONS, BoxType, Command, Config, collect, con
 from wsipipe.errors import SettingsError
 from wsipipe.settings import CellSettings, GridSettings, PhantomSettings, RunSettings, SlideSettings, TissueSettings
 
+CLASSES = (SlideSettings, TissueSettings, GridSettings, CellSettings, RunSettings)
+
 
 @click.command(cls=Command)
 @click.argument("slide")
 @click.option("--bounds", type=BoxType(), help="A box.")
 @config_option
-@options_for(*SECTIONS.values(), exclude=["scene"])
+@options_for(*CLASSES, exclude=["scene"])
 def command(slide: str, bounds: tuple[int, ...] | None, config: Config, **options: object) -> None:
     """Do."""
-    for cls in SECTIONS.values():
+    for cls in CLASSES:
         click.echo(collect(cls, options, config))
     click.echo(f"{slide} {bounds}")
 
@@ -33,12 +35,12 @@ def invoke(*args: str) -> str:
 
 
 def test_nothing_given_is_the_default() -> None:
-    assert invoke("a.svs").splitlines() == [*(str(cls()) for cls in SECTIONS.values()), "a.svs None"]
+    assert invoke("a.svs").splitlines() == [*(str(cls()) for cls in CLASSES), "a.svs None"]
 
 
 def test_every_field_is_an_option() -> None:
     flags = {option for param in command.params for option in param.opts}
-    expected = {f"--{f.name.replace('_', '-')}" for cls in SECTIONS.values() for f in dataclasses.fields(cls)}
+    expected = {f"--{f.name.replace('_', '-')}" for cls in CLASSES for f in dataclasses.fields(cls)}
     assert expected - flags == {"--scene"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_problems_are_shown_and_exit_1(canned, capsys: pytest.CaptureFixture[str
     assert "! openslide does not work: no library" in capsys.readouterr().out
 
 
-def test_markup_in_a_message_is_text(report: Report) -> None:
-    console = Console(width=100, record=True, quiet=True)
-    console.print(command._checks("Readers", (Check("dicom", "missing", "pip install 'wsipipe[dicom]'"),)))
-    assert "wsipipe[dicom]" in console.export_text()
+def test_markup_in_a_message_is_text() -> None:
+    out, check = io.StringIO(), Check("dicom", "missing", "pip install 'wsipipe[dicom]'")
+    Console(width=100, file=out).print(command._checks("Slide readers", (check,)))
+    assert check.detail in out.getvalue()

@@ -20,7 +20,17 @@ from typing import Any, TypeVar
 import click
 
 from wsipipe.errors import SettingsError
-from wsipipe.settings import CellSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.settings import (
+    AugmentSettings,
+    CellSettings,
+    ExportSettings,
+    FitSettings,
+    GridSettings,
+    LoopSettings,
+    RunSettings,
+    SlideSettings,
+    TissueSettings,
+)
 from wsipipe.units import Box
 
 SECTIONS: dict[str, type[Any]] = {
@@ -29,6 +39,10 @@ SECTIONS: dict[str, type[Any]] = {
     "grid": GridSettings,
     "cells": CellSettings,
     "run": RunSettings,
+    "export": ExportSettings,
+    "fit": FitSettings,
+    "loop": LoopSettings,
+    "augment": AugmentSettings,
 }
 """Section of ``run.toml`` for each settings class."""
 
@@ -51,6 +65,7 @@ class Config:
 
     path: str = ""
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    datasets: tuple[Mapping[str, Any], ...] = ()
 
 
 class SettingOption(click.Option):
@@ -157,12 +172,12 @@ def read_config(path: str | Path) -> Config:
         raise SettingsError(f"--config {path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"--config {path}: not a TOML file ({error})") from error
-    sections = {}
+    sections, datasets = {}, content.pop("datasets", [])
     for name, table in content.items():
         if name not in SECTIONS or not isinstance(table, dict):
             raise SettingsError(f"{path}: {_unknown('section', name, SECTIONS)}")
         sections[name] = _read_section(SECTIONS[name], table, f"{path} [{name}]")
-    return Config(str(path), sections)
+    return Config(str(path), sections, tuple(datasets))
 
 
 def config_option(function: Function) -> Function:

@@ -99,6 +99,22 @@ def _merge(xs: Floats, ys: Floats, a: int, b: int, c: int, d: int) -> tuple[floa
 
 
 @njit(cache=True, nogil=True)
+def _round_out(xs: Floats, ys: Floats, n: int, work: Floats) -> None:
+    """Move each vertex out by a seventh of its second difference, in place, which makes the area unbiased.
+
+    A ring with vertices on a curve lacks the caps between chords and curve: with chords c and turns t, a movement by
+    c t / 12 gives them back, and c t is the second difference. And a pixel is a mean over its area (variance 1/12),
+    which draws a contour of curvature k = t / c in by k / 24; with c² of 0.7 on a pixel grid, a seventh does for both.
+    """
+    for i in range(n):
+        a, b = (i - 1) % n, (i + 1) % n
+        work[0, i] = xs[i] - (xs[a] - 2 * xs[i] + xs[b]) / 7
+        work[1, i] = ys[i] - (ys[a] - 2 * ys[i] + ys[b]) / 7
+    xs[:n] = work[0, :n]
+    ys[:n] = work[1, :n]
+
+
+@njit(cache=True, nogil=True)
 def _price(xs: Floats, ys: Floats, work: Floats, link: Ints, i: int, many: int) -> None:
     """Work out anew the vertex and the movement of merging edge *i* and of *many* - 1 edges after it."""
     for _ in range(many):
@@ -163,7 +179,7 @@ def rings(
     shift : int32 (2,)
         Global coordinate of array pixel (0, 0).
     tolerance : float
-        Greatest movement of the line by one merge (px); 0 keeps every vertex.
+        Greatest movement of the line by one merge (px); 0 keeps every vertex where the contour crosses.
     """
     longest = 4
     for i in range(numbers.size):
@@ -175,6 +191,7 @@ def rings(
     for i in range(numbers.size):
         n = _trace(labels, image, level, numbers[i], first[i, 0], first[i, 1], shift, xs, ys)
         if tolerance > 0 and n > 6:
+            _round_out(xs, ys, n, work)
             n = _simplify(xs, ys, n, tolerance, 6, work, link)
         start = offsets[i]
         if start + n > out.shape[0]:

@@ -32,6 +32,7 @@ from wsipipe.schedule.task import Plan, Receipt
 from wsipipe.settings import CellSettings, determining
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.pipelines.source import open_source
+from wsipipe.store import StoreRaster
 from wsipipe.tiling import TileGrid, select_tiles
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
@@ -145,6 +146,8 @@ def prepare(job: SegmentJob, progress: Progress, batch: int = 0) -> Prepared:
         selected=np.zeros((0, 0), np.bool_),
     )
     plan = replace(plan, selected=_selected(plan, source.tissue))
+    if isinstance(source.raster, StoreRaster):
+        source.raster.require(plan.tiles, plan.selected)
     area = tissue_area(source.tissue, source.base_mpp, job.bounds)
     return Prepared(
         plan,

@@ -19,8 +19,9 @@ from wsipipe.formats.parquet import merge_parts, read_cells
 from wsipipe.overlay import write_overlay
 from wsipipe.pipelines.prepare import Prepared, bad_share, file_metadata, prepare, run_record
 from wsipipe.predict import SmallerBatch
-from wsipipe.schedule import serial
+from wsipipe.schedule import pool
 from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.resources import allowed_cores
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
 from wsipipe.schedule.work import Worker
@@ -207,7 +208,7 @@ def execute(job: SegmentJob, prepared: Prepared, progress: Progress) -> list[Rec
 
         dask.run(job.work, plan.fingerprint, board, job.run.workers, report, lambda link: progress.say(f"dashboard {link}"))
     else:
-        serial.run(Worker(job.work, prepared.predictor), board, report)
+        pool.run(Worker(job.work, prepared.predictor), board, report, allowed_cores())
     return receipts
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsipipe.errors import StoreError
+from wsipipe.errors import SettingsError, StoreError
 from wsipipe.raster import Raster, SlideRaster, slide_grid
 from wsipipe.settings import GridSettings, SlideSettings, TissueSettings
 from wsipipe.slide import fingerprint, open_slide, require_mpp
-from wsipipe.store import is_store, open_store
+from wsipipe.store import is_store, open_raster, open_store
 from wsipipe.tissue import Tissue, find_tissue
 from wsipipe.units import Pair
 
@@ -35,11 +35,28 @@ def open_source(path: str, slide: SlideSettings, tissue: TissueSettings, grid: G
     SlideError, StoreError, SettingsError
     """
     if is_store(path):
-        store = open_store(path)
-        _check_store(path, store.raster.grid.mpp, grid)
-        return Source(store.raster, store.tissue, store.base_mpp)
+        raster = open_raster(path, slide, grid.target_mpp, grid.allow_upsample)
+        return Source(raster, _tissue_of_store(path, tissue), _mpp(raster, path))
     opened = open_slide(path, slide)
     base_mpp = require_mpp(opened.info, slide)
     working = slide_grid(opened.info, base_mpp, grid.target_mpp, grid.allow_upsample)
     found = find_tissue(opened, base_mpp, tissue)
     return Source(SlideRaster(opened, working, fingerprint(path)), found, base_mpp)
+
+
+def _tissue_of_store(path: str, wanted: TissueSettings) -> Tissue:
+    """Return the tissue kept in a store; another one cannot be asked for, since only its pixels are there."""
+    _, kept = open_store(path)
+    if wanted.tissue != "auto" and wanted.tissue != kept.source:
+        raise SettingsError(
+            f"--tissue {wanted.tissue}: the store {path} holds the pixels of its own tissue only; "
+            "make the store again with `wsipipe tile --tissue ...`, or segment the slide"
+        )
+    return kept
+
+
+def _mpp(raster: Raster, path: str) -> Pair:
+    mpp = raster.slide.mpp
+    if mpp is None:
+        raise StoreError(f"{path}: the store does not say its resolution; make it again with `wsipipe tile`")
+    return mpp

@@ -114,7 +114,12 @@ class Worker:
                 if k + 2 < len(batches):
                     pending.append(ahead.submit(self._read, batches[k + 2]))
                 with clock("network"):
-                    maps.update(zip(batch, self.predictor.maps(pixels), strict=True))
+                    maps.update(zip(batch, self.maps_of(batch, pixels), strict=True))
+        return maps
+
+    def maps_of(self, batch: list[tuple[int, int]], pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the maps (n, K, 256, 256) of the tiles (i, j) in *batch*, whose pixels are (n, 256, 256, 3)."""
+        maps: NDArray[np.uint8] = self.predictor.maps(pixels)
         return maps
 
     def _read(self, batch: list[tuple[int, int]]) -> NDArray[np.uint8]:

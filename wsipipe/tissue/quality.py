@@ -65,7 +65,7 @@ def quality_warnings(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Po
 
 def measure_field(rgb: Pixels) -> Field:
     """Return what a field of about 0.5 um/px shows."""
-    od = optical_density(cv2.GaussianBlur(rgb, (0, 0), 1.0), np.full(3, 245, np.float32))
+    od = optical_density(np.asarray(cv2.GaussianBlur(rgb, (0, 0), 1.0), np.uint8), np.full(3, 245, np.float32))
     red, green, blue = od[..., 0], od[..., 1], od[..., 2]
     stained = od.mean(axis=2) > 0.12
     brown = (blue > 1.1 * green) & (red < blue) & stained
@@ -91,7 +91,9 @@ def _fields(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -
         except TileReadError:
             continue
         shrink = mpp / FIELD_MPP
-        yield cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 0.8 else pixels
+        if shrink < 0.8:
+            pixels = np.asarray(cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
+        yield pixels
 
 
 def _distance(mpp: float) -> float:
@@ -99,7 +101,7 @@ def _distance(mpp: float) -> float:
 
 
 def _centres(polygons: Sequence[shapely.Polygon], step: float) -> NDArray[np.float64]:
-    """Return at most :data:`FIELDS` points (n, 2) of the tissue, in base pixels: evenly spaced ones of a square grid."""
+    """Return at most :data:`FIELDS` points (n, 2) of the tissue in base pixels, evenly spaced ones of a square grid."""
     if not polygons:
         return np.zeros((0, 2))
     shape = shapely.MultiPolygon(polygons)

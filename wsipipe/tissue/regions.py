@@ -119,6 +119,7 @@ class Tissue:
     def of(cls, shape: BaseGeometry, info: SlideInfo, base_mpp: Pair, source: str) -> Tissue:
         """Return the tissue made of the polygons of *shape* (base pixels), clipped to the slide."""
         clipped = shapely.intersection(shapely.make_valid(shape), shapely.box(0, 0, *info.size))
+        clipped = shapely.set_precision(clipped, 0.01)
         polygons = [p for p in _polygons_in(clipped) if p.area > 0]
         polygons.sort(key=lambda p: (p.bounds[1], p.bounds[0], p.area))
         area = sum(p.area for p in polygons) * base_mpp[0] * base_mpp[1]
@@ -164,7 +165,6 @@ def viewer_origin(info: SlideInfo) -> Pair:
     return (float(x0), float(y0)) if cropped else (0.0, 0.0)
 
 
-
 def _annotation(index: int, polygon: shapely.Polygon) -> dict[str, Any]:
     geometry = json.loads(shapely.to_geojson(polygon))
     classification = {"name": "Tissue", "color": TISSUE_COLOUR}
@@ -173,12 +173,13 @@ def _annotation(index: int, polygon: shapely.Polygon) -> dict[str, Any]:
     return {"type": "Feature", "id": identity, "geometry": geometry, "properties": properties}
 
 
-def _read_shapes(path: Path) -> list[BaseGeometry]:
+def _read_shapes(path: Path) -> list[shapely.Polygon]:
     """Return the polygons of a GeoJSON file, each made valid."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise SettingsError(f"--tissue {path}: cannot be read ({error.strerror}); expected auto, none or a file") from error
+        why = error.strerror
+        raise SettingsError(f"--tissue {path}: cannot be read ({why}); expected auto, none or a file") from error
     except ValueError as error:
         raise SettingsError(f"--tissue {path}: not a GeoJSON file ({error})") from error
     features = content.get("features", [content]) if isinstance(content, dict) else content

@@ -21,14 +21,13 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 THRESHOLD = 0.03
-"""Tissue signal (OD) above which a pixel is tissue. Measured from the slide's own glass, it needs no histogram to split,
-and so finds nothing on an empty slide: glass, smoothed over 8 um, stays under 0.01, the palest H&E is at 0.04."""
+"""Tissue signal (OD) above which a pixel is tissue. As OD counts from the slide's own glass, no histogram has to be
+split, and an empty slide has no tissue: glass, smoothed over 8 um, stays under 0.01, the palest H&E is at 0.04."""
 GREY_WEIGHT = 0.35
 """Weight of mean OD beside its spread over the colours: pale grey tissue counts, grey glass does not."""
 SMOOTHING_UM = 8.0
 CLOSING_UM = 24.0
 SMALLEST_INK_UM2 = 10_000.0
-
 
 
 def tissue_mask(rgb: Pixels, um_per_px: float, settings: TissueSettings, fill: tuple[int, int, int]) -> Mask:
@@ -37,7 +36,7 @@ def tissue_mask(rgb: Pixels, um_per_px: float, settings: TissueSettings, fill: t
     *fill* is the colour of areas that were never scanned.
     """
     smooth = cv2.GaussianBlur(rgb, (0, 0), max(1.5, SMOOTHING_UM / um_per_px), borderType=cv2.BORDER_REPLICATE)
-    signal, ink = signal_and_ink(smooth, glass_colour(rgb, fill), um_per_px)
+    signal, ink = signal_and_ink(np.asarray(smooth, np.uint8), glass_colour(rgb, fill), um_per_px)
     mask = (signal >= THRESHOLD) & ~ink
     reach = max(1, round(CLOSING_UM / 2 / um_per_px))
     mask = _morph(mask, cv2.MORPH_CLOSE, reach) & ~ink
@@ -107,7 +106,7 @@ def _disc(radius: int) -> Any:
 
 
 def _morph(mask: Mask, operation: int, radius: int) -> Mask:
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), *[radius] * 4, cv2.BORDER_REPLICATE)
+    padded = np.pad(mask.astype(np.uint8), radius, mode="edge")
     done = cv2.morphologyEx(padded, operation, _disc(radius))
     return np.asarray(done[radius:-radius, radius:-radius], dtype=bool)
 

@@ -6,32 +6,18 @@ Every sample's randomness comes from its own generator, so data order and augmen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.labels import Annotated
-from wsipipe.settings import knob
+from wsipipe.settings import AugmentSettings
 
 HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
 """Ruifrok and Johnston's stain vectors: haematoxylin, eosin, DAB."""
 
 OUTSIDE = -1
 """Label of pixels outside the annotated picture; they carry no loss."""
-
-
-@dataclass(frozen=True)
-class AugmentSettings:
-    """How far augmentation goes."""
-
-    scale_low: float = knob(0.75, "Smallest magnification of a sample.", low=0.2, high=1)
-    scale_high: float = knob(1.35, "Largest magnification of a sample.", low=1, high=5)
-    stain: float = knob(0.20, "Spread of the stain's strength (HED space).", low=0, high=1)
-    brightness: float = knob(0.12, "Spread of brightness and contrast.", low=0, high=1)
-    blur: float = knob(1.2, "Largest Gaussian blur.", unit="px", low=0, high=10)
-    jpeg: float = knob(0.3, "Share of samples that are JPEG-compressed.", low=0, high=1)
 
 
 def crop(

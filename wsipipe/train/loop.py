@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,7 @@ from torch import Tensor, nn
 
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import DatasetError
-from wsipipe.settings import knob
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How weights are optimised."""
-
-    steps: int = knob(1500, "Optimisation steps.", low=1)
-    lr: float = knob(1e-3, "Peak learning rate.", low=1e-8, high=1)
-    weight_decay: float = knob(0.01, "AdamW's weight decay.", low=0, high=1)
-    warmup: int = knob(50, "Steps of linear warm-up.", low=0)
-    ema: float = knob(0.999, "Limit of the moving average's decay, min(ema, (1 + s) / (10 + s)).", low=0, high=1)
-    clip: float = knob(1.0, "Largest gradient norm.", low=0)
-    checkpoint_every: int = knob(100, "Steps between checkpoints.", low=1, result=False)
+from wsipipe.settings import LoopSettings
 
 
 def learning_rate(step: int, settings: LoopSettings) -> float:

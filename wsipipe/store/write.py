@@ -1,8 +1,7 @@
-"""The tile store: every pixel that a selected tile reads, once, in one sparse sharded Zarr v3 raster.
+"""Writing a tile store, shard by shard; a run that was killed goes on after the last finished shard.
 
-The schema is written down in ``docs/store.md``. A store is made under a temporary name beside its target, shard by
-shard, each written whole by one writer and then entered in a journal; a run that was killed goes on after the last
-entry. It takes its final name when it is complete.
+A store is made under a temporary name beside its target. One shard has one writer, is written whole and only then
+entered in a journal. The store takes its final name when it is complete.
 """
 
 from __future__ import annotations
@@ -17,115 +16,24 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 import zarr
-from numpy.typing import NDArray
-from zarr.codecs import BloscCodec, ZstdCodec
+from zarr.codecs import ZstdCodec
 
-from wsipipe import __version__
-from wsipipe.artifacts import digest, plain
-from wsipipe.errors import OutputError, SettingsError, StoreError, TileReadError, WsipipeError
-from wsipipe.geometry import Grid, intersect
-from wsipipe.raster import CHUNK, ChunkRaster, Pixels, Raster, open_slide_raster, slide_grid
-from wsipipe.settings import SlideSettings, StoreSettings, TissueSettings, determining
-from wsipipe.slide.protocol import Level, MppSource, SlideInfo
-from wsipipe.tiling import TILE, TileGrid, pixels_read, select_tiles
-from wsipipe.tissue import Tissue
+from wsipipe.errors import OutputError, TileReadError, WsipipeError
+from wsipipe.geometry import intersect
+from wsipipe.raster import CHUNK, Pixels, Raster
+from wsipipe.store.plan import Mask, StorePlan, tissue_of
+from wsipipe.store.read import read_about
 from wsipipe.units import Box, Pair
 
-SCHEMA = 1
 JOURNAL = "journal.jsonl"
 FILL = 255
-Mask = NDArray[np.bool_]
 Progress = Callable[[int, int], None]
 """Called with the number of chunks done and of all chunks."""
-
-
-@dataclass(frozen=True, eq=False)
-class StorePlan:
-    """What a store will hold, known before a pixel is read.
-
-    Attributes
-    ----------
-    tiles : TileGrid
-    selected : bool array (ny, nx)
-        Tiles that will be analysed.
-    chunks : bool array (rows, columns)
-        512 px squares that they read.
-    about : dict
-        JSON of everything that determines the content; its digest tells whether a store on disk is this one.
-    shard : int
-        Side of a shard in grid pixels.
-    """
-
-    tiles: TileGrid
-    selected: Mask
-    chunks: Mask
-    about: dict[str, Any]
-    shard: int
-
-    @property
-    def raw_bytes(self) -> int:
-        """Bytes of the stored pixels before compression."""
-        return int(self.chunks.sum()) * CHUNK * CHUNK * 3
-
-    @property
-    def identity(self) -> str:
-        """Digest of all that determines the content."""
-        return digest(self.about)
-
-    def shards(self) -> list[tuple[int, int]]:
-        """Return (column, row) of the shards that hold a chunk, row-major."""
-        rows, columns = np.nonzero(self.chunks)
-        per = self.shard // CHUNK
-        return [(column, row) for row, column in sorted(set(zip(*(a // per for a in (rows, columns)), strict=True)))]
-
-    def chunks_of(self, column: int, row: int) -> list[Box]:
-        """Return the boxes (grid pixels, clipped to the grid) of the chunks to be stored in one shard."""
-        per, whole = self.shard // CHUNK, (0, 0, *self.tiles.size)
-        rows, columns = np.nonzero(self.chunks[row * per : (row + 1) * per, column * per : (column + 1) * per])
-        corners = zip((columns + column * per) * CHUNK, (rows + row * per) * CHUNK, strict=True)
-        return [intersect((int(x), int(y), int(x) + CHUNK, int(y) + CHUNK), whole) for x, y in corners]
-
-
-def plan_store(
-    raster: Raster, tissue: Tissue, tiles: TileGrid, settings: StoreSettings, tissue_settings: TissueSettings, reach: int
-) -> StorePlan:
-    """Return what a store of the tiles within *reach* grid pixels of *tissue* holds."""
-    if settings.shard % CHUNK:
-        raise SettingsError(f"shard is {settings.shard} px; expected a multiple of {CHUNK} px")
-    selected = tissue_tiles(tiles, tissue, raster.grid, reach)
-    slide = {key: value for key, value in plain(raster.slide).items() if key != "path"}
-    about = {
-        "schema": SCHEMA,
-        "wsipipe": __version__,
-        "fingerprint": raster.fingerprint,
-        "slide": slide,
-        "grid": plain(raster.grid),
-        "tile": TILE,
-        "overlap": tiles.overlap,
-        "reach": reach,
-        "codec": settings.codec,
-        "shard": settings.shard,
-        "tissue_settings": determining(tissue_settings) | {"tissue": tissue.source},
-        "tissue": _tissue_json(tissue),
-    }
-    return StorePlan(tiles, selected, pixels_read(tiles, selected, CHUNK), about, settings.shard)
-
-
-def tissue_tiles(tiles: TileGrid, tissue: Tissue, grid: Grid, reach: int) -> Mask:
-    """Return which tiles lie within *reach* grid pixels of *tissue*, bool (ny, nx)."""
-    if tissue.source == "none":
-        return select_tiles(tiles, None)
-    return select_tiles(tiles, lambda boxes: tissue.overlaps(boxes, grid.scale), reach)
-
-
-# Writing -------------------------------------------------------------------------------------------------------------
 
 
 def write_store(
@@ -197,10 +105,18 @@ def _write_shards(
                 if progress is not None:
                     progress(count, total)
             pixels[y0:y1, x0:x1] = buffer
+            _flush(Path(pixels.store.root) / f"c/{row}/{column}/0")
             done[column, row] = sorted(bad)
             with journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"shard": [column, row], "bad": sorted(bad)}) + "\n")
     return sorted(box for boxes in done.values() for box in boxes)
+
+
+def _flush(file: Path) -> None:
+    """Have *file* on disk before the journal says so; a shard of nothing but fill has no file."""
+    if file.exists():
+        with file.open("rb") as shard:
+            os.fsync(shard.fileno())
 
 
 def _reader(raster: Raster, workers: int) -> Callable[[Box], tuple[Pixels, set[Box]]]:
@@ -223,7 +139,7 @@ def _shard_box(plan: StorePlan, column: int, row: int) -> Box:
 
 def _resume(work: Path, plan: StorePlan) -> dict[tuple[int, int], list[Box]]:
     """Return the shards that *work* holds already; empty it first when it is not of this *plan*."""
-    if _read_about(work).get("identity") == plan.identity:
+    if read_about(work).get("identity") == plan.identity:
         return dict(_journal(work / JOURNAL))
     for entry in work.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -242,7 +158,6 @@ def _journal(path: Path) -> Iterator[tuple[tuple[int, int], list[Box]]]:
 def _create(work: Path, plan: StorePlan) -> None:
     """Write everything but the pixels; the group's attributes come last, so that half a folder is not resumed."""
     width, height = plan.tiles.size
-    codec = {"zstd": ZstdCodec(level=1), "lz4": BloscCodec(cname="lz4", clevel=5, shuffle="noshuffle", typesize=1)}
     zarr.create_array(
         work / "pixels",
         shape=(height, width, 3),
@@ -250,12 +165,11 @@ def _create(work: Path, plan: StorePlan) -> None:
         shards=(plan.shard, plan.shard, 3),
         dtype="uint8",
         fill_value=FILL,
-        compressors=codec.get(plan.about["codec"]),
+        compressors=ZstdCodec(level=1) if plan.about["codec"] == "zstd" else None,
         dimension_names=("y", "x", "colour"),
     )
-    scale = plan.about["grid"]["scale"]
-    coords = np.rint(plan.tiles.boxes()[plan.selected][:, :2] * np.array(scale)).astype(np.int64)
-    for name, data in {"selected": plan.selected, "chunks": plan.chunks, "coords": coords}.items():
+    arrays = {"selected": plan.selected, "chunks": plan.chunks, "coords": plan.coords()}
+    for name, data in arrays.items():
         zarr.create_array(work / name, data=data, chunks=tuple(max(1, n) for n in data.shape))
     mask, mask_scale = _tissue_mask(plan)
     zarr.create_array(work / "tissue", data=mask, chunks=mask.shape, attributes={"scale": list(mask_scale)})
@@ -269,7 +183,7 @@ def _tissue_mask(plan: StorePlan) -> tuple[Mask, Pair]:
     wanted = plan.about["tissue_settings"]["tissue_mpp"]
     sx, sy = (max(1.0, wanted * s / m) for s, m in zip(grid["scale"], grid["mpp"], strict=True))
     box = (0, 0, math.ceil(width / sx), math.ceil(height / sy))
-    return _tissue_from(plan.about["tissue"]).mask((sx, sy), box), (sx, sy)
+    return tissue_of(plan.about["tissue"]).mask((sx, sy), box), (sx, sy)
 
 
 def _finish(work: Path, target: Path, plan: StorePlan, bad: list[Box]) -> None:
@@ -295,7 +209,7 @@ def _refuse_too_bad(bad: Iterable[Box], plan: StorePlan, max_bad: float) -> None
 
 def _stands(target: Path, plan: StorePlan) -> bool:
     """Whether *target* is the complete store of *plan*; refuses a path that something else occupies."""
-    about = _read_about(target)
+    about = read_about(target)
     if target.exists() and not about:
         raise OutputError(f"cannot write {target}: something that is not a tile store is there; give another name")
     return bool(about) and about["identity"] == plan.identity and about["complete"]

@@ -1,0 +1,211 @@
+"""A slide in, cells out: the same cells, and the same bytes, however the work is cut up."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+import shapely
+
+import wsipipe
+from tests.conftest import Phantom
+from wsipipe.errors import OutputError, SettingsError, SlideError
+from wsipipe.formats.parquet import metadata, read_cells
+from wsipipe.pipelines.prepare import prepare
+from wsipipe.pipelines.segment import SegmentJob, execute, open_work, publish, run_segment
+from wsipipe.schedule import serial
+from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.task import PREDICT, Board
+from wsipipe.schedule.work import Worker
+from wsipipe.settings import CellSettings, RunSettings, SlideSettings, TissueSettings
+
+QUIET = Progress()
+
+
+def job_of(slide: Path, out: Path, block: int = 2048, workers: int = 1, **changes: object) -> SegmentJob:
+    job = SegmentJob(str(slide), (out,), run=RunSettings(block=block, workers=workers, device="cpu"))
+    return dataclasses.replace(job, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def whole(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the cells of the phantom, found in one block."""
+    out = tmp_path_factory.mktemp("whole") / "cells.parquet"
+    run_segment(job_of(phantom.path, out), QUIET)
+    return out
+
+
+def test_finds_the_phantoms_nuclei(phantom: Phantom, whole: Path) -> None:
+    cells = read_cells(whole)
+    truth = phantom.truth.centroids((0, 0, 1536, 1024))
+    tree = shapely.STRtree(cells.geometry.to_numpy())
+    hit = np.unique(tree.query(shapely.points(truth), predicate="within")[0])
+    assert len(hit) > 0.6 * len(truth)
+    assert 0.6 * len(truth) < len(cells) < 1.4 * len(truth)
+
+
+def test_polygons_are_valid_and_hardly_overlap(whole: Path) -> None:
+    shapes = read_cells(whole).geometry.to_numpy()
+    assert shapely.is_valid(shapes).all()
+    a, b = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    a, b = a[a < b], b[a < b]
+    shared = shapely.area(shapely.intersection(shapes[a], shapes[b]))
+    smaller = np.minimum(shapely.area(shapes[a]), shapely.area(shapes[b]))
+    assert (shared <= 0.05 * smaller).all()
+
+
+def test_no_cell_is_cut_at_a_tile_or_block_border(phantom: Phantom, tmp_path: Path) -> None:
+    out = tmp_path / "cells.parquet"
+    run_segment(job_of(phantom.path, out, block=256), QUIET)
+    assert straight_edges(read_cells(out).geometry.to_numpy(), [192, 256], (1536, 1024)) == 0
+
+
+def straight_edges(shapes: np.ndarray, steps: list[int], size: tuple[int, int], shortest: float = 4.0) -> int:
+    """Return how many polygon edges of at least *shortest* px run along a multiple of a step, off the slide's edge."""
+    count = 0
+    for ring in shapely.get_exterior_ring(shapes):
+        xy = shapely.get_coordinates(ring)
+        for axis in (0, 1):
+            flat = (np.diff(xy[:, axis]) == 0) & (np.abs(np.diff(xy[:, 1 - axis])) >= shortest)
+            at = xy[:-1, axis][flat]
+            inner = (at > 0) & (at < size[axis])
+            count += int(sum((at[inner] % step == 0).sum() for step in steps))
+    return count
+
+
+@pytest.mark.parametrize("block", [300, 700])
+def test_any_block_size_gives_the_same_bytes(phantom: Phantom, whole: Path, tmp_path: Path, block: int) -> None:
+    out = tmp_path / "cells.parquet"
+    run_segment(job_of(phantom.path, out, block=block), QUIET)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_shifted_blocks_one_after_the_other_give_the_same_bytes(phantom: Phantom, whole: Path, tmp_path: Path) -> None:
+    job = job_of(phantom.path, tmp_path / "cells.parquet", block=512)
+    prepared = prepare(job, QUIET)
+    prepared = dataclasses.replace(prepared, plan=dataclasses.replace(prepared.plan, shift=(131, 77)))
+    open_work(job.work, prepared)
+    forwarded: list[tuple[int, int]] = []
+    worker = Worker(job.work, prepared.predictor)
+    worker.maps_of = lambda batch, pixels: forwarded.extend(batch) or prepared.predictor.maps(pixels)  # type: ignore
+    receipts: list = []
+    serial.run(worker, Board(prepared.plan), receipts.append)
+    publish(job, prepared, receipts, QUIET, 0.0)
+    assert job.outputs[0].read_bytes() == whole.read_bytes()
+    assert len(forwarded) == len(set(forwarded)) == int(prepared.plan.selected.sum()), "each tile is forwarded once"
+
+
+def test_two_workers_give_the_same_bytes(phantom: Phantom, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cells.parquet"
+    run_segment(job_of(phantom.path, out, block=400, workers=2), QUIET)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_an_interrupted_run_is_resumed(phantom: Phantom, whole: Path, tmp_path: Path) -> None:
+    job = job_of(phantom.path, tmp_path / "cells.parquet", block=400)
+    seen: list[int] = []
+
+    class Stop(Progress):
+        def advance(self, stage: str, steps: int = 1) -> None:
+            seen.append(steps)
+            if len(seen) == 7:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_segment(job, Stop())
+    assert job.work.is_dir() and not job.outputs[0].exists()
+    prepared = prepare(job, QUIET)
+    receipts = execute(job, prepared, QUIET)
+    redone = sum(r.count for r in receipts if r.task.kind == PREDICT)
+    assert 0 < redone < int(prepared.plan.selected.sum())
+    publish(job, prepared, receipts, QUIET, 0.0)
+    assert job.outputs[0].read_bytes() == whole.read_bytes()
+    assert not job.work.exists()
+
+
+def test_bounds_change_no_cell_inside_them(phantom: Phantom, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cells.parquet"
+    run_segment(job_of(phantom.path, out, bounds=(500, 300, 900, 700)), QUIET)
+    every, inside = read_cells(whole), read_cells(out)
+    wanted = every[every.x.between(500, 900, "left") & every.y.between(300, 700, "left")]
+    assert set(inside.cell_id) == set(wanted.cell_id) and len(inside) > 0
+
+
+def test_outputs_agree_and_a_second_run_has_nothing_to_do(phantom: Phantom, tmp_path: Path) -> None:
+    outputs = tmp_path / "a.geojson", tmp_path / "a.geojson.gz", tmp_path / "a.parquet"
+    job = dataclasses.replace(job_of(phantom.path, outputs[0]), outputs=outputs, overlay=tmp_path / "a.png")
+    job = dataclasses.replace(job, bounds=(300, 300, 800, 800))
+    first = run_segment(job, QUIET)
+    assert first.fresh and first.cells > 0 and job.overlay.stat().st_size > 1000  # type: ignore[union-attr]
+    plain = outputs[0].read_bytes()
+    assert gzip.decompress(outputs[1].read_bytes()) == plain
+    features = json.loads(plain)["features"]
+    assert len(features) == len(geopandas.read_parquet(outputs[2])) == first.cells
+    assert {f["properties"]["objectType"] for f in features} == {"detection"}
+    assert not run_segment(job, QUIET).fresh
+    changed = dataclasses.replace(job, cells=CellSettings(min_area_um2=60))
+    assert run_segment(changed, QUIET).fresh, "changed settings redo the work"
+
+
+def test_what_the_file_says_of_itself(whole: Path) -> None:
+    about = metadata(whole)
+    assert about["model"]["name"] and about["model"]["licence"] and len(about["model"]["sha256"]) == 64
+    assert about["mpp"] == [0.5, 0.5] and about["version"] == wsipipe.__version__
+    assert about["recipe"]["device"] == "cpu"
+
+
+def test_expanded_cells_hold_their_nuclei(phantom: Phantom, tmp_path: Path) -> None:
+    out = tmp_path / "cells.geojson"
+    job = job_of(phantom.path, out, cells=CellSettings(expand_um=3), bounds=(300, 300, 800, 800))
+    run_segment(job, QUIET)
+    features = json.loads(out.read_bytes())["features"]
+    assert features and all(f["properties"]["objectType"] == "cell" and "nucleusGeometry" in f for f in features)
+    outer = shapely.from_geojson([json.dumps(f["geometry"]) for f in features])
+    inner = shapely.from_geojson([json.dumps(f["nucleusGeometry"]) for f in features])
+    assert (shapely.area(outer) > shapely.area(inner)).all()
+
+
+def test_python_returns_a_frame(phantom: Phantom) -> None:
+    cells = wsipipe.segment(phantom.path, bounds=(300, 300, 700, 700), tissue=TissueSettings(tissue="none"))
+    assert len(cells) > 0 and {"geometry", "area_um2", "probability"} <= set(cells.columns)
+
+
+def test_glass_is_an_empty_but_valid_result(tmp_path: Path) -> None:
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "glass.png"), np.full((700, 900, 3), 243, np.uint8))
+    out = tmp_path / "cells.geojson"
+    result = run_segment(job_of(tmp_path / "glass.png", out, slide=SlideSettings(mpp=0.5)), QUIET)
+    assert result.cells == 0 and json.loads(out.read_bytes())["features"] == []
+
+
+def test_unknown_endings_are_refused_before_any_work(phantom: Phantom, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cells\.csv: unknown kind of output"):
+        run_segment(job_of(phantom.path, tmp_path / "cells.csv"), QUIET)
+
+
+def test_bounds_off_the_slide_are_refused(phantom: Phantom, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="lies outside the slide"):
+        run_segment(job_of(phantom.path, tmp_path / "c.parquet", bounds=(9000, 9000, 9100, 9100)), QUIET)
+
+
+def test_a_damaged_slide_fails_and_the_old_output_stays(tmp_path: Path) -> None:
+    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+
+    slide, out = tmp_path / "slide.tiff", tmp_path / "cells.parquet"
+    write_phantom(slide, PhantomSettings(width=1024, height=768, seed=3, mpp=0.5, tissue=0.9, corrupt_tiles=4))
+    out.write_bytes(b"old")
+    job = job_of(slide, out, tissue=TissueSettings(tissue="none"))
+    with pytest.raises(SlideError, match="cannot be read, more than --max-bad-tiles"):
+        run_segment(job, QUIET)
+    assert out.read_bytes() == b"old"
+    lenient = dataclasses.replace(job, run=dataclasses.replace(job.run, max_bad_tiles=1.0))
+    assert run_segment(lenient, QUIET).bad_boxes > 0
+    bad = [shapely.box(*box) for box in metadata(out)["bad_boxes"]]
+    shapes = read_cells(out).geometry.to_numpy()
+    assert len(shapes) and not shapely.intersects(shapely.union_all(bad), shapes).any()

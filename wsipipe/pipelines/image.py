@@ -1,0 +1,185 @@
+"""One picture in memory through the same code as a slide: pixels, maps, cells, outlines, and back to a label map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numba import njit
+from numpy.typing import NDArray
+
+from wsipipe.blend import blend
+from wsipipe.geometry import Grid
+from wsipipe.instances import find_cells
+from wsipipe.models.checkpoint import Rules
+from wsipipe.pipelines.prepare import cell_rules
+from wsipipe.polygons import trace
+from wsipipe.predict import Predictor
+from wsipipe.raster import SlideRaster, slide_grid
+from wsipipe.rules import FOREGROUND
+from wsipipe.settings import CellSettings, GridSettings
+from wsipipe.slide.memory import ArraySlide
+from wsipipe.tiling import TileGrid
+from wsipipe.units import Size
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMaps:
+    """What a model says of one picture, before any threshold.
+
+    Attributes
+    ----------
+    maps : uint8 (K, h, w)
+        Blended probabilities times 255, on the working grid.
+    names : tuple of str
+        Names of the maps.
+    grid : Grid
+    size : (int, int)
+        Width and height of the picture, in its own (base) pixels.
+    """
+
+    maps: Image
+    names: tuple[str, ...]
+    grid: Grid
+    size: Size
+
+    def labels(self, rules: Rules, asked: CellSettings | None = None) -> Labels:
+        """Return the label map of the cells at the picture's own resolution, int32 (H, W); 0 is background.
+
+        Parameters
+        ----------
+        rules : Rules
+            Of a model, in um; see :func:`~wsipipe.pipelines.prepare.cell_rules`.
+        asked : CellSettings, optional
+            What takes the place of the model's rules.
+        """
+        return self.labels_and_areas(rules, asked)[0]
+
+    def labels_and_areas(
+        self, rules: Rules, asked: CellSettings | None = None
+    ) -> tuple[Labels, NDArray[np.float64]]:
+        """Return the label map and, of labels 1..n, the area in um² that least areas are compared with, (n,)."""
+        in_px = cell_rules(rules, asked or CellSettings(), self.grid)
+        box = 0, 0, *self.grid.size
+        cells = find_cells(self.maps, self.names, box, box, self.grid.size, in_px)
+        foreground = self.maps[self.names.index(FOREGROUND)]
+        outlines = trace(cells, foreground, in_px.threshold, self.grid, base_size=self.size)
+        return rasterise(outlines, self.size), cells.sums[:, 0] * self.grid.um2_per_px
+
+
+def instances_of(
+    image: Image,
+    mpp: float,
+    predictor: Predictor,
+    rules: Rules | None = None,
+    target_mpp: float | None = None,
+    overlap: int = 64,
+) -> Labels:
+    """Return the cells of a picture as a label map at its own resolution, int32 (H, W); 0 is background.
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3)
+        RGB.
+    mpp : float
+        Its resolution in um/px.
+    predictor : Predictor
+    rules : Rules, optional
+        How maps become cells; default: the model's.
+    target_mpp : float, optional
+        Working resolution in um/px; default: the model's.
+    overlap : int
+        Of neighbouring tiles, in working-grid px.
+
+    Raises
+    ------
+    SettingsError
+        When the picture is over 2x coarser than the working resolution.
+    """
+    return maps_of(image, mpp, predictor, target_mpp, overlap).labels(rules or predictor.card.rules)
+
+
+def maps_of(
+    image: Image, mpp: float, predictor: Predictor, target_mpp: float | None = None, overlap: int = 64
+) -> ImageMaps:
+    """Return the blended maps of a picture, from which cells follow without another forward pass.
+
+    Parameters as in :func:`instances_of`.
+    """
+    return maps_of_all([(image, mpp)], predictor, GridSettings(target_mpp, overlap))[0]
+
+
+def maps_of_all(
+    pictures: Sequence[tuple[Image, float]], predictor: Predictor, settings: GridSettings | None = None
+) -> list[ImageMaps]:
+    """Return the maps of several (image, mpp); their tiles share the predictor's batches."""
+    wanted = settings or GridSettings()
+    rasters = [_raster(image, mpp, wanted, predictor.card.mpp) for image, mpp in pictures]
+    grids = [TileGrid(raster.grid.size, wanted.overlap) for raster in rasters]
+    tiles = [[(i, j) for j in range(g.counts[1]) for i in range(g.counts[0])] for g in grids]
+    pixels = [raster.read(grid.box(i, j)) for raster, grid, all_ in zip(rasters, grids, tiles) for i, j in all_]
+    maps = iter(predictor.maps(np.stack(pixels))) if pixels else iter(())
+    out = []
+    for raster, grid, all_ in zip(rasters, grids, tiles):
+        size = raster.grid.size
+        blended = blend((0, 0, *size), grid, {ij: next(maps) for ij in all_}, len(predictor.names))
+        out.append(ImageMaps(blended, tuple(predictor.names), raster.grid, raster.slide.size))
+    return out
+
+
+def _raster(image: Image, mpp: float, settings: GridSettings, model_mpp: float) -> SlideRaster:
+    slide = ArraySlide([image], mpp)
+    target = settings.target_mpp or model_mpp
+    return SlideRaster(slide, slide_grid(slide.info, (mpp, mpp), target, settings.allow_upsample), fingerprint="")
+
+
+def rasterise(polygons: NDArray[np.object_], size: Size) -> Labels:
+    """Return the label map of polygons, int32 (height, width): polygon k has the label k + 1.
+
+    A pixel belongs to the polygon that holds its centre; one on a shared border to the right and lower of the two.
+    Should polygons overlap, the smaller wins.
+
+    Parameters
+    ----------
+    polygons : object array (n,)
+        Without holes, in pixels of *size* (pixel centres at halves).
+    size : (int, int)
+        Width and height.
+    """
+    labels = np.zeros((size[1], size[0]), np.int32)
+    order = np.argsort(-shapely.area(polygons), kind="stable")
+    xy, owner = shapely.get_coordinates(shapely.get_exterior_ring(polygons[order]), return_index=True)
+    offsets = np.searchsorted(owner, np.arange(len(order) + 1))
+    _fill(labels, xy, offsets, (order + 1).astype(np.int32))
+    return labels
+
+
+@njit(cache=True, nogil=True)
+def _fill(labels: Labels, xy: NDArray[np.float64], offsets: NDArray[np.int64], values: Labels) -> None:
+    """Paint closed rings into *labels*, one after the other, by the even-odd rule at pixel centres."""
+    height, width = labels.shape
+    for k in range(len(values)):
+        ring = xy[offsets[k] : offsets[k + 1]]
+        crossings = np.empty(len(ring), np.float64)
+        first = max(0, int(np.ceil(ring[:, 1].min() - 0.5)))
+        last = min(height, int(np.ceil(ring[:, 1].max() - 0.5)))
+        for row in range(first, last):
+            y, count = row + 0.5, 0
+            for i in range(len(ring) - 1):
+                (xa, ya), (xb, yb) = (ring[i, 0], ring[i, 1]), (ring[i + 1, 0], ring[i + 1, 1])
+                if (ya <= y) != (yb <= y):
+                    # from the upper end, so that a border shared by two rings is crossed at the very same place
+                    if ya > yb:
+                        xa, ya, xb, yb = xb, yb, xa, ya
+                    crossings[count] = xa + (y - ya) / (yb - ya) * (xb - xa)
+                    count += 1
+            crossings[:count].sort()
+            for c in range(0, count - 1, 2):
+                left = max(0, int(np.ceil(crossings[c] - 0.5)))
+                right = min(width, int(np.ceil(crossings[c + 1] - 0.5)))
+                labels[row, left:right] = values[k]

@@ -1,0 +1,58 @@
+"""The story of ``wsipipe tile``: a slide in, a store of its tissue's tiles out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsipipe.artifacts import check_writable
+from wsipipe.formats.trident import write_coords_h5
+from wsipipe.raster import SlideRaster, slide_grid
+from wsipipe.settings import GridSettings, SlideSettings, StoreSettings, TissueSettings
+from wsipipe.slide import open_slide, require_mpp
+from wsipipe.store import StorePlan, plan_store, write_store
+from wsipipe.store.write import Progress
+from wsipipe.tiling import TileGrid
+from wsipipe.tissue import Tissue, find_tissue, viewer_origin
+
+DEFAULT_MPP = 0.5
+
+
+@dataclass(frozen=True)
+class TileJob:
+    """What to store and where: the slide, the store, and on request Trident's coordinates and the tissue as GeoJSON."""
+
+    slide: str
+    output: Path
+    trident: Path | None = None
+    tissue_out: Path | None = None
+    workers: int = 1
+    max_bad: float = 0.05
+    slide_settings: SlideSettings = field(default_factory=SlideSettings)
+    tissue: TissueSettings = field(default_factory=TissueSettings)
+    grid: GridSettings = field(default_factory=GridSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+
+
+def plan_tile(job: TileJob) -> tuple[SlideRaster, Tissue, StorePlan]:
+    """Return the slide's raster, its tissue, and what the store will hold; reads no more than a small picture."""
+    slide = open_slide(job.slide, job.slide_settings)
+    base_mpp = require_mpp(slide.info, job.slide_settings)
+    target = job.grid.target_mpp or DEFAULT_MPP
+    raster = SlideRaster(slide, slide_grid(slide.info, base_mpp, target, job.grid.allow_upsample))
+    tissue = find_tissue(slide, base_mpp, job.tissue)
+    tiles = TileGrid(raster.grid.size, job.grid.overlap)
+    return raster, tissue, plan_store(raster, tissue, tiles, job.store, job.tissue)
+
+
+def tile(job: TileJob, raster: SlideRaster, tissue: Tissue, plan: StorePlan, progress: Progress | None = None) -> bool:
+    """Write what *plan* describes and the side files; return False when the store was there and up to date."""
+    for path in filter(None, (job.trident, job.tissue_out)):
+        check_writable(path)
+    fresh = write_store(raster, plan, job.output, workers=job.workers, max_bad=job.max_bad, progress=progress)
+    if job.trident is not None:
+        name = Path(job.slide).stem
+        write_coords_h5(job.trident, plan.coords(), raster.slide, raster.grid, job.grid.overlap, name)
+    if job.tissue_out is not None:
+        tissue.to_geojson(job.tissue_out, viewer_origin(raster.slide))
+    return fresh

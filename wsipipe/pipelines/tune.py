@@ -1,0 +1,76 @@
+"""The thresholds that suit a model best, found on validation images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsipipe.metrics import Counts, Values, count, pool, scores
+from wsipipe.models.checkpoint import Rules
+from wsipipe.pipelines.image import ImageMaps
+
+THRESHOLDS = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
+MARKER_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+MIN_AREAS_UM2 = (4.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0)
+
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One choice of rules and its scores, pooled over the images."""
+
+    rules: Rules
+    scores: dict[str, Values]
+
+
+def tune(
+    pairs: Sequence[tuple[ImageMaps, Labels]],
+    rules: Rules,
+    thresholds: Sequence[float] = THRESHOLDS,
+    marker_thresholds: Sequence[float] = MARKER_THRESHOLDS,
+    min_areas_um2: Sequence[float] = MIN_AREAS_UM2,
+    report: Callable[[], None] = lambda: None,
+) -> list[Trial]:
+    """Return every combination of rules with its scores, the highest pooled PQ first; no forward pass is made.
+
+    Parameters
+    ----------
+    pairs : sequence of (ImageMaps, int32 (H, W))
+        Maps of the validation images, and their annotated label maps.
+    rules : Rules
+        Gives what is not varied. Of equal PQ the rules nearest to these come first.
+    report : callable
+        Called after each pair of thresholds.
+    """
+    trials = []
+    marked = all("marker" in maps.names for maps, _ in pairs)
+    for threshold, marker in itertools.product(thresholds, marker_thresholds if marked else [rules.marker_threshold]):
+        base = replace(rules, threshold=threshold, marker_threshold=marker, min_area_um2=0.0)
+        pooled = [pool(column) for column in zip(*(_by_area(m, t, base, min_areas_um2) for m, t in pairs), strict=True)]
+        for area, counts in zip(min_areas_um2, pooled, strict=True):
+            trials.append(Trial(replace(base, min_area_um2=area), scores(counts)))
+        report()
+    return sorted(trials, key=lambda trial: (-trial.scores["PQ"], _distance(trial.rules, rules)))
+
+
+def _by_area(maps: ImageMaps, truth: Labels, rules: Rules, min_areas_um2: Sequence[float]) -> list[Counts]:
+    """Return the counts of one image for each least area; cells are found once, since dropping one moves no other."""
+    labels, areas_um2 = maps.labels_and_areas(rules)
+    out = []
+    for least in min_areas_um2:
+        keep = np.concatenate([[False], areas_um2 >= least])
+        out.append(count(truth, np.where(keep[labels], labels, 0), tolerance=None))
+    return out
+
+
+def _distance(a: Rules, b: Rules) -> tuple[float, float, float]:
+    return (
+        abs(a.threshold - b.threshold),
+        abs(a.marker_threshold - b.marker_threshold),
+        abs(a.min_area_um2 - b.min_area_um2),
+    )
