@@ -69,12 +69,13 @@ def test_outlines_of_noise_are_sound_and_hardly_overlap(seed: int, scale: tuple[
     assert_sound(polygons)
     plain = trace(cells, foreground, 0.5, grid_of((130, 120), scale), tolerance=0)
     assert_sound(plain)
-    assert shapely.area(polygons) == pytest.approx(shapely.area(plain), rel=0.05, abs=0.05 * scale[0] * scale[1])
-    for outlines, most in ((plain, 0.02), (polygons, 0.06)):
+    assert shapely.area(polygons) == pytest.approx(shapely.area(plain), rel=0.02, abs=2.0 * scale[0] * scale[1])
+    for outlines, most in ((plain, 0.01), (polygons, 0.06)):
         i, j = shapely.STRtree(outlines).query(outlines, predicate="intersects")
         i, j = i[i < j], j[i < j]
         shared = shapely.area(shapely.intersection(outlines[i], outlines[j]))
-        assert (shared <= most * np.minimum(shapely.area(outlines[i]), shapely.area(outlines[j]))).all()
+        border = np.minimum(shapely.length(outlines[i]), shapely.length(outlines[j]))
+        assert (shared <= most * scale[0] * border + 0.01).all()  # px all along the border
 
 
 @pytest.mark.parametrize("radius", [4.0, 5.0, 6.5, 8.0, 12.0, 16.0])
@@ -87,7 +88,7 @@ def test_area_of_discs_is_unbiased(radius: float) -> None:
         (polygon,) = trace(cells_of(foreground), foreground, 0.5, grid_of((50, 50)))
         errors.append(polygon.area / (np.pi * radius**2) - 1)
         assert abs(polygon.centroid.x - x) < 0.05 and abs(polygon.centroid.y - y) < 0.05
-    assert abs(np.mean(errors)) < 0.01 and np.abs(errors).max() < 0.02
+    assert abs(np.mean(errors)) < 0.005 and np.abs(errors).max() < 0.02
 
 
 def test_area_of_ellipses_at_any_angle_and_threshold_steps() -> None:
@@ -167,7 +168,7 @@ def test_expanded_cells_contain_their_nuclei_and_respect_neighbours(seed: int, b
     assert shapely.covers(grown, nuclei).all()
     i, j = shapely.STRtree(grown).query(nuclei, predicate="intersects")
     shared = shapely.area(shapely.intersection(nuclei[i], grown[j]))[i != j]
-    assert (shared <= 0.12 * shapely.length(nuclei[i])[i != j]).all()  # 0.06 px all along the border
+    assert (shared <= 0.3 * shapely.length(nuclei[i])[i != j]).all()  # 0.15 px all along the border
 
 
 def test_no_expansion_returns_the_nuclei() -> None:

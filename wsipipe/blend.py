@@ -15,7 +15,8 @@ from wsipipe.units import Box
 def window(overlap: int) -> NDArray[np.int64]:
     """Return the weight of each pixel along a tile's side, int64 (256,): a ramp over the overlap, never below 1."""
     distance = np.arange(TILE, dtype=np.int64)
-    return np.minimum(np.minimum(distance, TILE - 1 - distance) + 1, overlap + 1)
+    ramp: NDArray[np.int64] = np.minimum(np.minimum(distance, TILE - 1 - distance) + 1, overlap + 1)
+    return ramp
 
 
 def blend(

@@ -78,7 +78,7 @@ def fit(
 ) -> tuple[Segmenter, ModelCard]:
     """Fit a segmenter on *pool*, resuming from *folder* when it holds a checkpoint; return the averaged network."""
     network, card = new_segmenter(settings)
-    network = network.to(memory_format=torch.channels_last).train()
+    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     loop = Loop(network, settings.loop, folder)
     loop.restore()
     frozen = not any(p.requires_grad for p in network.backbone.parameters())

@@ -3,18 +3,14 @@
 :func:`count` reduces one image to whole numbers; sums of them are the counts of a set. :func:`scores` turns counts into
 scores: of one image for a mean over images, of a set's sum for a pooled score. Nothing here knows of models or files.
 
-======================================================  ================================================================
-score                                                   definition
-======================================================  ================================================================
-dice, precision, recall, iou                            of nucleus pixels
-mDice, mPrecision, mRecall, mF1, mIoU                   mean over two classes, background included (mF1 equals mDice)
-pixel_accuracy, mean_accuracy, FWIoU                    of the same two classes; FWIoU weighs IoU by the class's pixels
-BF1                                                     F1 of boundary pixels within a tolerance
-f1, object_precision, object_recall                     of nuclei, matched when IoU > 0.5, which makes pairs unique
-DQ, SQ, PQ                                              f1; mean IoU of matched pairs; their product
-AJI                                                     every true nucleus with the found one of highest IoU (Kumar 2017)
-mPQ+                                                    mean over types of PQ, counts pooled over images (:func:`mpq_plus`)
-======================================================  ================================================================
+- ``dice``, ``precision``, ``recall``, ``iou``: of nucleus pixels;
+- ``mDice``, ``mPrecision``, ``mRecall``, ``mF1`` (equals mDice), ``mIoU``: mean over nucleus and background;
+- ``pixel_accuracy``, ``mean_accuracy``, ``FWIoU`` (IoU weighted by a class's pixels): of the same two classes;
+- ``BF1``: F1 of boundary pixels within a tolerance;
+- ``DQ`` (F1@0.5), ``object_precision``, ``object_recall``: of nuclei, matched when IoU > 0.5, so that pairs are unique;
+- ``SQ``: mean IoU of the matched pairs; ``PQ`` = DQ * SQ;
+- ``AJI``: aggregated Jaccard index, every true nucleus with the found one of highest IoU (Kumar 2017);
+- mPQ+ (:func:`mpq_plus`): mean over types of PQ, with counts pooled over images.
 
 0 / 0 is 0: an image without true and without found nuclei lowers a mean over images, and leaves pooled scores alone.
 """
@@ -30,14 +26,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsipipe.errors import DatasetError
+from wsipipe.settings import EvaluateSettings
 
-TOLERANCE_PX = 2.0
-"""Boundary pixels count as found within this distance."""
-RESAMPLES = 1000
-"""Bootstrap resamples of the images."""
 MATCH_IOU = 0.5
 """Two nuclei match when their IoU exceeds this; above one half no nucleus can have two partners."""
-
 Labels = NDArray[np.int32]
 Values = Any
 """A float, or float64 (n,) with one value per image or resample."""
@@ -80,7 +72,7 @@ class Counts:
         return Counts(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))
 
 
-def count(truth: Labels, found: Labels, tolerance: float | None = TOLERANCE_PX) -> Counts:
+def count(truth: Labels, found: Labels, tolerance: float | None = EvaluateSettings.tolerance_px) -> Counts:
     """Return the counts of one image.
 
     Parameters
@@ -99,35 +91,26 @@ def count(truth: Labels, found: Labels, tolerance: float | None = TOLERANCE_PX) 
         raise DatasetError(f"truth is {truth.shape} and the prediction {found.shape}; expected label maps of one size")
     truth, found = consecutive(truth), consecutive(found)
     pairs = overlaps(truth, found)
-    good = pairs.iou > MATCH_IOU
-    inside_t, inside_f = truth > 0, found > 0
-    best = _best_partners(pairs)
-    unused = np.ones(len(pairs.found_area), np.bool_)
-    unused[pairs.found[best]] = False
-    alone = np.ones(len(pairs.truth_area), np.bool_)
-    alone[pairs.truth[best]] = False
-    union = pairs.union[best].sum() + pairs.truth_area[alone][1:].sum() + pairs.found_area[unused][1:].sum()
+    good, best = pairs.iou > MATCH_IOU, _best_partners(pairs)
+    alone_t = pairs.truth_area[1:].sum() - pairs.truth_area[pairs.truth[best]].sum()
+    alone_f = pairs.found_area[1:].sum() - pairs.found_area[np.unique(pairs.found[best])].sum()
     return Counts(
         pixels=truth.size,
-        truth_px=int(inside_t.sum()),
-        found_px=int(inside_f.sum()),
-        both_px=int((inside_t & inside_f).sum()),
+        truth_px=int(pairs.truth_area[1:].sum()),
+        found_px=int(pairs.found_area[1:].sum()),
+        both_px=int(pairs.both.sum()),
         truth=len(pairs.truth_area) - 1,
         found=len(pairs.found_area) - 1,
         matched=int(good.sum()),
         matched_iou=float(pairs.iou[good].sum()),
         aji_both=int(pairs.both[best].sum()),
-        aji_either=int(union),
+        aji_either=int(pairs.union[best].sum() + alone_t + alone_f),
         **({} if tolerance is None else _count_edges(truth, found, tolerance)),
     )
 
 
 class Overlaps(NamedTuple):
-    """Pairs of a true and a found nucleus that share pixels, sorted by (truth, found).
-
-    ``truth``, ``found``: labels; ``both``, ``union``, ``iou``: of the pairs; ``truth_area``, ``found_area``: pixels by
-    label, entry 0 the background.
-    """
+    """Pairs of a true and a found nucleus that share pixels, by labels; and the areas by label, 0 the background."""
 
     truth: NDArray[np.int64]
     found: NDArray[np.int64]
@@ -149,10 +132,13 @@ def overlaps(truth: Labels, found: Labels) -> Overlaps:
 
 
 def consecutive(labels: NDArray[Any]) -> Labels:
-    """Return *labels* renumbered 1..n in the order of their values, 0 left 0."""
+    """Return *labels* (none negative) renumbered 1..n in the order of their values, 0 left 0."""
+    if labels.size and int(labels.max()) < 1 << 24:
+        present = np.bincount(labels.ravel()) > 0
+        present[0] = False
+        return (np.cumsum(present, dtype=np.int32) * present)[labels]
     values, inverse = np.unique(labels, return_inverse=True)
-    shift = 0 if values.size and values[0] == 0 else 1
-    return (inverse.reshape(labels.shape) + shift).astype(np.int32)
+    return (inverse.reshape(labels.shape) + (values[:1] != 0).sum()).astype(np.int32)
 
 
 def _best_partners(pairs: Overlaps) -> NDArray[np.intp]:
@@ -208,7 +194,6 @@ def scores(c: Counts) -> dict[str, Values]:
         "mean_accuracy": mean["recall"],
         "FWIoU": _ratio(c.truth_px * nucleus["iou"] + (c.pixels - c.truth_px) * other["iou"], c.pixels),
         "BF1": _ratio(2 * edge_p * edge_r, edge_p + edge_r),
-        "f1": dq,
         "object_precision": _ratio(c.matched, c.found),
         "object_recall": _ratio(c.matched, c.truth),
         "AJI": _ratio(c.aji_both, c.aji_either),
@@ -260,7 +245,7 @@ class Summary(NamedTuple):
     mean: dict[str, Interval]
 
 
-def summarise(counts: Sequence[Counts], resamples: int = RESAMPLES, seed: int = 0) -> Summary:
+def summarise(counts: Sequence[Counts], resamples: int = EvaluateSettings.resamples, seed: int = 0) -> Summary:
     """Return pooled scores and means over images, with intervals from resampling the images with replacement.
 
     Parameters
@@ -294,12 +279,7 @@ def count_types(
 ) -> dict[str, Counts]:
     """Return the counts of each type of *names*: only nuclei of that type in truth and in the prediction.
 
-    Parameters
-    ----------
-    truth, found : int (H, W)
-        Label maps.
-    truth_types, found_types : mapping of label to type
-        Nuclei without a type, or with one not in *names*, are left out.
+    Nuclei without a type in *truth_types* or *found_types* (by label), or with one not in *names*, are left out.
     """
 
     def only(labels: Labels, types: Mapping[int, str], name: str) -> Labels:

@@ -15,7 +15,7 @@ from wsipipe.instances import Cells
 from wsipipe.kernels import contours, regions
 from wsipipe.units import Size
 
-TOLERANCE = 0.12
+TOLERANCE = 0.2
 """Greatest movement of an outline by one step of simplification, in grid px."""
 DECIMALS = 2
 """Coordinates are rounded to 1/100 base px."""

@@ -57,8 +57,8 @@ def choose_device(wanted: str) -> torch.device:
         device = torch.device(wanted)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SettingsError(f"--device {wanted} cannot be used ({reason}); expected auto, cpu, cuda, cuda:N or mps") from error
+        reason, expected = str(error).splitlines()[0], "expected auto, cpu, cuda, cuda:N or mps"
+        raise SettingsError(f"--device {wanted} cannot be used ({reason}); {expected}") from error
     return device
 
 

@@ -203,7 +203,10 @@ def _fingerprint(slide: Slide) -> str:
     width, height = slide.info.size
     digest = hashlib.sha256(f"{width} {height}".encode())
     for top in range(0, height, CHUNK):
-        digest.update(slide.read_region(0, 0, top, width, min(CHUNK, height - top)).tobytes())
+        try:
+            digest.update(slide.read_region(0, 0, top, width, min(CHUNK, height - top)).tobytes())
+        except TileReadError:
+            digest.update(b"unreadable")
     return digest.hexdigest()
 
 

@@ -224,3 +224,13 @@ class FitSettings(_Checked):
     seed: int = knob(0, "Seed of weights, order and augmentation.")
     loop: LoopSettings = dataclasses.field(default_factory=LoopSettings)
     augment: AugmentSettings = dataclasses.field(default_factory=AugmentSettings)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(_Checked):
+    """How a model is scored."""
+
+    tolerance_px: float = knob(2.0, "Boundary pixels within this distance agree.", unit="px of the image", low=0, high=50)
+    resamples: int = knob(1000, "Bootstrap resamples of the images, for the 95 % intervals.", low=1, high=1_000_000)
+    seed: int = knob(0, "Seed of the resamples.", low=0)
+    pictures: int = knob(3, "Pictures of that many best and that many worst images.", low=0, high=1000)

@@ -42,7 +42,12 @@ def test_info_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     code, out, _ = run(capsys, "info", path, "--json")
     report = json.loads(out)
     assert code == 0
-    assert (report["backend"], report["size"], report["mpp"], report["mpp_plausible"]) == ("picture", [30, 20], None, None)
+    assert (report["backend"], report["size"], report["mpp"], report["mpp_plausible"]) == (
+        "picture",
+        [30, 20],
+        None,
+        None,
+    )
     assert run(capsys, "info", path)[1].count("not stated: give it with --mpp") == 1
 
 

@@ -13,6 +13,7 @@ from tests.slide.helpers import SETTINGS, TIFF_READERS, Case, need, reduced
 from wsipipe.slide import ArraySlide, MppSource, open_slide
 from wsipipe.slide.phantom import PhantomTruth, write_phantom
 
+
 @pytest.fixture(scope="session")
 def truth() -> PhantomTruth:
     return PhantomTruth(SETTINGS)

@@ -194,6 +194,15 @@ def test_scenes(tmp_path: Path) -> None:
         open_slide(path, scene=2)
 
 
+def test_ome_tiff_goes_to_tiffslide_unless_told_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "tiled.ome.tif"
+    tifffile.imwrite(path, RGB, tile=(128, 128), photometric="rgb", ome=True, metadata={"axes": "YXS"})
+    for asked, used in (("auto", "tiffslide"), ("openslide", "openslide")):
+        with open_slide(path, backend=asked) as slide:
+            assert slide.info.backend == used
+            assert np.array_equal(slide.read_region(0, 0, 0, 400, 300), RGB)
+
+
 def test_scene_of_a_single_slide(lossless: Path) -> None:
     with pytest.raises(SettingsError, match="no scene 1; it has 1"):
         open_slide(lossless, scene=1)

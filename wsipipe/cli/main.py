@@ -31,6 +31,8 @@ COMMANDS = {
     "tile": Entry("wsipipe.cli.tile:tile", "Slides", "Store tissue and tile pixels of a slide as sharded Zarr."),
     "info": Entry("wsipipe.cli.info:info", "Slides", "Show what a slide file says of itself."),
     "fit": Entry("wsipipe.cli.fit:fit", "Models", "Train a head on annotated images."),
+    "evaluate": Entry("wsipipe.cli.evaluate:evaluate", "Models", "Score a model against annotated images."),
+    "models": Entry("wsipipe.cli.models:models", "Models", "List the models that are at hand, with their licences."),
     "demo-slide": Entry("wsipipe.cli.demo_slide:demo_slide", "Help", "Draw a phantom slide whose cells are known."),
     "doctor": Entry("wsipipe.cli.doctor:doctor", "Help", "Check this machine: libraries, readers, devices, memory."),
 }

@@ -80,7 +80,7 @@ class ModelCard:
         head = data.get("head")
         return cls(
             name=data["name"],
-            backbone=CMDConfig(tuple(data["backbone"]["widths"]), data["backbone"]["condition"]),  # type: ignore[arg-type]
+            backbone=CMDConfig(tuple(data["backbone"]["widths"]), data["backbone"]["condition"]),
             head=HeadConfig(head["kind"], tuple(head["widths"]), tuple(head["types"])) if head else None,
             mpp=data["mpp"],
             rules=Rules(**data["rules"]),

@@ -77,7 +77,7 @@ class GRN(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
-        return torch.addcmul(self.beta, x, 1 + self.gamma * response(x))
+        return cast(Tensor, torch.addcmul(self.beta, x, 1 + self.gamma * response(x)))
 
 
 def response(x: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Block(nn.Module):
         y = self.depthwise(x).permute(0, 2, 3, 1)  # (B, H, W, C)
         y = F.layer_norm(y, y.shape[-1:], eps=1e-6) * (1 + scale) + shift
         y = self.project(self.grn(F.gelu(self.expand(y)))) * gate
-        return x + y.permute(0, 3, 1, 2)
+        return cast(Tensor, x + y.permute(0, 3, 1, 2))
 
 
 class Down(nn.Module):
@@ -197,10 +197,9 @@ class CMD(nn.Module):
         self._zero_start()
 
     def _zero_start(self) -> None:
-        zeros = [block.modulation for block in self.blocks()] + [self.output.modulation, self.output.rgb]
-        for layer in zeros:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        layers = [*(block.modulation for block in self.blocks()), self.output.modulation, self.output.rgb]
+        for parameter in (p for layer in layers for p in layer.parameters()):
+            nn.init.zeros_(parameter)
 
     def blocks(self) -> list[Block]:
         """Return all 26 blocks in the order they run."""

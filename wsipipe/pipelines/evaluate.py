@@ -2,7 +2,199 @@
 
 from __future__ import annotations
 
-from wsipipe.pipelines.image import ImageMaps, instances_of, maps_of, maps_of_all
-from wsipipe.pipelines.tune import Trial, tune
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
-__all__ = ["ImageMaps", "Trial", "instances_of", "maps_of", "maps_of_all", "tune"]
+import numpy as np
+
+from wsipipe.artifacts import check_writable
+from wsipipe.errors import DatasetError, OutputError, SettingsError
+from wsipipe.labels import Annotated, DatasetSpec, read_set
+from wsipipe.metrics import Counts, Summary, count, scores, summarise
+from wsipipe.models.checkpoint import Rules, model_hash
+from wsipipe.models.zoo import resolve
+from wsipipe.pipelines.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
+from wsipipe.pipelines.scored import markdown, write_labels, write_pictures, write_scores, write_tables, write_trials
+from wsipipe.pipelines.tune import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
+from wsipipe.predict import Predictor, load_predictor, set_threads
+from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.resources import allowed_cores
+from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
+
+__all__ = ["EvaluateJob", "Evaluation", "instances_of", "maps_of", "maps_of_all", "run_evaluate", "run_tune", "tune"]
+
+IMAGES_AT_ONCE = 16
+"""At most so many images share a pass through the network."""
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What to score, against what, and where the results go.
+
+    Attributes
+    ----------
+    dataset : DatasetSpec
+    part : {'train', 'val', 'test'}
+        Which part of a split set; without a split, all images are taken.
+    model : str
+        Name of a shipped model, or a checkpoint.
+    out : Path
+        Folder.
+    """
+
+    dataset: DatasetSpec
+    out: Path
+    part: str = "test"
+    model: str = "cmd-t"
+    grid: GridSettings = field(default_factory=GridSettings)
+    cells: CellSettings = field(default_factory=CellSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+    scoring: EvaluateSettings = field(default_factory=EvaluateSettings)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Scores of a model on an annotated set.
+
+    Attributes
+    ----------
+    images : list of (Annotated, Counts)
+    summary : Summary
+    about : dict
+        What was scored, how, and with what: for reports.
+    """
+
+    images: list[tuple[Annotated, Counts]]
+    summary: Summary
+    about: dict[str, object]
+
+    @property
+    def markdown(self) -> str:
+        """The report as Markdown."""
+        return markdown(self.about, self.summary)
+
+
+def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
+    """Score a model on an annotated set; write tables, label maps, pictures and the report to ``job.out``.
+
+    Raises
+    ------
+    WsipipeError
+    """
+    _check_out(job.out)
+    images, predictor = read_images(job), _load(job)
+    rules = rules_of(predictor.card.rules, job.cells)
+    progress.start("images", len(images))
+    counted: list[tuple[Annotated, Counts]] = []
+    found: dict[str, Labels] = {}
+    for item, maps in predicted(images, predictor, job.grid):
+        found[item.name] = maps.labels(rules, job.cells)
+        counted.append((item, count(item.labels, found[item.name], job.scoring.tolerance_px)))
+        write_labels(job.out / "labels", item.name, found[item.name])
+        progress.advance("images")
+    summary = summarise([c for _, c in counted], job.scoring.resamples, job.scoring.seed)
+    result = Evaluation(counted, summary, _about(job, counted, predictor, rules))
+    write_tables(job.out, counted)
+    write_scores(job.out, result.about, summary)
+    write_pictures(job.out / "pictures", _ranked(counted, job.scoring.pictures), found)
+    return result
+
+
+def run_tune(job: EvaluateJob, progress: Progress) -> list[Trial]:
+    """Return all choices of thresholds with their scores, the best first, and write them to ``tune.csv``.
+
+    Raises
+    ------
+    SettingsError
+        On the test part of a split set: scores on images that chose the thresholds are worth nothing.
+    """
+    if job.dataset.split and job.part == "test":
+        raise SettingsError("thresholds are not to be chosen on test images; expected --part val (or train)")
+    _check_out(job.out)
+    images, predictor = read_images(job), _load(job)
+    progress.start("images", len(images))
+    pairs = []
+    for item, maps in predicted(images, predictor, job.grid):
+        pairs.append((maps, item.labels))
+        progress.advance("images")
+    progress.start("rules", len(THRESHOLDS) * len(MARKER_THRESHOLDS))
+    trials = tune(pairs, predictor.card.rules, report=lambda: progress.advance("rules"))
+    write_trials(job.out / "tune.csv", trials)
+    return trials
+
+
+def read_images(job: EvaluateJob) -> list[Annotated]:
+    """Return the images to score.
+
+    Raises
+    ------
+    DatasetError
+        When there are none, or the set cannot be used.
+    """
+    spec = job.dataset if job.dataset.split else replace(job.dataset, default_split=job.part)
+    images = read_set(spec, job.part)
+    if not images:
+        where = f"part {job.part!r} of {spec.split}" if spec.split else "images/"
+        raise DatasetError(f"{spec.path}: {where} holds no image; expected at least one")
+    return images
+
+
+def predicted(
+    images: list[Annotated], predictor: Predictor, settings: GridSettings
+) -> Iterator[tuple[Annotated, ImageMaps]]:
+    """Yield every image with its maps; a few images at a time share the network's batches."""
+    step = max(1, min(IMAGES_AT_ONCE, predictor.batch))
+    for start in range(0, len(images), step):
+        group = images[start : start + step]
+        yield from zip(group, maps_of_all([(a.image, a.mpp) for a in group], predictor, settings), strict=True)
+
+
+def rules_of(rules: Rules, asked: CellSettings) -> Rules:
+    """Return the model's rules with what was asked for in their place."""
+    given = {name: getattr(asked, name) for name in ("threshold", "marker_threshold", "min_area_um2")}
+    return replace(rules, **{name: value for name, value in given.items() if value is not None})
+
+
+def _load(job: EvaluateJob) -> Predictor:
+    set_threads(allowed_cores())
+    return load_predictor(resolve(job.model), job.run.device, job.run.precision, job.run.batch)
+
+
+def _check_out(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made a folder ({error.strerror}); choose another --output") from error
+    check_writable(folder / "scores.md")
+
+
+def _about(
+    job: EvaluateJob, counted: list[tuple[Annotated, Counts]], predictor: Predictor, rules: Rules
+) -> dict[str, object]:
+    mpps = [item.mpp for item, _ in counted]
+    return {
+        "dataset": job.dataset.path,
+        "part": job.part if job.dataset.split else "all",
+        "images": len(counted),
+        "patients": len({item.patient for item, _ in counted}),
+        "empty_images": sum(not (c.truth or c.found) for _, c in counted),
+        "nuclei": sum(c.truth for _, c in counted),
+        "found": sum(c.found for _, c in counted),
+        "mpp": [float(min(mpps)), float(np.median(mpps)), float(max(mpps))],
+        "model": predictor.card.name,
+        "model_sha256": model_hash(resolve(job.model)),
+        "working_mpp": job.grid.target_mpp or predictor.card.mpp,
+        "rules": asdict(rules) | {"min_probability": job.cells.min_probability},
+        "recipe": asdict(predictor.recipe),
+        "scoring": asdict(job.scoring),
+    }
+
+
+def _ranked(counted: list[tuple[Annotated, Counts]], pictures: int) -> dict[str, Annotated]:
+    """Return the best and worst images by PQ, by the name of their picture; those without nuclei are left out."""
+    order = sorted((pair for pair in counted if pair[1].truth), key=lambda pair: -scores(pair[1])["PQ"])
+    best = order[: min(pictures, (len(order) + 1) // 2)]
+    worst = order[::-1][: min(pictures, len(order) // 2)]
+    named = {f"best-{i}-{item.name}": item for i, (item, _) in enumerate(best, 1)}
+    return named | {f"worst-{i}-{item.name}": item for i, (item, _) in enumerate(worst, 1)}

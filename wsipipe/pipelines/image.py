@@ -60,9 +60,7 @@ class ImageMaps:
         """
         return self.labels_and_areas(rules, asked)[0]
 
-    def labels_and_areas(
-        self, rules: Rules, asked: CellSettings | None = None
-    ) -> tuple[Labels, NDArray[np.float64]]:
+    def labels_and_areas(self, rules: Rules, asked: CellSettings | None = None) -> tuple[Labels, NDArray[np.float64]]:
         """Return the label map and, of labels 1..n, the area in um² that least areas are compared with, (n,)."""
         in_px = cell_rules(rules, asked or CellSettings(), self.grid)
         box = 0, 0, *self.grid.size

@@ -35,10 +35,10 @@ def run(
     from distributed import Client, LocalCluster
 
     threads = max(1, allowed_cores() // workers)
-    cluster = LocalCluster(
+    cluster = LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
     )
-    with cluster, Client(cluster) as client:
+    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
         announce(client.dashboard_link)
         _drive(client, folder, fingerprint, threads, board, IN_FLIGHT * workers, report)
 
@@ -55,11 +55,12 @@ def _drive(
     """Keep up to *limit* tasks in flight until the board is done."""
     from distributed import wait
 
-    scratch, flying = Scratch(folder), set()
+    scratch = Scratch(folder)
+    flying: set[Any] = set()
     while not board.done:
         while len(flying) < limit and (task := board.take()) is not None:
             flying.add(client.submit(do, str(folder), fingerprint, threads, tuple(task), pure=False, retries=2))
-        landed = wait(flying, return_when="FIRST_COMPLETED").done
+        landed = wait(flying, return_when="FIRST_COMPLETED").done  # type: ignore[no-untyped-call]
         for future in landed:
             receipt: Receipt = future.result()
             scratch.drop(board.finish(receipt.task))

@@ -145,15 +145,16 @@ class Plan:
     def load(cls, folder: Path) -> Plan:
         """Return the plan that :meth:`save` wrote."""
         data: dict[str, Any] = json.loads((folder / "plan.json").read_text())
-        working = Grid(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("working").items()})
-        parts = {
+        numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("working").items()}
+        parts: dict[str, Any] = {
+            "working": Grid(**numbers),
             "slide": SlideSettings(**data.pop("slide")),
             "grid": GridSettings(**data.pop("grid")),
             "run": RunSettings(**data.pop("run")),
             "rules": CellRules(**data.pop("rules")),
         }
-        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**parts, working=working, selected=np.load(folder / "selected.npy"), **lists)
+        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**parts, selected=np.load(folder / "selected.npy"), **lists)
 
 
 def _grid_range(blocks: BlockGrid, box: Box) -> Iterator[int]:

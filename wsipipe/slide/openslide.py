@@ -38,6 +38,8 @@ class OpenSlideReader(Reader[openslide.OpenSlide]):
     def _describe(self, handle: openslide.OpenSlide) -> SlideInfo:
         properties = handle.properties
         _refuse_fluorescence(self._path, properties)
+        if self._settings.backend == "auto" and "<OME" in properties.get("tiff.ImageDescription", ""):
+            raise ValueError("OME-TIFF, of which it sees only the first image: left to TiffSlide")
         vendor, objective = properties.get("openslide.vendor"), number(properties.get("openslide.objective-power"))
         stated = pair(properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y"))
         tags = [properties.get(f"tiff.{tag}") for tag in ("XResolution", "YResolution", "ResolutionUnit")]

@@ -13,7 +13,8 @@ from wsipipe.slide.phantom_nuclei import NODE, gland_field, tissue_field, value_
 TEXTURE = 1024
 """Side of the periodic textures in pixels, a power of two."""
 MASK = TEXTURE - 1
-GLASS = np.array([243.0, 242.0, 244.0])
+GLASS = np.array([243.0, 243.0, 243.0])
+"""Empty slide: neutral, so that JPEG keeps it exactly."""
 HEMATOXYLIN = np.array([0.98, 1.12, 0.60])
 EOSIN = np.array([0.10, 0.86, 0.48])
 """Optical densities per unit of stain, for red, green and blue."""

@@ -27,7 +27,7 @@ class PictureReader(Reader[NDArray[np.uint8]]):
 
     def _open(self) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # of damage, which ends in an error, and of size, which is checked here
             with Image.open(self._path) as image:
                 _refuse_other_than_colour(self._path, image)
                 self._mpp = _tiff_mpp(image)

@@ -26,19 +26,20 @@ BROWN_SHARE = 0.10
 """Share of the stained pixels that absorb blue most (DAB) above which the stain is not H&E; H&E: under 0.02."""
 COLD_SHARE = 0.15
 """The same for pixels that absorb red most and green little (trichromes, Alcian blue, Giemsa)."""
-HEMATOXYLIN_OD = 0.08
-"""Red OD that the darkest 2 % of the pixels reach in any nuclear counterstain; H&E: over 0.1."""
+NUCLEAR_SHARE = 0.005
+"""Share of the stained pixels that absorb red as haematoxylin does, under which there is none; H&E: over 0.1, in a
+single field of muscle or bone 0.007."""
 SHARP_LAPLACIAN = 9.0
 """99th percentile of the Laplacian in grey levels at 0.5 um/px; in focus: over 11, blurred by 1.5 um: under 8.5."""
 
 
 class Field(NamedTuple):
-    """What one field shows: shares of its stained pixels, stained pixels, darkest red OD, sharpness in grey levels."""
+    """What one field shows: numbers of pixels, and sharpness in grey levels."""
 
-    brown: float
-    cold: float
     stained: int
-    red_od: float
+    brown: int
+    cold: int
+    nuclear: int
     sharpness: float
 
 
@@ -48,14 +49,13 @@ def quality_warnings(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Po
     stained = sum(f.stained for f in fields)
     if not stained:
         return ()
-    brown = sum(f.brown * f.stained for f in fields) / stained
-    cold = sum(f.cold * f.stained for f in fields) / stained
+    brown, cold, nuclear = (sum(f[i] for f in fields) / stained for i in (1, 2, 3))
     warnings = []
     if brown > BROWN_SHARE:
         warnings.append(f"looks like immunohistochemistry, not H&E: {brown:.0%} of the stained pixels are brown")
     if cold > COLD_SHARE:
         warnings.append(f"does not look like H&E: {cold:.0%} of the stained pixels are blue or green")
-    if max(f.red_od for f in fields) < HEMATOXYLIN_OD:
+    if nuclear < NUCLEAR_SHARE:
         warnings.append("no haematoxylin seen: nuclei may be invisible")
     sharpness = float(np.quantile([f.sharpness for f in fields], 0.75))
     if max(base_mpp) <= 1.5 * FIELD_MPP and sharpness < SHARP_LAPLACIAN:
@@ -72,8 +72,8 @@ def measure_field(rgb: Pixels) -> Field:
     cold = (green < 0.9 * red) & stained
     grey = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 0.8)
     sharpness = float(np.quantile(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), 0.99))
-    n = int(stained.sum())
-    return Field(brown.sum() / max(n, 1), cold.sum() / max(n, 1), n, float(np.quantile(red, 0.98)), sharpness)
+    nuclear = (red > 0.3 * green) & (red > 0.08) & stained
+    return Field(*(int(mask.sum()) for mask in (stained, brown, cold, nuclear)), sharpness)
 
 
 def _fields(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -> Iterator[Pixels]:

@@ -38,13 +38,13 @@ def crop(
     linear = np.array([[c * flip, -s], [s * flip, c]])
     half = (size - 1) / 2
     matrix = np.column_stack([linear, np.array([cx, cy]) - 0.5 - linear @ np.array([half, half])])
-    image = cv2.GaussianBlur(source.image, (0, 0), 0.4 * step) if step > 1.2 else source.image
-    to = {"M": matrix, "dsize": (size, size)}
-    image = cv2.warpAffine(image, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101, **to)
+    image = np.asarray(cv2.GaussianBlur(source.image, (0, 0), 0.4 * step) if step > 1.2 else source.image)
+    linearly, nearest = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    image = cv2.warpAffine(image, matrix, (size, size), flags=linearly, borderMode=cv2.BORDER_REFLECT_101)
     labels = cv2.warpAffine(
-        source.labels.astype(np.float32), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderValue=(OUTSIDE,), **to
+        source.labels.astype(np.float32), matrix, (size, size), flags=nearest, borderValue=(OUTSIDE,)
     )
-    return image, labels.astype(np.int32)
+    return np.asarray(image, np.uint8), labels.astype(np.int32)
 
 
 def stain(image: NDArray[np.uint8], rng: np.random.Generator, spread: float) -> NDArray[np.uint8]:
@@ -52,7 +52,8 @@ def stain(image: NDArray[np.uint8], rng: np.random.Generator, spread: float) -> 
     density = -np.log((image.astype(np.float32) + 1) / 256)
     stains = density @ np.linalg.inv(HED).astype(np.float32)
     stains = stains * rng.uniform(1 - spread, 1 + spread, 3) + rng.uniform(-spread / 6, spread / 6, 3)
-    return np.clip(256 * np.exp(-(stains @ HED)) - 1, 0, 255).astype(np.uint8)
+    changed: NDArray[np.float64] = 256 * np.exp(-(stains @ HED)) - 1
+    return np.clip(changed, 0, 255).astype(np.uint8)
 
 
 def appearance(image: NDArray[np.uint8], rng: np.random.Generator, settings: AugmentSettings) -> NDArray[np.uint8]:
@@ -66,7 +67,7 @@ def appearance(image: NDArray[np.uint8], rng: np.random.Generator, settings: Aug
         x += rng.normal(0, rng.uniform(0, 6), x.shape)
     image = np.clip(x, 0, 255).astype(np.uint8)
     if rng.random() < 0.35:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.2, max(settings.blur, 0.21)))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.2, max(settings.blur, 0.21))), np.uint8)
     if rng.random() < settings.jpeg:
         image = jpeg(image, int(rng.integers(35, 95)))
     return image
@@ -75,4 +76,5 @@ def appearance(image: NDArray[np.uint8], rng: np.random.Generator, settings: Aug
 def jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """Return the RGB *image* after JPEG compression."""
     encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.ascontiguousarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+    return np.ascontiguousarray(decoded[..., ::-1])

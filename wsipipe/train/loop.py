@@ -94,7 +94,8 @@ class Loop:
 
     def _one(self, loss: Tensor) -> float:
         if not torch.isfinite(loss):
-            raise DatasetError(f"the loss is {loss.item()} at step {self.step}; lower --lr (last checkpoint: {self.path})")
+            kept = f"last checkpoint: {self.path}"
+            raise DatasetError(f"the loss is {loss.item()} at step {self.step}; lower --lr ({kept})")
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.settings)
         self.optimiser.zero_grad(set_to_none=True)

@@ -1,0 +1,67 @@
+"""``wsipipe models`` lists what is shipped and shows what each model says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from wsipipe.cli.models import models
+from wsipipe.errors import ModelNotFound
+from wsipipe.models import checkpoint, zoo
+from wsipipe.models.checkpoint import ModelCard, model_hash
+from wsipipe.models.cmd import CMDConfig, cmd_t
+from wsipipe.models.heads import HeadConfig
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of shipped models: a segmenter with a model card, and a backbone of a size of its own."""
+    head = HeadConfig("linear", (64, 64, 32, 32, 32, 32), ("tumor", "other"))
+    about = {"data": "kumar", "steps": 3}
+    card = ModelCard(zoo.DEFAULT, cmd_t(), head, 0.5, licence="CC-BY-NC-SA-4.0", training=about)
+    checkpoint.save(tmp_path / f"{zoo.DEFAULT}.safetensors", checkpoint.build(card), card)
+    (tmp_path / f"{zoo.DEFAULT}.md").write_text("# The default model\n\nTrained on little.\n")
+    tiny = ModelCard("tiny", CMDConfig((8, 8, 8, 16, 16, 32)), mpp=0.25, licence="CC0-1.0")
+    checkpoint.save(tmp_path / "tiny.safetensors", checkpoint.build(tiny), tiny)
+    monkeypatch.setattr(zoo, "weights_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def run(*args: str) -> str:
+    done = CliRunner().invoke(models, args, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_list(shelf: Path) -> None:
+    lines = [line.split() for line in run().splitlines()]
+    assert lines[0] == ["name", "head", "um/px", "backbone", "size", "licence"]
+    assert lines[1][:5] == [zoo.DEFAULT, "(default)", "linear", "0.5", "CMD-T"] and lines[1][-1] == "CC-BY-NC-SA-4.0"
+    assert lines[2][:2] == ["tiny", "none"] and "width" in lines[2]
+
+
+def test_an_empty_shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "weights_folder", lambda: tmp_path)
+    assert run() == "no model is shipped with this copy of wsipipe; make one with `wsipipe fit`\n"
+
+
+def test_a_card(shelf: Path) -> None:
+    text = run("show", zoo.DEFAULT)
+    facts = dict(line.split("  ", 1) for line in text.split("\n\n")[0].splitlines())
+    facts = {key: value.strip() for key, value in facts.items()}
+    assert facts["SHA-256"] == model_hash(shelf / f"{zoo.DEFAULT}.safetensors")
+    assert (facts["head"], facts["types"], facts["resolution"]) == ("linear", "tumor, other", "0.5 um/px")
+    assert (facts["licence"], facts["training: steps"], facts["threshold"]) == ("CC-BY-NC-SA-4.0", "3", "0.5")
+    assert text.endswith("# The default model\n\nTrained on little.\n")
+
+
+def test_a_file_and_a_backbone(shelf: Path) -> None:
+    text = run("show", str(shelf / "tiny.safetensors"))
+    assert "CMD of width 8" in text and "kind        backbone" in text and "threshold" not in text
+
+
+def test_a_wrong_name(shelf: Path) -> None:
+    with pytest.raises(ModelNotFound, match="did you mean tiny"):
+        run("show", "tinny")

@@ -1,0 +1,122 @@
+"""Fitting on a tiny backbone: it runs, resumes, and every batch follows from its step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests import tiny
+from wsipipe.fit import Pool, batch_of, count_trainable, fit, new_segmenter, nuclei_in
+from wsipipe.labels import Annotated, DatasetSpec
+from wsipipe.models import checkpoint
+from wsipipe.settings import FitSettings, LoopSettings
+
+
+@pytest.fixture
+def pool() -> Pool:
+    labels = tiny.disc_labels(120, (30, 30, 12), (55, 30, 12), (80, 80, 14), (25, 90, 10))
+    image = np.where(labels[..., None] > 0, (120, 80, 160), (235, 200, 225)).astype(np.uint8)
+    small = Annotated("b", "b", image[:70, :90], np.minimum(labels[:70, :90], 2), 0.5)
+    return [
+        (DatasetSpec("one", weight=0.7), [Annotated("a", "a", image, labels, 0.5), small]),
+        (DatasetSpec("two", weight=0.3), [Annotated("c", "c", image[::-1].copy(), labels[::-1].copy(), 0.4)]),
+    ]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> FitSettings:
+    """Return settings that fit a tiny backbone with everything unfrozen."""
+    path = tmp_path / "backbone.safetensors"
+    network = tiny.backbone()
+    network.open_gates()
+    checkpoint.save(path, network, replace(tiny.card(), head=None))
+    loop = LoopSettings(steps=4, warmup=1, checkpoint_every=2)
+    return FitSettings(backbone=str(path), unfreeze=True, batch=2, crop=64, final_share=0, loop=loop)
+
+
+def test_a_batch_is_a_function_of_seed_and_step(pool: Pool, settings: FitSettings) -> None:
+    (x, targets), (again, _), (other, _) = (batch_of(step, pool, settings) for step in (3, 3, 2))
+    assert torch.equal(x, again) and not torch.equal(x, other)
+    assert not torch.equal(x, batch_of(3, pool, replace(settings, seed=1))[0])
+    assert x.shape == (2, 3, 64, 64) and x.dtype == torch.float32 and -1 <= x.min() and x.max() <= 1
+    assert x.is_contiguous(memory_format=torch.channels_last) and not torch.equal(x[0], x[1])
+    assert targets.classes.shape == (2, 64, 64) and set(targets.classes.unique().tolist()) <= {-1, 0, 1, 2}
+    assert targets.directions.shape == (2, 4, 64, 64) and targets.directions.dtype == torch.float32
+
+
+def test_the_last_steps_see_whole_tiles_and_as_many_pixels(pool: Pool, settings: FitSettings) -> None:
+    settings = replace(settings, crop=128, batch=8, final_share=0.25)
+    assert [tuple(batch_of(step, pool, settings)[0].shape) for step in (2, 3)] == [(8, 3, 128, 128), (2, 3, 256, 256)]
+    assert batch_of(3, pool, replace(settings, batch=1))[0].shape == (1, 3, 256, 256)
+
+
+def test_pixels_outside_the_picture_are_unknown_to_the_loss(pool: Pool, settings: FitSettings) -> None:
+    _, targets = batch_of(0, pool, replace(settings, crop=256))
+    assert (targets.classes == -1).any() and not targets.directions[:, :, :2, :2].any()
+
+
+@pytest.mark.parametrize("head", ["linear", "cisca"])
+def test_a_fit_learns_and_gives_the_average_with_its_card(
+    head: str, pool: Pool, settings: FitSettings, tmp_path: Path
+) -> None:
+    settings = replace(settings, head=head, name="mine", loop=LoopSettings(steps=8, warmup=1, lr=5e-3))
+    losses: list[float] = []
+    network, card = fit(pool, settings, tmp_path, lambda step, loss: losses.append(loss))
+    assert len(losses) == 8 and np.mean(losses[-3:]) < losses[0]
+    assert card.name == "mine" and card.head is not None and card.head.kind == head
+    assert card.head.widths == network.backbone.feature_widths
+    checkpoint.save(tmp_path / "m.safetensors", network, card)
+    assert checkpoint.load(tmp_path / "m.safetensors")[1] == card
+
+
+def test_a_resumed_fit_is_the_same_fit(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def stop(step: int, loss: float) -> None:
+        if step == 2:
+            raise Interrupted
+
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole, _ = fit(pool, settings, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        fit(pool, settings, tmp_path / "parts", stop)
+    steps: list[int] = []
+    resumed, _ = fit(pool, settings, tmp_path / "parts", lambda step, loss: steps.append(step))
+    assert steps == [2, 3]
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+
+
+def test_a_frozen_backbone_stays_as_it_was(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
+    frozen = replace(settings, unfreeze=False, head="linear")
+    network, _ = fit(pool, frozen, tmp_path)
+    source, _ = checkpoint.load(Path(settings.backbone))
+    for name, value in network.backbone.state_dict().items():
+        assert torch.equal(value, source.state_dict()[name])
+    assert count_trainable(new_segmenter(frozen)[0]) == 2 * sum(tiny.FEATURES) + 2
+
+
+def test_a_segmenter_gives_its_backbone(settings: FitSettings, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "s.safetensors", tiny.segmenter(seed=5), tiny.card())
+    network, card = new_segmenter(replace(settings, backbone=str(tmp_path / "s.safetensors"), head="light"))
+    assert card.backbone.widths == tiny.WIDTHS
+    for name, value in tiny.segmenter(seed=5).backbone.state_dict().items():
+        assert torch.equal(value, network.backbone.state_dict()[name])
+
+
+def test_random_weights_follow_the_seed_and_start_with_open_gates() -> None:
+    a, b, c = (new_segmenter(FitSettings(head="linear", seed=seed))[0] for seed in (0, 0, 1))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert not torch.equal(a.backbone.stem.weight, c.backbone.stem.weight)
+    assert all((block.modulation.bias.chunk(3)[2] == 0.5).all() for block in a.backbone.blocks())
+    unseen = {n for n, p in a.named_parameters() if not p.requires_grad}
+    assert unseen == {n for n, _ in a.named_parameters() if n.startswith("backbone.output.")}
+
+
+def test_nuclei_are_counted(pool: Pool) -> None:
+    assert nuclei_in(pool) == 4 + 2 + 4

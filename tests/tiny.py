@@ -1,0 +1,79 @@
+"""The smallest network that has every part of the real one, and a picture of discs to show it."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsipipe.models import checkpoint
+from wsipipe.models.checkpoint import ModelCard, Segmenter
+from wsipipe.models.cmd import CMD, GRN, Block, CMDConfig, Output
+from wsipipe.models.heads import HeadConfig
+from wsipipe.train.losses import Targets
+from wsipipe.train.targets import class_map, directional_maps
+
+WIDTHS = (8, 8, 8, 16, 16, 32)
+FEATURES = (16, 16, 8, 8, 8, 8)
+
+
+def backbone(condition: int = 0, seed: int = 0) -> CMD:
+    """Return a fresh backbone: gates closed, output zero."""
+    torch.manual_seed(seed)
+    return CMD(CMDConfig(WIDTHS, condition))
+
+
+def card(head: str = "cisca", types: tuple[str, ...] = ()) -> ModelCard:
+    return ModelCard("tiny", CMDConfig(WIDTHS), HeadConfig(head, FEATURES, types), licence="CC0-1.0")
+
+
+def segmenter(head: str = "cisca", types: tuple[str, ...] = (), seed: int = 0) -> Segmenter:
+    """Return a segmenter in eval mode in which every weight matters."""
+    torch.manual_seed(seed)
+    return cast(Segmenter, shake(checkpoint.build(card(head, types))).eval())
+
+
+@torch.no_grad()
+def shake(network: nn.Module) -> nn.Module:
+    """Move all that starts at zero or one (modulations, last layer, GRN, batch norm) to random values; return it."""
+    for module in network.modules():
+        if isinstance(module, (Block, Output)):
+            _add_noise(module.modulation)
+        if isinstance(module, Output):
+            _add_noise(module.rgb)
+        if isinstance(module, (GRN, nn.BatchNorm2d)):
+            _add_noise(module)
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)  # type: ignore[union-attr]
+            module.running_var.uniform_(0.5, 2)  # type: ignore[union-attr]
+    return network
+
+
+def _add_noise(module: nn.Module) -> None:
+    for parameter in module.parameters(recurse=False):
+        parameter.add_(torch.randn_like(parameter) * 0.3)
+
+
+def disc_labels(side: int, *discs: tuple[float, float, float]) -> NDArray[np.int32]:
+    """Return the instance map of discs (x, y, radius); later ones lie on top."""
+    y, x = np.mgrid[:side, :side]
+    labels = np.zeros((side, side), np.int32)
+    for k, (cx, cy, radius) in enumerate(discs, 1):
+        labels[np.hypot(x - cx, y - cy) <= radius] = k
+    return labels
+
+
+def disc_batch(side: int = 64) -> tuple[Tensor, Targets]:
+    """Return two pictures (2, 3, side, side) of dark discs, some touching, and their targets."""
+    both = (
+        disc_labels(side, (15, 15, 8), (32, 15, 8), (45, 44, 9), (12, 48, 7)),
+        disc_labels(side, (40, 20, 9), (40, 39, 9), (15, 40, 8), (10, 10, 6)),
+    )
+    pictures = [np.where(labels[None] > 0, -0.5, 0.7).repeat(3, 0) for labels in both]
+    x = torch.from_numpy(np.stack(pictures)).float()
+    x += 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    classes = torch.from_numpy(np.stack([class_map(labels).astype(np.int64) for labels in both]))
+    return x, Targets(classes, torch.from_numpy(np.stack([directional_maps(labels) for labels in both])))

@@ -1,0 +1,69 @@
+"""Losses are least where the answer is right, and blind where there is no annotation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.tiny import disc_batch
+from wsipipe.models.heads import HEADS
+from wsipipe.train.losses import Targets, head_loss, instance_loss, mask_loss, tversky
+
+
+def ideal(kind: str, targets: Targets, sure: float = 12.0) -> Tensor:
+    """Return logits that give the right answer."""
+    if kind != "cisca":
+        truth = (targets.classes > 0).float()
+        return sure * torch.stack([1 - truth, truth], 1)
+    classes = torch.nn.functional.one_hot(targets.classes.clamp(min=0), 3).permute(0, 3, 1, 2).float()
+    return torch.cat([sure * classes, targets.directions.clamp(-0.9999, 0.9999).atanh()], 1)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_right_answer_costs_nothing_and_a_wrong_one_does(kind: str) -> None:
+    _, targets = disc_batch()
+    best = ideal(kind, targets)
+    assert best.shape[1] == (7 if kind == "cisca" else 2)
+    assert head_loss(kind, best, targets) < 0.01
+    assert head_loss(kind, best.flip(1), targets) > 2
+    assert head_loss(kind, torch.zeros_like(best), targets) > 0.5
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_pixels_without_annotation_do_not_count(kind: str) -> None:
+    torch.manual_seed(0)
+    _, targets = disc_batch()
+    classes, directions = targets.classes.clone(), targets.directions.clone()
+    classes[:, :, 30:] = -1
+    directions[..., 30:] = 0
+    logits = torch.randn(2, 7 if kind == "cisca" else 2, 64, 64)
+    other = torch.where(classes[:, None] < 0, torch.randn_like(logits) * 5, logits)
+    masked = Targets(classes, directions)
+    assert torch.equal(head_loss(kind, logits, masked), head_loss(kind, other, masked))
+    logits.requires_grad_()
+    head_loss(kind, logits, masked).backward()
+    assert logits.grad is not None and not logits.grad[..., 30:].any() and logits.grad[..., :30].any()
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_batch_without_annotation_or_nuclei_has_a_finite_loss(kind: str) -> None:
+    logits = torch.randn(1, 7 if kind == "cisca" else 2, 8, 8)
+    for value in (-1, 0):
+        targets = Targets(torch.full((1, 8, 8), value), torch.zeros(1, 4, 8, 8))
+        assert torch.isfinite(head_loss(kind, logits, targets))
+
+
+def test_tversky_is_dice_at_one_half_and_weighs_errors_otherwise() -> None:
+    p, truth, weight = torch.tensor([1.0, 1, 0, 0]), torch.tensor([1.0, 0, 1, 1]), torch.ones(4)
+    assert tversky(p, truth, weight).item() == pytest.approx(1 - (1 + 1) / (1 + 1.5 + 1))
+    assert tversky(p, truth, weight, alpha=0.3).item() == pytest.approx(1 - 2 / (1 + 0.3 + 0.7 * 2 + 1))
+    assert tversky(truth, truth, weight).item() == 0
+
+
+def test_half_precision_logits_are_judged_in_fp32() -> None:
+    _, targets = disc_batch()
+    logits = torch.randn(2, 7, 64, 64).bfloat16()
+    loss = head_loss("cisca", logits, targets)
+    assert loss.dtype == torch.float32 and torch.equal(loss, instance_loss(logits.float(), targets))
+    assert torch.equal(head_loss("linear", logits[:, :2], targets), mask_loss(logits[:, :2].float(), targets))

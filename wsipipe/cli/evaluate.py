@@ -1,0 +1,115 @@
+"""``wsipipe evaluate``: score a model against annotated images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
+
+if TYPE_CHECKING:
+    from wsipipe.pipelines.tune import Trial
+
+NOT_HERE = ("expand_um", "block", "workers", "max_bad_tiles")
+SHOWN = 10
+
+
+class MppType(click.ParamType["float | str"]):
+    """A resolution in um/px, or ``nuclei``."""
+
+    name = "um/px|nuclei"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        """Return the number, or the word."""
+        if value == "nuclei":
+            return "nuclei"
+        try:
+            mpp = float(value)
+        except ValueError:
+            mpp = 0.0
+        if not 0.05 <= mpp <= 5:
+            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 um/px, or nuclei", param, ctx)
+        return mpp
+
+
+@click.command(cls=Command)
+@click.argument("dataset", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "-o", "--output", "out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Folder of the results.",
+)  # fmt: skip
+@click.option("--model", default="cmd-t", show_default=True, help="Shipped model, or a .safetensors file.")
+@click.option(
+    "--mpp", type=MppType(), default=0.25, show_default=True,
+    help="Resolution of the images; `nuclei` estimates it from the size of the annotated nuclei.",
+)  # fmt: skip
+@click.option(
+    "--split", type=click.Path(exists=True, dir_okay=False), default="",
+    help='JSON file {"train": [...], "val": [...], "test": [...]} of patients or file names.',
+)  # fmt: skip
+@click.option(
+    "--part", type=click.Choice(("train", "val", "test")), default="test", show_default=True,
+    help="Part of the split to score; without --split, all images are scored.",
+)  # fmt: skip
+@click.option(
+    "--patient", default=r"(.+)", show_default=True, metavar="REGEX",
+    help="Its first group, matched at the start of a file name, is the patient.",
+)  # fmt: skip
+@click.option("--tune", "tuning", is_flag=True, help="Choose the thresholds on these images; do not score.")
+@config_option
+@options_for(EvaluateSettings, GridSettings, CellSettings, RunSettings, exclude=NOT_HERE)
+def evaluate(
+    dataset: Path, out: Path, model: str, mpp: float | str, split: str, part: str, patient: str, tuning: bool,
+    config: Any, **options: Any,
+) -> None:  # fmt: skip
+    """Score a model on DATASET: images/ and labels/ with the same file names.
+
+    Labels are instance maps (PNG, TIFF or NPY; 0 is background). Images go through the very code that segments slides.
+    The report is printed and written to scores.md; scores.json, images.csv, images.parquet, the label maps and pictures
+    of the best and worst images lie beside it.
+
+    \b
+    Examples:
+      wsipipe evaluate kumar --mpp 0.25 -o results
+      wsipipe evaluate tnbc --split tnbc/split.json --part val --patient '(\\d+)_' --tune -o tuned
+    """
+    from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.labels import DatasetSpec
+    from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate, run_tune
+
+    job = EvaluateJob(
+        DatasetSpec(str(dataset), mpp, patient, split, default_split=""),
+        out,
+        part,
+        model,
+        collect(GridSettings, options, config),
+        collect(CellSettings, options, config),
+        collect(RunSettings, options, config),
+        collect(EvaluateSettings, options, config),
+    )
+    with TerminalProgress() as progress:
+        result = run_tune(job, progress) if tuning else run_evaluate(job, progress)
+    if isinstance(result, list):
+        _show_trials(result)
+        click.echo(f"wrote {out / 'tune.csv'}")
+    else:
+        click.echo(result.markdown)
+        click.echo(f"wrote {out / 'scores.md'} and what lies beside it")
+
+
+def _show_trials(trials: list[Trial]) -> None:
+    """Print the best rules as a table, and how to ask for them."""
+    names = ("PQ", "DQ", "SQ", "AJI", "dice")
+    click.echo("threshold  marker  min area um2  " + "  ".join(f"{name:>5}" for name in names))
+    for trial in trials[:SHOWN]:
+        rules = trial.rules
+        values = "  ".join(f"{trial.scores[name]:5.3f}" for name in names)
+        click.echo(f"{rules.threshold:9g}  {rules.marker_threshold:6g}  {rules.min_area_um2:12g}  {values}")
+    best = trials[0].rules
+    click.echo(
+        f"best of {len(trials)}: --threshold {best.threshold:g} --marker-threshold {best.marker_threshold:g} "
+        f"--min-area-um2 {best.min_area_um2:g}"
+    )

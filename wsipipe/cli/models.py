@@ -1,0 +1,99 @@
+"""``wsipipe models``: the models that are at hand, and what each says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from wsipipe.models.checkpoint import ModelCard
+
+Rows = list[tuple[str, str]]
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def models(ctx: click.Context) -> None:
+    """List the shipped models; `wsipipe models show NAME` prints the card of one.
+
+    A name stands for the model in --model, wherever that is asked for.
+    """
+    if ctx.invoked_subcommand is None:
+        _show_list()
+
+
+@models.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Print what the model NAME (or a .safetensors file) says of itself, and its model card."""
+    from wsipipe.models.checkpoint import model_hash, read_card
+    from wsipipe.models.zoo import card_text, resolve
+
+    path = resolve(name)
+    rows = [("file", str(path)), ("size", _size(path)), ("SHA-256", model_hash(path)), *_facts(read_card(path))]
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
+        click.echo(f"{key:<{width}}  {value}")
+    if text := card_text(name):
+        click.echo(f"\n{text.rstrip()}")
+
+
+def _show_list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from wsipipe.models.checkpoint import read_card
+    from wsipipe.models.zoo import DEFAULT, resolve, shipped
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("name", "head", "um/px", "backbone", "size", "licence"):
+        table.add_column(title, overflow="fold", no_wrap=title != "licence")
+    for name in shipped():
+        path = resolve(name)
+        card = read_card(path)
+        title = f"{name} (default)" if name == DEFAULT else name
+        table.add_row(title, _head(card), f"{card.mpp:g}", _backbone(card), _size(path), card.licence)
+    if table.rows:
+        Console(highlight=False, markup=False).print(table)
+    else:
+        click.echo("no model is shipped with this copy of wsipipe; make one with `wsipipe fit`")
+
+
+def _facts(card: ModelCard) -> Rows:
+    """Return name and value of everything in the header."""
+    rows = [
+        ("name", card.name),
+        ("kind", card.kind),
+        ("backbone", _backbone(card)),
+        ("head", _head(card)),
+        ("resolution", f"{card.mpp:g} um/px"),
+        ("licence", card.licence),
+    ]
+    if card.head:
+        rows.append(("types", ", ".join(card.head.types) or "none"))
+        rows += [(key.replace("_", " "), f"{value:g}") for key, value in vars(card.rules).items()]
+    return rows + [(f"training: {key}", _plain(value)) for key, value in card.training.items()]
+
+
+def _head(card: ModelCard) -> str:
+    return card.head.kind if card.head else "none"
+
+
+def _backbone(card: ModelCard) -> str:
+    """Return the size of the backbone by its letter, where it is one of the usual ones."""
+    from wsipipe.models.cmd import SIZES
+
+    config = card.backbone
+    letter = next((k for k, size in SIZES.items() if size(config.condition) == config), f"of width {config.widths[0]}")
+    return f"CMD-{letter}" if len(letter) == 1 else f"CMD {letter}"
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
