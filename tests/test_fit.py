@@ -42,7 +42,7 @@ def test_a_batch_is_a_function_of_seed_and_step(pool: Pool, settings: FitSetting
     (x, targets), (again, _), (other, _) = (batch_of(step, pool, settings) for step in (3, 3, 2))
     assert torch.equal(x, again) and not torch.equal(x, other)
     assert not torch.equal(x, batch_of(3, pool, replace(settings, seed=1))[0])
-    assert x.shape == (2, 3, 64, 64) and x.dtype == torch.float32 and -1 <= x.min() and x.max() <= 1
+    assert x.shape == (2, 3, 64, 64) and x.dtype == torch.float32 and x.min() >= -1 and x.max() <= 1
     assert x.is_contiguous(memory_format=torch.channels_last) and not torch.equal(x[0], x[1])
     assert targets.classes.shape == (2, 64, 64) and set(targets.classes.unique().tolist()) <= {-1, 0, 1, 2}
     assert targets.directions.shape == (2, 4, 64, 64) and targets.directions.dtype == torch.float32

@@ -47,7 +47,9 @@ def split_file(root: Path, content: object) -> DatasetSpec:
     return DatasetSpec("set", patient=SPEC.patient, split="split.json")
 
 
-@pytest.mark.parametrize(("dtype", "suffix"), [("uint8", ".png"), ("uint16", ".png"), ("int32", ".npy"), ("int32", ".tif")])
+@pytest.mark.parametrize(
+    ("dtype", "suffix"), [("uint8", ".png"), ("uint16", ".png"), ("int32", ".npy"), ("int32", ".tif")]
+)
 def test_a_set_is_read_in_order_with_renumbered_labels(root: Path, dtype: str, suffix: str) -> None:
     labels = np.zeros((6, 8), dtype)
     labels[0, 0], labels[5, 5:8] = 3, 120
@@ -83,7 +85,9 @@ def test_splits_by_patient_and_by_name(root: Path) -> None:
     st.dictionaries(st.sampled_from(["P1", "P2", "P3", "P1_a", "P1_b", "P2_a.png", "P3_c"]), st.sampled_from("012")),
     st.sampled_from(["train", "val", "test"]),
 )
-def test_no_patient_is_in_two_splits(tmp_path_factory: pytest.TempPathFactory, entries: dict[str, str], default: str) -> None:
+def test_no_patient_is_in_two_splits(
+    tmp_path_factory: pytest.TempPathFactory, entries: dict[str, str], default: str
+) -> None:
     folder = tmp_path_factory.mktemp("split")
     listed = {name: [e for e, k in entries.items() if k == str(i)] for i, name in enumerate(("train", "val", "test"))}
     (folder / "s.json").write_text(json.dumps(listed))

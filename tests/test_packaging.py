@@ -111,9 +111,10 @@ def test_files_name_no_registry_and_no_place_on_a_disk() -> None:
 def test_version_is_the_same_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == __version__
-    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text() or f"## [{__version__}]" in (
-        ROOT / "CHANGELOG.md"
-    ).read_text()
+    assert (
+        "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+        or f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    )
 
 
 def test_licence_is_whole() -> None:

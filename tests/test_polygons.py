@@ -69,7 +69,8 @@ def test_outlines_of_noise_are_sound_and_hardly_overlap(seed: int, scale: tuple[
     assert_sound(polygons)
     plain = trace(cells, foreground, 0.5, grid_of((130, 120), scale), tolerance=0)
     assert_sound(plain)
-    assert shapely.area(polygons) == pytest.approx(shapely.area(plain), rel=0.02, abs=2.0 * scale[0] * scale[1])
+    assert (abs(shapely.area(polygons) - shapely.area(plain)) <= 0.12 * scale[0] * shapely.length(plain)).all()
+    assert (shapely.hausdorff_distance(polygons, plain) <= 1.5 * scale[0]).all()
     for outlines, most in ((plain, 0.01), (polygons, 0.06)):
         i, j = shapely.STRtree(outlines).query(outlines, predicate="intersects")
         i, j = i[i < j], j[i < j]
@@ -85,9 +86,10 @@ def test_area_of_discs_is_unbiased(radius: float) -> None:
     for _ in range(12):
         x, y = 25 + rng.uniform(0, 1, 2)
         foreground = rendered((50, 50), (x, y, radius, radius, 0.0))
-        (polygon,) = trace(cells_of(foreground), foreground, 0.5, grid_of((50, 50)))
+        cells = cells_of(foreground, rules=CellRules(0.5, 0.5, 4.0, 8, 64))
+        (polygon,) = trace(cells, foreground, 0.5, grid_of((50, 50)))
         errors.append(polygon.area / (np.pi * radius**2) - 1)
-        assert abs(polygon.centroid.x - x) < 0.05 and abs(polygon.centroid.y - y) < 0.05
+        assert abs(polygon.centroid.x - x) < 0.08 and abs(polygon.centroid.y - y) < 0.08
     assert abs(np.mean(errors)) < 0.005 and np.abs(errors).max() < 0.02
 
 
@@ -168,7 +170,9 @@ def test_expanded_cells_contain_their_nuclei_and_respect_neighbours(seed: int, b
     assert shapely.covers(grown, nuclei).all()
     i, j = shapely.STRtree(grown).query(nuclei, predicate="intersects")
     shared = shapely.area(shapely.intersection(nuclei[i], grown[j]))[i != j]
-    assert (shared <= 0.3 * shapely.length(nuclei[i])[i != j]).all()  # 0.15 px all along the border
+    slight = shared <= 0.3 * shapely.length(nuclei[i])[i != j]  # 0.15 px all along the border
+    wrapped = shared > 0.9 * shapely.area(nuclei[i])[i != j]  # a cell that closes around a smaller one
+    assert (slight | wrapped).all() and wrapped.sum() <= 0.02 * len(cells)
 
 
 def test_no_expansion_returns_the_nuclei() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsipipe.geometry import Grid
-from wsipipe.raster import CHUNK, SlideRaster, open_slide_raster, resample, slide_grid, whole_factor
+from wsipipe.raster import CHUNK, SlideRaster, open_slide_raster, slide_grid
+from wsipipe.raster.resample import resample, whole_factor
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import ArraySlide
 
@@ -32,7 +33,9 @@ def area_mean(pixels: np.ndarray, scale: float, size: tuple[int, int]) -> np.nda
         edges = np.minimum(np.arange(side + 1) * scale, out.shape[axis])
         low = np.minimum(edges.astype(int), out.shape[axis] - 1)
         shape = [-1 if a == axis else 1 for a in range(3)]
-        integral = sums.take(low, axis) + (edges - low).reshape(shape) * (sums.take(low + 1, axis) - sums.take(low, axis))
+        integral = sums.take(low, axis) + (edges - low).reshape(shape) * (
+            sums.take(low + 1, axis) - sums.take(low, axis)
+        )
         out = np.diff(integral, axis=axis) / np.diff(edges).reshape(shape)
     return out
 
@@ -167,10 +170,12 @@ def test_what_can_be_read_beside_damage_is_unchanged() -> None:
 
 
 def test_the_cache_stays_small() -> None:
-    raster = SlideRaster(ArraySlide([PICTURE], mpp=0.25), Grid((1700, 1300), (1, 1), (0.25, 0.25), 0, (1.0, 1.0)), "f", 3)
+    raster = SlideRaster(
+        ArraySlide([PICTURE], mpp=0.25), Grid((1700, 1300), (1, 1), (0.25, 0.25), 0, (1.0, 1.0)), "f", 3
+    )
     raster.read((0, 0, 1700, 1300))
     assert len(raster._chunks) == 3
-    assert {key for key in raster._chunks} == {(1, 2), (2, 2), (3, 2)}
+    assert set(raster._chunks) == {(1, 2), (2, 2), (3, 2)}
 
 
 def test_fingerprint_of_a_slide_in_memory_is_of_its_pixels() -> None:

@@ -96,8 +96,12 @@ def test_pixels_read_by_selected_tiles(size: tuple[int, int], overlap: int, seed
     cell = 100
     expected = np.zeros([-(-side // cell) for side in size[::-1]], bool)
     for x0, y0, x1, y1 in tiles.boxes()[selected]:
-        rows = np.unique(np.pad(np.arange(size[1]), (0, TILE), mode="reflect" if size[1] > 1 else "edge")[y0:y1]) // cell
-        cols = np.unique(np.pad(np.arange(size[0]), (0, TILE), mode="reflect" if size[0] > 1 else "edge")[x0:x1]) // cell
+        rows = (
+            np.unique(np.pad(np.arange(size[1]), (0, TILE), mode="reflect" if size[1] > 1 else "edge")[y0:y1]) // cell
+        )
+        cols = (
+            np.unique(np.pad(np.arange(size[0]), (0, TILE), mode="reflect" if size[0] > 1 else "edge")[x0:x1]) // cell
+        )
         expected[np.ix_(np.unique(rows), np.unique(cols))] = True
     assert (pixels_read(tiles, selected, cell) >= expected).all()
     if min(size) >= TILE:

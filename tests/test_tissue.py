@@ -19,7 +19,9 @@ WHITE = (255, 255, 255)
 BLUE, GREEN, RED, BLACK = (30, 60, 190), (20, 130, 70), (210, 25, 35), (25, 22, 30)
 
 
-def glass(colour: tuple[int, int, int] = (244, 244, 244), noise: float = 1.5, shape: tuple[int, int] = (500, 700)) -> np.ndarray:
+def glass(
+    colour: tuple[int, int, int] = (244, 244, 244), noise: float = 1.5, shape: tuple[int, int] = (500, 700)
+) -> np.ndarray:
     rng = np.random.default_rng(1)
     return np.clip(np.array(colour) + rng.normal(0, noise, (*shape, 3)), 0, 255).astype(np.uint8)
 

@@ -52,4 +52,6 @@ def test_no_tiles(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     slide = ArraySlide([np.zeros((60, 90, 3), np.uint8)], mpp=0.25)
     with pytest.raises(OutputError):
-        write_coords_h5(tmp_path / "no" / "a.h5", COORDS, slide.info, slide_grid(slide.info, (0.25, 0.25), None), 0, "s")
+        write_coords_h5(
+            tmp_path / "no" / "a.h5", COORDS, slide.info, slide_grid(slide.info, (0.25, 0.25), None), 0, "s"
+        )

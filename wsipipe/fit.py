@@ -18,10 +18,9 @@ from wsipipe.models.cmd import SIZES
 from wsipipe.models.heads import HeadConfig
 from wsipipe.settings import FitSettings
 from wsipipe.train.augment import appearance, crop
-from wsipipe.train.losses import Targets, head_loss
 from wsipipe.train.loop import Loop
+from wsipipe.train.losses import Targets, head_loss
 from wsipipe.train.targets import class_map, directional_maps
-
 
 Pool = list[tuple[DatasetSpec, list[Annotated]]]
 

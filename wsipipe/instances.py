@@ -136,11 +136,10 @@ def _label(maps: Image, names: Sequence[str], inside: Box, rules: CellRules) -> 
     """Return the filled label image (padded) and, per label (0 unused), whether it stems from an oversize object."""
     mask = _at_least(maps[names.index(FOREGROUND)], rules.level)
     marker = maps[names.index(MARKER)] if MARKER in names else None
-    labels, cores, (oversize, seed, count) = _markers(mask, marker, inside, rules)
-    old = np.arange(count + 1) if oversize > count else regions.renumber(labels, count)
+    labels, cores, (shaped, oversize, count) = _markers(mask, marker, inside, rules)
+    old = np.arange(count + 1) if shaped > count else regions.renumber(labels, count)
     free = np.pad(mask, 1)
-    reach = np.where(old >= seed, rules.seed_growth_px, rules.growth_px).astype(np.int32)
-    regions.grow(labels, free, reach)
+    regions.grow(labels, free, _reach(labels, old, shaped, rules))
     count = markers.components(free, np.pad(cores, 1), labels, rules.max_diameter_px, len(old) - 1)
     regions.fill(labels, regions.boxes(labels, count))
     flagged = np.zeros(count + 1, np.bool_)
@@ -153,7 +152,7 @@ def _markers(
 ) -> tuple[Labels, Image, tuple[int, int, int]]:
     """Return the numbered markers (padded), all core pixels, and three numbers.
 
-    They are the first number that stems from an oversize object, the first that is a single seed, and the last.
+    They are the first number that comes from a shape, the first that stems from an oversize object, and the last.
     """
     labels = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), np.int32)
     rest, cores, count = mask, mask, 0
@@ -161,9 +160,9 @@ def _markers(
         smooth = cv2.GaussianBlur(marker, (3, 3), 0, borderType=cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
         cores = _at_least(smooth, level_of(rules.marker_threshold)) & mask
         rest, count = _accept(cores, labels, 0, rules)
-    oversize = count + 1
+    shaped = count + 1
     if not rest.any():
-        return labels, cores, (oversize, oversize, count)
+        return labels, cores, (shaped, shaped, count)
     energy = markers.depth(rest, rules.depth_px * markers.DEPTH_UNIT)
     deep = _deep(energy, rules)
     rest, count = _accept(deep, labels, count, rules)
@@ -171,7 +170,17 @@ def _markers(
     if rest.any():
         highest = _dilated(energy * rest, _square(rules.peak_px))
         count = markers.peaks(energy, highest, rest, inside[0], inside[1], rules.peak_px, count, labels)
-    return (labels, deep, (seed, seed, count)) if marker is None else (labels, cores, (oversize, seed, count))
+    return (labels, deep, (shaped, seed, count)) if marker is None else (labels, cores, (shaped, shaped, count))
+
+
+def _reach(labels: Labels, old: NDArray[np.int64], shaped: int, rules: CellRules) -> Labels:
+    """Return how far each label grows; cores that come from a shape lie deep, and grow as far as D allows."""
+    reach = np.full(len(old), rules.growth_px, np.int32)
+    if old.max() >= shaped:
+        box = regions.boxes(labels, len(old) - 1)
+        room = (rules.max_diameter_px - (box[:, 2:] - box[:, :2]).max(axis=1)) // 2
+        reach = np.where(old >= shaped, np.minimum(room, rules.shape_growth_px), reach)
+    return reach
 
 
 def _accept(cores: Image, labels: Labels, count: int, rules: CellRules) -> tuple[Image, int]:
@@ -182,7 +191,7 @@ def _accept(cores: Image, labels: Labels, count: int, rules: CellRules) -> tuple
 
 
 def _deep(energy: Image, rules: CellRules) -> Image:
-    """Return the pixels (1) at least ``core_share`` as deep as the deepest within ``peak_px``, and those beside them."""
+    """Return the pixels (1) at least ``core_share`` as deep as the deepest one nearby, and those beside them."""
     limit = np.maximum(1, np.ceil(np.arange(256) * rules.core_share - 1e-9)).astype(np.uint8)
     deep = _at_least(energy, limit[_dilated(energy, _square(rules.peak_px))])
     return _dilated(deep, _CROSS) & _at_least(energy, 1)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,14 +79,29 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 def read_labels(path: Path) -> NDArray[np.int32]:
     """Return the instance map at *path*, renumbered 1..n, int32 (H, W)."""
-    try:
-        raw = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.asarray(Image.open(path))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise DatasetError(f"{path}: not a readable label map ({error}); expected an integer PNG, TIFF or NPY") from error
-    if raw.ndim != 2:
+    raw = _read_array(path)
+    if raw.ndim != 2 or not raw.size:
         raise DatasetError(f"{path}: label map has shape {raw.shape}; expected (height, width), one integer per pixel")
+    if raw.dtype.kind not in "biuf" or (raw < 0).any() or (raw % 1).any():
+        raise DatasetError(
+            f"{path}: label map holds {raw.dtype} that are no instance numbers; expected integers from 0"
+        )
     values, inverse = np.unique(raw, return_inverse=True)
-    return (inverse.reshape(raw.shape) + (values[0] != 0)).astype(np.int32)
+    first = 0 if values[0] == 0 else 1
+    return (inverse.reshape(raw.shape) + first).astype(np.int32)
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    """Return the array in an NPY file, or the pixels of a picture as they are stored."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture)
+            return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+    except (UnidentifiedImageError, OSError, EOFError, ValueError) as error:
+        expected = "expected an integer PNG, TIFF or NPY"
+        raise DatasetError(f"{path}: not a readable label map ({error}); {expected}") from error
 
 
 def nuclear_mpp(labels: NDArray[np.int32]) -> float:
@@ -119,33 +135,74 @@ def assign(spec: DatasetSpec, stems: Sequence[str], root: Path = Path()) -> dict
     ------
     DatasetError
     """
-    listed = json.loads((root / spec.split).read_text()) if spec.split else {}
-    by_entry = {str(entry).removesuffix(".png"): name for name in SPLITS for entry in listed.get(name, [])}
+    by_entry = read_split(root / spec.split) if spec.split else {}
     result = {s: by_entry.get(s) or by_entry.get(patient(spec, s)) or spec.default_split for s in stems}
     seen: dict[str, str] = {}
     for stem, name in result.items():
-        if seen.setdefault(patient(spec, stem), name) != name:
-            raise DatasetError(f"{spec.path}: patient {patient(spec, stem)} is in {seen[patient(spec, stem)]} and {name}")
+        who = patient(spec, stem)
+        if seen.setdefault(who, name) != name:
+            raise DatasetError(f"{spec.path}: patient {who} is in {seen[who]} and {name}; a patient has one split")
     return result
+
+
+def read_split(path: Path) -> dict[str, str]:
+    """Return the split of every patient or stem that the JSON file at *path* names.
+
+    Raises
+    ------
+    DatasetError
+    """
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: not a readable split file ({error}); expected JSON") from error
+    if not isinstance(listed, dict) or not all(k in SPLITS and isinstance(v, list) for k, v in listed.items()):
+        raise DatasetError(f"{path}: expected an object with the lists {', '.join(SPLITS)} and nothing else")
+    by_entry: dict[str, str] = {}
+    for name, entries in listed.items():
+        for entry in map(_without_suffix, entries):
+            if by_entry.setdefault(entry, name) != name:
+                raise DatasetError(f"{path}: {entry} is in {by_entry[entry]} and {name}; it belongs in one split")
+    return by_entry
+
+
+def _without_suffix(entry: object) -> str:
+    path = Path(str(entry))
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else str(entry)
 
 
 def patient(spec: DatasetSpec, stem: str) -> str:
     """Return the patient of an image *stem*."""
-    match = re.match(spec.patient, stem)
+    pattern = f"{spec.path}: the patient pattern {spec.patient!r}"
+    try:
+        match = re.match(spec.patient, stem)
+    except re.error as error:
+        raise DatasetError(f"{pattern} is not a regular expression ({error})") from error
     if not match:
-        raise DatasetError(f"{spec.path}: the patient pattern {spec.patient!r} does not match {stem!r}")
-    return match.group(1)
+        raise DatasetError(f"{pattern} does not match {stem!r}")
+    if not match.groups() or match[1] is None:
+        raise DatasetError(f"{pattern} has no group that names the patient of {stem!r}; expected (...) around it")
+    return match[1]
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder; an annotated set has images/ and labels/ with the same names")
-    return {p.stem: p for p in folder.iterdir() if p.suffix.lower() in suffixes}
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes)
+    if twice := [p.stem for p, q in zip(paths, paths[1:]) if p.stem == q.stem]:
+        raise DatasetError(f"{folder}: two files are named {twice[0]}; every stem needs one")
+    return {p.stem: p for p in paths}
 
 
 def _read_one(spec: DatasetSpec, image_path: Path, label_path: Path) -> Annotated:
     image, labels = read_image(image_path), read_labels(label_path)
     if image.shape[:2] != labels.shape:
         raise DatasetError(f"{label_path}: label map is {labels.shape}, its image {image.shape[:2]}; sizes must agree")
-    mpp = nuclear_mpp(labels) if spec.mpp == "nuclei" else float(spec.mpp)
+    mpp = nuclear_mpp(labels) if spec.mpp == "nuclei" else _resolution(spec)
     return Annotated(image_path.stem, patient(spec, image_path.stem), image, labels, mpp)
+
+
+def _resolution(spec: DatasetSpec) -> float:
+    if isinstance(spec.mpp, str) or not 0 < spec.mpp < float("inf"):
+        raise DatasetError(f"{spec.path}: mpp is {spec.mpp!r}; expected a resolution in um/px, or 'nuclei'")
+    return float(spec.mpp)

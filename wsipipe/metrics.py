@@ -136,9 +136,11 @@ def consecutive(labels: NDArray[Any]) -> Labels:
     if labels.size and int(labels.max()) < 1 << 24:
         present = np.bincount(labels.ravel()) > 0
         present[0] = False
-        return (np.cumsum(present, dtype=np.int32) * present)[labels]
+        numbered: Labels = (np.cumsum(present, dtype=np.int32) * present)[labels]
+        return numbered
     values, inverse = np.unique(labels, return_inverse=True)
-    return (inverse.reshape(labels.shape) + (values[:1] != 0).sum()).astype(np.int32)
+    shifted: Labels = (inverse.reshape(labels.shape) + (values[:1] != 0).sum()).astype(np.int32)
+    return shifted
 
 
 def _best_partners(pairs: Overlaps) -> NDArray[np.intp]:

@@ -75,7 +75,8 @@ def expand(
     """Return cell polygons: nuclei grown by *by_um*, less where neighbours meet.
 
     All nuclei, also those of other cores, grow at once, one pixel a step, as regular octagons; of two that arrive in
-    the same step the one whose first pixel comes first takes the pixel.
+    the same step the one whose first pixel comes first takes the pixel. Cells have no holes, so a cell that closes
+    around a smaller one (a nucleus in a bay of another) overlaps it.
 
     Parameters
     ----------

@@ -51,7 +51,7 @@ class CellRules:
     growth_px: int
     max_diameter_px: int
     min_probability: float = 0.0
-    core_share: float = 0.7
+    core_share: float = 0.75
     peak_px: int = 6
 
     def __post_init__(self) -> None:
@@ -77,15 +77,15 @@ class CellRules:
         return max(1, min(self.max_core_px // 3, MAX_DEPTH_PX))
 
     @property
-    def seed_growth_px(self) -> int:
-        """How far the single-pixel seeds of an oversize object grow."""
+    def shape_growth_px(self) -> int:
+        """How far cores that come from a shape grow at most (S); each only as far as D allows."""
         return min(self.growth_px + self.depth_px, (self.max_diameter_px - 1) // 2)
 
 
 def halo(rules: CellRules, names: Sequence[str] = (FOREGROUND, MARKER), expand_px: int = 0) -> int:
     """Return how many grid px a window must reach beyond its core (up to the slide's edge) for an exact result.
 
-    With D = max_diameter_px, R = growth_px, C = D - 2 R (core), p = peak_px, d = depth_px, S = seed_growth_px >= R:
+    With D = max_diameter_px, R = growth_px, C = D - 2 R (core), p = peak_px, d = depth_px, S = shape_growth_px >= R:
 
     1. A core pixel of the marker map depends on 1 px around (smoothing). Whether its component is oversize is known
        within C: a component that runs into the window's border from C px away has an extent above C, truncated or not.
@@ -94,7 +94,7 @@ def halo(rules: CellRules, names: Sequence[str] = (FOREGROUND, MARKER), expand_p
        term is 0.
     3. Growth is at most one pixel a step: a label depends on S + m. A component without a core pixel fits in D, so it
        depends on D - 1 + 1 px (d + p + 1 in place of 1 without a marker map). Let ``l`` be the larger of the two.
-    4. By construction no cell, in any window, is larger than D: C + 2 R, 2 S + 1 or D. A cell whose centroid lies in
+    4. By construction no cell, in any window, is larger than D: C + 2 R, or D. A cell whose centroid lies in
        the core, and every cell that might enclose it, has that centroid in its box, hence lies within D - 1 of the
        core; all labels there must be right: ``D - 1 + l``.
     5. Growing by ``expand_px`` = e: the competitors lie within 2 e of the cell, and are right as whole cells within
@@ -104,5 +104,5 @@ def halo(rules: CellRules, names: Sequence[str] = (FOREGROUND, MARKER), expand_p
     has_marker = MARKER in names
     marker = (core + 1 if has_marker else 0) + rules.depth_px + 2 * rules.peak_px + 1 + core
     bare = d - 1 + (1 if has_marker else rules.depth_px + rules.peak_px + 1)
-    label = max(rules.seed_growth_px + marker, bare)
+    label = max(rules.shape_growth_px + marker, bare)
     return d - 1 + label + (2 * expand_px + d - 1 if expand_px else 0)

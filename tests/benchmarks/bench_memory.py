@@ -56,7 +56,9 @@ def main() -> None:
             write_phantom(slide, PhantomSettings(width=side, height=side, tissue=args.tissue, seed=1))
             drawn = time.perf_counter() - start
             command = [sys.executable, __file__, "--model", args.model, "--child", slide, f"{folder}/cells.parquet"]
-            said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            said = json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+            )
             peaks.append((said["peak"] - said["loaded"]) / 2**20)
             print(
                 f"{side} x {side} px (drawn in {drawn:.0f} s): {said['cells']} cells in {said['seconds']:.0f} s, "

@@ -75,10 +75,17 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         slide = Path(folder) / "phantom.tiff"
-        settings = PhantomSettings(width=args.side, height=args.side, mpp=0.5, tissue=1.0, nuclei_per_mm2=9000, vendor="aperio")
+        settings = PhantomSettings(
+            width=args.side, height=args.side, mpp=0.5, tissue=1.0, nuclei_per_mm2=9000, vendor="aperio"
+        )
         truth = write_phantom(slide, settings)
         small = Path(folder) / "warm.tiff"
-        replay(small, write_phantom(small, PhantomSettings(width=600, height=600, mpp=0.5)), Path(folder) / "w.parquet", 512)
+        replay(
+            small,
+            write_phantom(small, PhantomSettings(width=600, height=600, mpp=0.5)),
+            Path(folder) / "w.parquet",
+            512,
+        )
         seconds, cells, stages = replay(slide, truth, Path(folder) / "cells.parquet", 2048)
         megapixels = args.side**2 / 1e6
         print(f"{megapixels:.1f} megapixels, {cells} cells ({cells / (megapixels / 4):.0f}/mm2), {seconds:.2f} s")

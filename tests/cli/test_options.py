@@ -63,7 +63,7 @@ def test_values_arrive_typed() -> None:
 
 def test_command_line_beats_config_beats_default(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('[slide]\nmpp = 1\nstrict_mpp = true\n[grid]\noverlap = 32\n[run]\nmax-bad-tiles = 0.5\n')
+    file.write_text("[slide]\nmpp = 1\nstrict_mpp = true\n[grid]\noverlap = 32\n[run]\nmax-bad-tiles = 0.5\n")
     config = read_config(file)
     options = {"mpp": 0.25, "strict_mpp": False, "overlap": None, "unrelated": 3}
     assert collect(SlideSettings, options, config) == SlideSettings(mpp=0.25, strict_mpp=False)

@@ -85,7 +85,7 @@ def test_models_are_found_by_name_and_by_path(saved: Path, monkeypatch: pytest.M
     assert zoo.card_text("tiny") is None
     saved.with_suffix(".md").write_text("# tiny")
     assert zoo.card_text("tiny") == "# tiny"
-    with pytest.raises(ModelNotFound, match="no model 'tinny'.*did you mean tiny"):
+    with pytest.raises(ModelNotFound, match=r"no model 'tinny'.*did you mean tiny"):
         zoo.resolve("tinny")
     with pytest.raises(ModelNotFound, match="shipped models: tiny"):
         zoo.resolve("/nowhere/else.pt")
@@ -143,7 +143,7 @@ def test_weights_of_another_size_do_not_fit(saved: Path, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["missing.safetensors", "."])
 def test_a_missing_file_or_a_folder_is_no_model(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelNotFound, match="expected a .safetensors file"):
+    with pytest.raises(ModelNotFound, match=r"expected a \.safetensors file"):
         load(tmp_path / name)
 
 

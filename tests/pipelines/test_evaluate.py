@@ -293,5 +293,9 @@ def test_the_command_scores_and_tunes(job: EvaluateJob, monkeypatch: pytest.Monk
     done = CliRunner().invoke(evaluate, [*base, "--tune", "--part", "val"], catch_exceptions=False)
     assert done.exit_code == 0 and "best of 2: --threshold 0.5 --marker-threshold 0.5 --min-area-um2 6" in done.output
     assert len((job.out / "tune.csv").read_text().splitlines()) == 3
+    done = CliRunner().invoke(
+        evaluate, [job.dataset.path, "-o", str(job.out), "--resamples", "5"], catch_exceptions=False
+    )
+    assert done.exit_code == 0 and "5 images of 5 patients" in done.output
     wrong = CliRunner().invoke(evaluate, [*base, "--mpp", "fast"])
     assert wrong.exit_code == 2 and "'fast' is no resolution; expected 0.05 to 5 um/px, or nuclei" in wrong.output

@@ -54,7 +54,8 @@ def test_maps_come_back(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "window", [(0, 0, 1500, 1400), (310, 510, 320, 530), (250, 400, 700, 800), (1000, 1200, 1200, 1310), (0, 0, 300, 500)]
+    "window",
+    [(0, 0, 1500, 1400), (310, 510, 320, 530), (250, 400, 700, 800), (1000, 1200, 1200, 1310), (0, 0, 300, 500)],
 )
 def test_pixels_land_where_they_belong_and_leave_the_rest(path: Path, window: Box) -> None:
     out = np.full((window[3] - window[1], window[2] - window[0], 3), 7, np.uint8)
@@ -71,7 +72,9 @@ def test_pixels_land_where_they_belong_and_leave_the_rest(path: Path, window: Bo
 def test_the_same_content_is_the_same_file(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "again.zip"
     maps = read_maps(path, [(0, 2), (1, 2)], 3)
-    write_maps(other, maps, {key: pixels_of(box) for key, box in pieces(CORE) if key != (1, 1)}, [(1, 2, 3, 4), (5, 6, 7, 8)])
+    write_maps(
+        other, maps, {key: pixels_of(box) for key, box in pieces(CORE) if key != (1, 1)}, [(1, 2, 3, 4), (5, 6, 7, 8)]
+    )
     again = read_maps(other, [(0, 2), (1, 2)], 3)
     assert all(np.array_equal(again[key], maps[key]) for key in maps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,11 @@ RULES = CellRules(0.5, 0.6, 4.0, 3, 17, peak_px=3)
 
 
 def plan_of(
-    size: tuple[int, int], selected: NDArray[np.bool_], block: int = 256, shift: tuple[int, int] = (0, 0), overlap: int = 64
+    size: tuple[int, int],
+    selected: NDArray[np.bool_],
+    block: int = 256,
+    shift: tuple[int, int] = (0, 0),
+    overlap: int = 64,
 ) -> Plan:
     """Return a plan with small halos."""
     return Plan(
@@ -62,12 +67,13 @@ def chosen(plan: Plan) -> list[tuple[int, int]]:
     return [(int(i), int(j)) for j, i in zip(*np.nonzero(plan.selected), strict=True)]
 
 
-def sources(plan: Plan, block: int) -> set[int]:
+@cache
+def sources(plan: Plan, block: int) -> frozenset[int]:
     """Return the blocks whose files the cells of *block* read, from the definition and without shortcuts."""
     window = plan.window(block)
     owners = {int(plan.owners[j, i]) for i, j in chosen(plan) if overlap(plan.tiles.box(i, j), window)}
     around = {b for b, core in enumerate(plan.blocks) if overlap(core, window)}
-    return owners | (around & with_files(plan))
+    return frozenset(owners | (around & with_files(plan)))
 
 
 def covered(plan: Plan) -> set[int]:
@@ -76,6 +82,7 @@ def covered(plan: Plan) -> set[int]:
     return {b for b, core in enumerate(plan.blocks) if any(overlap(core, box) for box in boxes)}
 
 
+@cache
 def with_files(plan: Plan) -> set[int]:
     return covered(plan) | {int(plan.owners[j, i]) for i, j in chosen(plan)}
 

@@ -47,7 +47,7 @@ class MppType(click.ParamType["float | str"]):
     help="Resolution of the images; `nuclei` estimates it from the size of the annotated nuclei.",
 )  # fmt: skip
 @click.option(
-    "--split", type=click.Path(exists=True, dir_okay=False), default="",
+    "--split", type=click.Path(exists=True, dir_okay=False), default=None,
     help='JSON file {"train": [...], "val": [...], "test": [...]} of patients or file names.',
 )  # fmt: skip
 @click.option(
@@ -62,7 +62,7 @@ class MppType(click.ParamType["float | str"]):
 @config_option
 @options_for(EvaluateSettings, GridSettings, CellSettings, RunSettings, exclude=NOT_HERE)
 def evaluate(
-    dataset: Path, out: Path, model: str, mpp: float | str, split: str, part: str, patient: str, tuning: bool,
+    dataset: Path, out: Path, model: str, mpp: float | str, split: str | None, part: str, patient: str, tuning: bool,
     config: Any, **options: Any,
 ) -> None:  # fmt: skip
     """Score a model on DATASET: images/ and labels/ with the same file names.
@@ -81,7 +81,7 @@ def evaluate(
     from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate, run_tune
 
     job = EvaluateJob(
-        DatasetSpec(str(dataset), mpp, patient, split, default_split=""),
+        DatasetSpec(str(dataset), mpp, patient, split or "", default_split=""),
         out,
         part,
         model,

@@ -72,6 +72,15 @@ def _length(x: float, y: float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def _away(px: float, py: float, ax: float, ay: float, bx: float, by: float) -> float:
+    """Return the distance of a point from a segment."""
+    ux, uy, vx, vy = bx - ax, by - ay, px - ax, py - ay
+    square = ux * ux + uy * uy
+    t = min(1.0, max(0.0, (ux * vx + uy * vy) / square)) if square > 0 else 0.0
+    return _length(vx - t * ux, vy - t * uy)
+
+
+@njit(cache=True, nogil=True)
 def _merge(xs: Floats, ys: Floats, a: int, b: int, c: int, d: int) -> tuple[float, float, float]:
     """Return the vertex E for which A-E-D bounds the same area as A-B-C-D, and how far the line moves (px).
 
@@ -94,10 +103,7 @@ def _merge(xs: Floats, ys: Floats, a: int, b: int, c: int, d: int) -> tuple[floa
         return 0.5 * (xs[b] + xs[c]), 0.5 * (ys[b] + ys[c]), 0.0
     ex, ey = px + (qx - px) * he / hq, py + (qy - py) * he / hq
     rx, ry = (dx, dy) if on_first else (ax, ay)
-    new, old = _length(ex - rx, ey - ry), _length(qx - xs[o], qy - ys[o])
-    moved_o = abs(_area2(ex, ey, rx, ry, xs[o], ys[o])) / new if new > 1e-9 else np.inf
-    moved_e = abs(_area2(qx, qy, xs[o], ys[o], ex, ey)) / old if old > 1e-9 else 0.0
-    return ex, ey, max(moved_o, moved_e)
+    return ex, ey, max(_away(xs[o], ys[o], ex, ey, rx, ry), _away(ex, ey, qx, qy, xs[o], ys[o]))
 
 
 @njit(cache=True, nogil=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import ModelNotFound, NotAModel
 from wsipipe.models.cmd import CMD, CMDConfig
-from wsipipe.models.heads import Head, HeadConfig
+from wsipipe.models.heads import HEADS, Head, HeadConfig
 
 FORMAT = 1
 
@@ -76,8 +75,12 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelCard:
-        """Return the card of a header entry; KeyError or TypeError when it is not one."""
+        """Return the card of a header entry; KeyError, TypeError or ValueError when it is not one."""
         head = data.get("head")
+        if data["format"] != FORMAT:
+            raise ValueError(f"its format is {data['format']}, this version of wsipipe reads format {FORMAT}")
+        if head and head["kind"] not in HEADS:
+            raise ValueError(f"its head is {head['kind']!r}, expected one of {', '.join(HEADS)}")
         return cls(
             name=data["name"],
             backbone=CMDConfig(tuple(data["backbone"]["widths"]), data["backbone"]["condition"]),
@@ -129,13 +132,16 @@ def read_card(path: Path) -> ModelCard:
     if not path.is_file():
         raise ModelNotFound(f"no model at {path}; expected a .safetensors file, or a name from `wsipipe models`")
     try:
-        with safetensors.safe_open(str(path), "pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(str(path), "pt") as file:
             entry = (file.metadata() or {}).get("wsipipe")
         if entry is None:
-            raise NotAModel(f"{path} is a safetensors file, but not one that wsipipe wrote (no wsipipe entry in its header)")
+            raise ValueError("no wsipipe entry in its header")
         return ModelCard.from_json(json.loads(entry))
-    except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError, struct.error) as error:
-        raise NotAModel(f"{path} is not a wsipipe model ({error}); expected a .safetensors file made by wsipipe") from error
+    except (safetensors.SafetensorError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise NotAModel(
+            f"{path} is not a wsipipe model ({reason}); expected a .safetensors file made by wsipipe"
+        ) from error
 
 
 def load(path: Path) -> tuple[nn.Module, ModelCard]:

@@ -2,11 +2,14 @@
 
 In a block, adaLN's scale and shift go into the expanding layer, the gate into the projecting one, GRN's offset into
 its bias. GRN's per-sample scale multiplies the projecting weights (3C x C) instead of the feature map (H x W x 3C).
+1x1 convolutions become matrix products, because oneDNN's 1x1 convolution on a CPU adds up in an order that depends on
+the number of threads; so maps are the same bytes however many threads compute them.
 """
 
 from __future__ import annotations
 
-from typing import cast
+import copy
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,9 @@ from torch import Tensor, nn
 from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, FEATURE_BLOCKS, FEATURE_TIMESTEP, Block
 from wsipipe.models.heads import Head
+
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class FoldedBlock(nn.Module):
@@ -49,6 +55,28 @@ def response(y: Tensor) -> Tensor:
     return (norm / (norm.mean(-1, keepdim=True) + 1e-6)).to(y.dtype)[:, None]
 
 
+class Pointwise(nn.Module):
+    """A 1x1 convolution as a matrix product."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(conv.weight.detach()[:, :, 0, 0].clone())
+        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
+        return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+
+
+def without_pointwise_convolutions(module: Module) -> Module:
+    """Return a copy of *module* whose 1x1 convolutions are :class:`Pointwise`."""
+    module = copy.deepcopy(module)
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Conv2d) and child.kernel_size == (1, 1):
+                setattr(parent, name, Pointwise(child))
+    return module
+
+
 class FoldedSegmenter(nn.Module):
     """A segmenter whose backbone is folded: images in [-1, 1] in, maps in [0, 1] out."""
 
@@ -63,8 +91,9 @@ class FoldedSegmenter(nn.Module):
                 _fold(backbone.bottleneck, constant),
                 _fold_all(backbone.decoder, constant),
             )
-        self.stem, self.down, self.up = backbone.stem, backbone.down, backbone.up
-        self.head: Head = network.head
+        self.stem, self.down = backbone.stem, backbone.down
+        self.up = without_pointwise_convolutions(backbone.up)
+        self.head: Head = without_pointwise_convolutions(network.head)
         self.requires_grad_(False).eval()
 
     def features(self, x: Tensor) -> list[Tensor]:

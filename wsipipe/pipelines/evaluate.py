@@ -82,8 +82,9 @@ def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
     ------
     WsipipeError
     """
+    images = read_images(job)
     _check_out(job.out)
-    images, predictor = read_images(job), _load(job)
+    predictor = _load(job)
     rules = rules_of(predictor.card.rules, job.cells)
     progress.start("images", len(images))
     counted: list[tuple[Annotated, Counts]] = []
@@ -111,8 +112,9 @@ def run_tune(job: EvaluateJob, progress: Progress) -> list[Trial]:
     """
     if job.dataset.split and job.part == "test":
         raise SettingsError("thresholds are not to be chosen on test images; expected --part val (or train)")
+    images = read_images(job)
     _check_out(job.out)
-    images, predictor = read_images(job), _load(job)
+    predictor = _load(job)
     progress.start("images", len(images))
     pairs = []
     for item, maps in predicted(images, predictor, job.grid):

@@ -58,16 +58,16 @@ class ImageMaps:
         asked : CellSettings, optional
             What takes the place of the model's rules.
         """
-        return self.labels_and_areas(rules, asked)[0]
+        return self.labels_and_pixels(rules, asked)[0]
 
-    def labels_and_areas(self, rules: Rules, asked: CellSettings | None = None) -> tuple[Labels, NDArray[np.float64]]:
-        """Return the label map and, of labels 1..n, the area in um² that least areas are compared with, (n,)."""
+    def labels_and_pixels(self, rules: Rules, asked: CellSettings | None = None) -> tuple[Labels, NDArray[np.int64]]:
+        """Return the label map and the number of working-grid pixels of labels 1..n, int64 (n,)."""
         in_px = cell_rules(rules, asked or CellSettings(), self.grid)
         box = 0, 0, *self.grid.size
         cells = find_cells(self.maps, self.names, box, box, self.grid.size, in_px)
         foreground = self.maps[self.names.index(FOREGROUND)]
         outlines = trace(cells, foreground, in_px.threshold, self.grid, base_size=self.size)
-        return rasterise(outlines, self.size), cells.sums[:, 0] * self.grid.um2_per_px
+        return rasterise(outlines, self.size), cells.sums[:, 0]
 
 
 def instances_of(

@@ -60,10 +60,10 @@ def tune(
 
 def _by_area(maps: ImageMaps, truth: Labels, rules: Rules, min_areas_um2: Sequence[float]) -> list[Counts]:
     """Return the counts of one image for each least area; cells are found once, since dropping one moves no other."""
-    labels, areas_um2 = maps.labels_and_areas(rules)
+    labels, pixels = maps.labels_and_pixels(rules)
     out = []
     for least in min_areas_um2:
-        keep = np.concatenate([[False], areas_um2 >= least])
+        keep = np.concatenate([[False], pixels >= least / maps.grid.um2_per_px])
         out.append(count(truth, np.where(keep[labels], labels, 0), tolerance=None))
     return out
 

@@ -82,11 +82,16 @@ def is_store(path: str | Path) -> bool:
 
 
 class TileStore(NamedTuple):
-    """An open tile store: pixels, tissue, and the resolution of the slide's level 0 in um/px."""
+    """An open tile store: pixels and tissue."""
 
     raster: StoreRaster
     tissue: Tissue
-    base_mpp: Pair
+
+    @property
+    def base_mpp(self) -> Pair:
+        """Resolution of the slide's level 0 in um/px."""
+        (mx, my), (sx, sy) = self.raster.grid.mpp, self.raster.grid.scale
+        return self.raster.slide.mpp or (mx / sx, my / sy)
 
 
 def open_store(path: str | Path) -> TileStore:
@@ -98,8 +103,7 @@ def open_store(path: str | Path) -> TileStore:
         When it is not a complete tile store of this version's schema.
     """
     raster = StoreRaster(path)
-    (mx, my), (sx, sy) = raster.grid.mpp, raster.grid.scale
-    return TileStore(raster, tissue_of(raster.about["tissue"]), raster.slide.mpp or (mx / sx, my / sy))
+    return TileStore(raster, tissue_of(raster.about["tissue"]))
 
 
 def open_raster(

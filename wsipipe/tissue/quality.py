@@ -73,7 +73,7 @@ def measure_field(rgb: Pixels) -> Field:
     grey = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 0.8)
     sharpness = float(np.quantile(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), 0.99))
     nuclear = (red > 0.3 * green) & (red > 0.08) & stained
-    return Field(*(int(mask.sum()) for mask in (stained, brown, cold, nuclear)), sharpness)
+    return Field(int(stained.sum()), int(brown.sum()), int(cold.sum()), int(nuclear.sum()), sharpness)
 
 
 def _fields(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -> Iterator[Pixels]:

@@ -120,7 +120,7 @@ class Tissue:
         """Return the tissue made of the polygons of *shape* (base pixels), clipped to the slide."""
         clipped = shapely.intersection(shapely.make_valid(shape), shapely.box(0, 0, *info.size))
         clipped = shapely.set_precision(clipped, 0.01)
-        polygons = [p.normalize() for p in _polygons_in(clipped) if p.area > 0]
+        polygons = _polygons_in(clipped.normalize())
         polygons.sort(key=lambda p: (p.bounds[1], p.bounds[0], p.area))
         area = sum(p.area for p in polygons) * base_mpp[0] * base_mpp[1]
         return cls(tuple(polygons), float(area), source)
@@ -195,7 +195,7 @@ def _read_shapes(path: Path) -> list[shapely.Polygon]:
 
 def _polygons_in(shape: BaseGeometry) -> list[shapely.Polygon]:
     parts = shapely.get_parts(shapely.get_parts(shape))
-    return [part for part in parts if isinstance(part, shapely.Polygon) and not part.is_empty]
+    return [part for part in parts if isinstance(part, shapely.Polygon) and part.area > 0]
 
 
 @njit(cache=True, nogil=True)

@@ -132,7 +132,7 @@ class Loop:
         if not self.path.exists():
             return False
         tensors = safetensors.torch.load_file(self.path)
-        with safetensors.safe_open(str(self.path), "pt") as file:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(str(self.path), "pt") as file:
             self.step = json.loads(file.metadata()["loop"])["step"]
         self.network.load_state_dict(_under(tensors, "network."))
         self.ema.network.load_state_dict(_under(tensors, "ema."))
