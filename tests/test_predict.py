@@ -14,10 +14,23 @@ from torch import Tensor, nn
 from tests import tiny
 from wsipipe import predict
 from wsipipe.errors import ModelError, SettingsError
-from wsipipe.models import checkpoint
+from wsipipe.models import checkpoint, zoo
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMDConfig
-from wsipipe.predict import Predictor, SmallerBatch, card_of, choose_device, choose_dtype, load_predictor, set_threads
+from wsipipe.models.folded import FoldedSegmenter
+from wsipipe.models.heads import HEADS
+from wsipipe.predict import (
+    Predictor,
+    SmallerBatch,
+    card_of,
+    choose_device,
+    choose_dtype,
+    load_predictor,
+    native_bf16,
+    set_threads,
+)
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +101,10 @@ def test_the_batch_shape_is_fixed_whatever_the_number_of_tiles(
         assert recorder.shapes == [(2, 3, 256, 256)] * passes
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "precision",
+    ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not native_bf16(CPU), reason="bf16 is emulated"))],
+)
 def test_a_tile_has_the_same_maps_alone_and_anywhere_in_a_batch(
     path: Path, precision: str, tiles: NDArray[np.uint8]
 ) -> None:
@@ -99,12 +115,29 @@ def test_a_tile_has_the_same_maps_alone_and_anywhere_in_a_batch(
         assert np.array_equal(predictor.maps(tiles[k : k + 1])[0], together[k])
 
 
+def maps_with_threads(predictor: Predictor, tiles: NDArray[np.uint8], threads: int) -> NDArray[np.uint8]:
+    set_threads(threads)
+    return predictor.maps(tiles)
+
+
 def test_the_number_of_threads_changes_no_byte(predictor: Predictor, tiles: NDArray[np.uint8], threads: None) -> None:
-    maps = []
-    for n in (1, 2):
-        set_threads(n)
-        maps.append(predictor.maps(tiles))
-    assert np.array_equal(*maps)
+    assert np.array_equal(*(maps_with_threads(predictor, tiles[:2], n) for n in (1, 2)))
+
+
+@pytest.mark.skipif("cmd-t" not in zoo.shipped(), reason="no shipped model")
+def test_the_number_of_threads_changes_no_byte_of_the_shipped_model(tiles: NDArray[np.uint8], threads: None) -> None:
+    predictor = Predictor(zoo.resolve("cmd-t"), "cpu", "fp32", 2)
+    one = maps_with_threads(predictor, tiles[:2], 1)
+    assert one.std() > 1
+    for n in (2, 3):
+        assert np.array_equal(maps_with_threads(predictor, tiles[:2], n), one)
+
+
+def test_the_network_holds_no_1x1_convolution(path: Path) -> None:
+    """On a CPU their sums depend on the number of threads."""
+    for kind in HEADS:
+        folded = FoldedSegmenter(tiny.segmenter(kind))
+        assert not [m for m in folded.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
 
 
 def test_the_recipe_says_what_the_bytes_depend_on(predictor: Predictor) -> None:
@@ -151,14 +184,14 @@ def test_an_unusable_device_is_refused_in_one_line(device: str) -> None:
 
 
 def test_device_and_precision(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    cpu = choose_device("cpu")
+    assert choose_device("cpu") == CPU
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
-    assert choose_dtype("fp32", cpu) == torch.float32
+    assert choose_dtype("fp32", CPU) == torch.float32
     monkeypatch.setattr(predict, "native_bf16", lambda device: True)
-    assert choose_dtype("auto", cpu) == choose_dtype("bf16", cpu) == torch.bfloat16 and not caplog.records
+    assert choose_dtype("auto", CPU) == choose_dtype("bf16", CPU) == torch.bfloat16 and not caplog.records
     monkeypatch.setattr(predict, "native_bf16", lambda device: False)
-    assert choose_dtype("auto", cpu) == torch.float32
-    assert choose_dtype("bf16", cpu) == torch.bfloat16 and "emulated" in caplog.text
+    assert choose_dtype("auto", CPU) == torch.float32
+    assert choose_dtype("bf16", CPU) == torch.bfloat16 and "emulated" in caplog.text
 
 
 def test_a_card_is_read_without_the_weights(path: Path) -> None:

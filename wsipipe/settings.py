@@ -41,7 +41,7 @@ def check(settings: Any) -> None:
         if choices and value not in choices:
             raise SettingsError(f"{field.name} is {value!r}; expected one of {', '.join(choices)}")
         if (low is not None and not value >= low) or (high is not None and not value <= high):
-            expected = f"at least {low}" if high is None else f"{low} to {high}" if low is not None else f"at most {high}"
+            expected = f"at most {high}" if low is None else f"at least {low}" if high is None else f"{low} to {high}"
             raise SettingsError(f"{field.name} is {value}; expected {expected} {meta.get('unit', '')}".rstrip())
 
 
@@ -142,9 +142,9 @@ class StoreSettings(_Checked):
 
 @dataclass(frozen=True)
 class RunSettings(_Checked):
-    """How the work is cut up and where it runs. Nothing here changes a byte of the result, save device and precision."""
+    """How the work is cut up and where it runs. Only device, precision and batch can change the result."""
 
-    block: int = knob(2048, "Side of a block of work, in working-grid pixels.", unit="px", low=256, high=65536, result=False)
+    block: int = knob(2048, "Side of a block of work (working grid).", unit="px", low=256, high=65536, result=False)
     workers: int = knob(1, "Worker processes; above 1 they are scheduled by Dask.", low=1, high=1024, result=False)
     device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps.", result=False)
     precision: str = knob(
@@ -230,7 +230,7 @@ class FitSettings(_Checked):
 class EvaluateSettings(_Checked):
     """How a model is scored."""
 
-    tolerance_px: float = knob(2.0, "Boundary pixels within this distance agree.", unit="px of the image", low=0, high=50)
+    tolerance_px: float = knob(2.0, "Boundary pixels this near agree.", unit="px of the image", low=0, high=50)
     resamples: int = knob(1000, "Bootstrap resamples of the images, for the 95 % intervals.", low=1, high=1_000_000)
     seed: int = knob(0, "Seed of the resamples.", low=0)
     pictures: int = knob(3, "Pictures of that many best and that many worst images.", low=0, high=1000)

@@ -23,9 +23,9 @@ def measured(slide: str, out: str, model: str) -> None:
     """Segment *slide* in this process and print its memory as JSON."""
     import psutil
 
+    from wsipipe.models.zoo import resolve
     from wsipipe.pipelines.segment import SegmentJob, run_segment
     from wsipipe.predict import load_predictor
-    from wsipipe.models.zoo import resolve
     from wsipipe.schedule.progress import Progress
 
     load_predictor(resolve(model), "cpu", "auto", 0)

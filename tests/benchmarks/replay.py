@@ -21,7 +21,7 @@ class NoNetwork:
 
 
 class ReplayWorker(Worker):
-    """Gives each tile the maps that a good model would: those of the phantom's true nuclei (slide at 1 grid px per px)."""
+    """Gives each tile the maps of the phantom's true nuclei (of a slide drawn at the working resolution)."""
 
     def __init__(self, folder: Path, truth: PhantomTruth) -> None:
         super().__init__(folder, NoNetwork())

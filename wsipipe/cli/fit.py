@@ -15,8 +15,10 @@ from wsipipe.settings import AugmentSettings, FitSettings, LoopSettings
 
 @click.command(cls=Command)
 @click.argument("datasets", metavar="[DATASET]...", nargs=-1)
-@click.option("-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--data-mpp", default="0.25", show_default=True, help="Resolution of the images (um/px), or `nuclei`.")
+@click.option(
+    "-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run."
+)
+@click.option("--mpp", "data_mpp", default="0.25", show_default=True, help="Resolution of the images, or `nuclei`.")
 @click.option("--patient", default="(.+)", show_default=True, help="Regular expression: the patient in a file name.")
 @click.option("--split", default="", metavar="JSON", help="Patients or files of train, val and test.")
 @click.option("--root", default=".", metavar="DIR", type=click.Path(path_type=Path), help="Where relative paths start.")
@@ -40,7 +42,7 @@ def fit(
 
     \b
     Examples:
-      wsipipe fit my-set --data-mpp 0.25 -o run/
+      wsipipe fit my-set --mpp 0.25 -o run/
       wsipipe fit --config workflows/default-model/fit.toml --root data -o run/
       wsipipe segment slide.svs --model run/model.safetensors -o cells.geojson
     """
@@ -53,7 +55,8 @@ def fit(
     known = {f.name for f in dataclasses.fields(DatasetSpec)}
     for table in config.datasets:
         if unknown := set(table) - known:
-            raise SettingsError(f"{config.path} [[datasets]]: unknown key {min(unknown)!r}; expected {', '.join(sorted(known))}")
+            expected = ", ".join(sorted(known))
+            raise SettingsError(f"{config.path} [[datasets]]: unknown key {min(unknown)!r}; expected {expected}")
         beside = Path(config.path).parent / str(table.get("split", ""))
         specs.append(DatasetSpec(**table | ({"split": str(beside.resolve())} if beside.is_file() else {})))
     if not specs:

@@ -23,6 +23,7 @@ from wsipipe.errors import SettingsError
 from wsipipe.settings import (
     AugmentSettings,
     CellSettings,
+    EvaluateSettings,
     ExportSettings,
     FitSettings,
     GridSettings,
@@ -40,6 +41,7 @@ SECTIONS: dict[str, type[Any]] = {
     "cells": CellSettings,
     "run": RunSettings,
     "export": ExportSettings,
+    "evaluate": EvaluateSettings,
     "fit": FitSettings,
     "loop": LoopSettings,
     "augment": AugmentSettings,

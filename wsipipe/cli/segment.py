@@ -46,9 +46,9 @@ def segment(
 ) -> None:
     """Find the cells of SLIDE and write them as polygons in level-0 pixels.
 
-    SLIDE is a whole-slide image, a picture (with --mpp), or a store made by `wsipipe tile`. Cells are QuPath detections in
-    GeoJSON; the Parquet file has all measurements and opens in geopandas. What was interrupted is resumed by the same
-    command.
+    SLIDE is a whole-slide image, a picture (with --mpp), or a store made by `wsipipe tile`. In GeoJSON, cells are
+    QuPath detections; the Parquet file has all measurements and opens in geopandas. What was interrupted is resumed
+    by the same command.
 
     \b
     Examples:
@@ -102,7 +102,8 @@ def _show_result(job: SegmentJob, result: SegmentResult) -> None:
         click.echo(f"up to date: {result.cells:,} cells in {_names(job)} (--force runs again)")
         return
     if not result.tissue_mm2:
-        click.echo(f"no tissue found in {job.source}: wrote an empty result to {_names(job)} (--tissue none takes every pixel)")
+        hint = "--tissue none takes every pixel"
+        click.echo(f"no tissue found in {job.source}: wrote an empty result to {_names(job)} ({hint})")
         return
     click.echo(
         f"{result.cells:,} cells in {result.tissue_mm2:.3g} mm² of tissue: {result.density:,.0f} cells/mm², "

@@ -103,7 +103,10 @@ def _merge(xs: Floats, ys: Floats, a: int, b: int, c: int, d: int) -> tuple[floa
         return 0.5 * (xs[b] + xs[c]), 0.5 * (ys[b] + ys[c]), 0.0
     ex, ey = px + (qx - px) * he / hq, py + (qy - py) * he / hq
     rx, ry = (dx, dy) if on_first else (ax, ay)
-    return ex, ey, max(_away(xs[o], ys[o], ex, ey, rx, ry), _away(ex, ey, qx, qy, xs[o], ys[o]))
+    moved = max(_away(xs[o], ys[o], ex, ey, rx, ry), _away(ex, ey, qx, qy, xs[o], ys[o]))
+    if abs(he) < abs(hq):  # E comes before the vertex whose line it is on, and cuts it off
+        moved = max(moved, _away(qx, qy, ex, ey, rx, ry))
+    return ex, ey, moved
 
 
 @njit(cache=True, nogil=True)
@@ -151,7 +154,10 @@ def _sharp(px: float, py: float, qx: float, qy: float, rx: float, ry: float) -> 
 
 @njit(cache=True, nogil=True)
 def _price(xs: Floats, ys: Floats, work: Floats, link: Ints, b: int, many: int, tolerance: float) -> None:
-    """Work out anew the vertex and the movement of merging edge *b* and *many* - 1 edges after it; spikes cost inf."""
+    """Work out anew the vertex and the movement of merging edge *b* and *many* - 1 edges after it.
+
+    Spikes, and movements that add up to more than three times the tolerance, cost inf.
+    """
     before, after = link[0], link[1]
     for _ in range(many):
         a, c = before[b], after[b]
@@ -160,7 +166,8 @@ def _price(xs: Floats, ys: Floats, work: Floats, link: Ints, b: int, many: int, 
         if moved <= tolerance:
             p, q = before[a], after[d]
             if (
-                _sharp(xs[a], ys[a], ex, ey, xs[d], ys[d])
+                moved + max(work[3, b], work[3, c]) > 3 * tolerance
+                or _sharp(xs[a], ys[a], ex, ey, xs[d], ys[d])
                 or _sharp(xs[p], ys[p], xs[a], ys[a], ex, ey)
                 or _sharp(ex, ey, xs[d], ys[d], xs[q], ys[q])
             ):
@@ -174,9 +181,10 @@ def _simplify(xs: Floats, ys: Floats, n: int, tolerance: float, least: int, work
     """Merge edges of a ring while one moves the line by no more than *tolerance*; return what is left of *n* vertices.
 
     Small movements come first, and an edge goes before its neighbours if it moves the line less. Area is kept to
-    rounding; at least *least* vertices stay. *work* (3, >= n) and *link* (2, >= n) are scratch.
+    rounding; at least *least* vertices stay. *work* (4, >= n) and *link* (2, >= n) are scratch.
     """
-    before, after, cost = link[0], link[1], work[2]
+    before, after, cost, sum_moved = link[0], link[1], work[2], work[3]
+    sum_moved[:n] = 0.0
     for i in range(n):
         before[i], after[i] = (i - 1) % n, (i + 1) % n
     _price(xs, ys, work, link, 0, n, tolerance)
@@ -187,6 +195,7 @@ def _simplify(xs: Floats, ys: Floats, n: int, tolerance: float, least: int, work
             gone = after[i]
             if cost[i] <= limit and cost[i] <= cost[before[i]] and cost[i] <= cost[gone]:
                 xs[i], ys[i] = work[0, i], work[1, i]
+                sum_moved[i] = max(sum_moved[i], sum_moved[gone]) + cost[i]
                 after[i] = after[gone]
                 before[after[gone]] = i
                 left -= 1
@@ -231,7 +240,7 @@ def rings(
     for i in range(numbers.size):
         longest = max(longest, 2 * pixels[i] + 2)  # perimeter of a 4-connected region without holes
     xs, ys = np.empty(longest), np.empty(longest)
-    work, link = np.empty((3, longest)), np.empty((2, longest), np.int32)
+    work, link = np.empty((4, longest)), np.empty((2, longest), np.int32)
     offsets = np.zeros(numbers.size + 1, np.int64)
     out = np.empty((64 * numbers.size + longest, 2))
     for i in range(numbers.size):

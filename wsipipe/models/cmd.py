@@ -77,13 +77,13 @@ class GRN(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
-        return cast(Tensor, torch.addcmul(self.beta, x, 1 + self.gamma * response(x)))
+        return torch.addcmul(self.beta, x, 1 + self.gamma * response(x))
 
 
 def response(x: Tensor) -> Tensor:
     """Return each channel's norm over the tile, divided by the mean over channels: (B, H, W, C) -> (B, 1, 1, C)."""
     norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
-    return (norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)).to(x.dtype)
+    return cast(Tensor, norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)).to(x.dtype)
 
 
 class Block(nn.Module):

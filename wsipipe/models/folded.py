@@ -19,7 +19,6 @@ from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, FEATURE_BLOCKS, FEATURE_TIMESTEP, Block
 from wsipipe.models.heads import Head
 
-
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -50,9 +49,8 @@ class FoldedBlock(nn.Module):
 
 def response(y: Tensor) -> Tensor:
     """Return GRN's response (B, 1, C) of *y* (B, H*W, C), summed in fp32."""
-    energy = torch.stack([torch.einsum("nc,nc->c", sample, sample) for sample in y.float()])
-    norm = energy.sqrt()
-    return (norm / (norm.mean(-1, keepdim=True) + 1e-6)).to(y.dtype)[:, None]
+    norm = y.float().square().sum(1, keepdim=True).sqrt()
+    return (norm / (norm.mean(-1, keepdim=True) + 1e-6)).to(y.dtype)
 
 
 class Pointwise(nn.Module):

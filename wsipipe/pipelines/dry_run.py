@@ -30,9 +30,10 @@ def estimate(job: SegmentJob, progress: Progress) -> list[tuple[str, str]]:
     memory = memory_bytes(prepared)
     grid = plan.working
     width, height = info.size
+    mpp, pieces = f"{prepared.base_mpp[0]:.4g} um/px ({info.mpp_source})", len(prepared.tissue.polygons)
     return [
-        ("slide", f"{job.source}: {width:,} x {height:,} px, {prepared.base_mpp[0]:.4g} um/px ({info.mpp_source}), {info.backend}"),
-        ("tissue", f"{prepared.tissue_um2 * 1e-6:.3g} mm² in {len(prepared.tissue.polygons)} pieces ({prepared.tissue.source})"),
+        ("slide", f"{job.source}: {width:,} x {height:,} px, {mpp}, {info.backend}"),
+        ("tissue", f"{prepared.tissue_um2 * 1e-6:.3g} mm² in {pieces} pieces ({prepared.tissue.source})"),
         ("grid", f"{grid.size[0]:,} x {grid.size[1]:,} px at {grid.mpp[0]:.4g} um/px, from level {grid.level}"),
         ("model", f"{prepared.card.name} on {plan.run.device} in {plan.run.precision}, {plan.run.batch} tiles a pass"),
         ("tiles", f"{tiles:,} of {plan.selected.size:,} ({TILE} px, overlap {plan.grid.overlap} px)"),

@@ -6,7 +6,6 @@ import os
 import platform
 import socket
 import time
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +23,14 @@ from wsipipe.instances import CellRules
 from wsipipe.measure import MEASURES
 from wsipipe.models.checkpoint import ModelCard, Rules, model_hash
 from wsipipe.models.zoo import resolve
+from wsipipe.pipelines.source import open_source
 from wsipipe.predict import Predictor, card_of, load_predictor, set_threads
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
-from wsipipe.schedule.scratch import Scratch, read_pixels
-from wsipipe.schedule.task import Plan, Receipt
+from wsipipe.schedule.scratch import Scratch
+from wsipipe.schedule.task import Plan
 from wsipipe.settings import CellSettings, determining
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.pipelines.source import open_source
 from wsipipe.store import StoreRaster
 from wsipipe.tiling import TileGrid, select_tiles
 from wsipipe.tissue import Tissue
@@ -62,14 +61,6 @@ class Prepared:
     def fingerprint(self) -> str:
         """Fingerprint of the run."""
         return self.plan.fingerprint
-
-    def all_bad(self, scratch: Scratch, receipts: Iterable[Receipt]) -> list[Box]:
-        """Return the unreadable boxes met in this run or an interrupted one before it, in grid pixels, sorted."""
-        found = {box for receipt in receipts for box in receipt.bad}
-        nothing = np.zeros((0, 0, 3), np.uint8)
-        for block in scratch.predicted():
-            found.update(read_pixels(scratch.maps(block), (0, 0, 0, 0), (0, 0, 0, 0), nothing))
-        return sorted(found)
 
     def empty_part(self, folder: Path) -> Path:
         """Write and return a part without cells, for a slide without tissue."""
@@ -197,7 +188,9 @@ def _selected(plan: Plan, tissue: Tissue) -> Any:
         box = plan.working.grid_box(plan.bounds)
         if is_empty(box):
             w, h = plan.working.base_box((0, 0, *plan.working.size))[2:]
-            raise SettingsError(f"--bounds {plan.bounds} lies outside the slide; expected a box within 0,0,{w:.0f},{h:.0f}")
+            raise SettingsError(
+                f"--bounds {plan.bounds} lies outside the slide; expected a box that overlaps 0,0,{w:.0f},{h:.0f}"
+            )
         i0, j0, i1, j1 = tiles.tiles_over(grow(box, plan.halo))
         near = np.zeros_like(chosen)
         near[j0:j1, i0:i1] = True

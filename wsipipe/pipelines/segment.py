@@ -111,7 +111,7 @@ class SegmentResult:
 
 
 def segment(
-    slide: str | Path, *outputs: str | Path, progress: Progress | None = None, **options: Any
+    slide: str | Path, /, *outputs: str | Path, progress: Progress | None = None, **options: Any
 ) -> geopandas.GeoDataFrame:
     """Return the cells of *slide*, one row each; also write them to *outputs* when any are given.
 
@@ -206,7 +206,10 @@ def execute(job: SegmentJob, prepared: Prepared, progress: Progress) -> list[Rec
     if job.run.workers > 1 and not board.done:
         from wsipipe.schedule import dask
 
-        dask.run(job.work, plan.fingerprint, board, job.run.workers, report, lambda link: progress.say(f"dashboard {link}"))
+        def announce(link: str) -> None:
+            progress.say(f"dashboard {link}")
+
+        dask.run(job.work, plan.fingerprint, board, job.run.workers, report, announce)
     else:
         pool.run(Worker(job.work, prepared.predictor), board, report, allowed_cores())
     return receipts
@@ -240,7 +243,7 @@ def publish(
     """Merge the parts into the outputs, draw the overlay, write the run record, and clear the working folder."""
     progress.start("writing", len(job.outputs) + bool(job.overlay))
     begin = time.monotonic()
-    bad = prepared.all_bad(Scratch(job.work), receipts)
+    bad = Scratch(job.work).all_bad()
     if (share := bad_share(bad, prepared)) > job.run.max_bad_tiles:
         raise SlideError(
             f"{job.source}: {share:.1%} of the analysed area cannot be read, more than --max-bad-tiles "

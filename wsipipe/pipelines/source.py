@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsipipe.errors import SettingsError, StoreError
+from wsipipe.errors import SettingsError
 from wsipipe.raster import Raster, SlideRaster, slide_grid
 from wsipipe.settings import GridSettings, SlideSettings, TissueSettings
 from wsipipe.slide import fingerprint, open_slide, require_mpp
@@ -35,8 +35,9 @@ def open_source(path: str, slide: SlideSettings, tissue: TissueSettings, grid: G
     SlideError, StoreError, SettingsError
     """
     if is_store(path):
-        raster = open_raster(path, slide, grid.target_mpp, grid.allow_upsample)
-        return Source(raster, _tissue_of_store(path, tissue), _mpp(raster, path))
+        raster, store = open_raster(path, slide, grid.target_mpp, grid.allow_upsample), open_store(path)
+        _check_tissue(path, tissue, store.tissue)
+        return Source(raster, store.tissue, store.base_mpp)
     opened = open_slide(path, slide)
     base_mpp = require_mpp(opened.info, slide)
     working = slide_grid(opened.info, base_mpp, grid.target_mpp, grid.allow_upsample)
@@ -44,19 +45,10 @@ def open_source(path: str, slide: SlideSettings, tissue: TissueSettings, grid: G
     return Source(SlideRaster(opened, working, fingerprint(path)), found, base_mpp)
 
 
-def _tissue_of_store(path: str, wanted: TissueSettings) -> Tissue:
-    """Return the tissue kept in a store; another one cannot be asked for, since only its pixels are there."""
-    _, kept = open_store(path)
-    if wanted.tissue != "auto" and wanted.tissue != kept.source:
+def _check_tissue(path: str, wanted: TissueSettings, kept: Tissue) -> None:
+    """Refuse another tissue than the one that a store was made for: only its pixels are there."""
+    if wanted.tissue not in ("auto", kept.source):
         raise SettingsError(
             f"--tissue {wanted.tissue}: the store {path} holds the pixels of its own tissue only; "
             "make the store again with `wsipipe tile --tissue ...`, or segment the slide"
         )
-    return kept
-
-
-def _mpp(raster: Raster, path: str) -> Pair:
-    mpp = raster.slide.mpp
-    if mpp is None:
-        raise StoreError(f"{path}: the store does not say its resolution; make it again with `wsipipe tile`")
-    return mpp

@@ -35,10 +35,10 @@ def run(
     from distributed import Client, LocalCluster
 
     threads = max(1, allowed_cores() // workers)
-    cluster = LocalCluster(  # type: ignore[no-untyped-call]
+    cluster = LocalCluster(
         n_workers=workers, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
     )
-    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+    with cluster, Client(cluster) as client:
         announce(client.dashboard_link)
         _drive(client, folder, fingerprint, threads, board, IN_FLIGHT * workers, report)
 
@@ -60,7 +60,7 @@ def _drive(
     while not board.done:
         while len(flying) < limit and (task := board.take()) is not None:
             flying.add(client.submit(do, str(folder), fingerprint, threads, tuple(task), pure=False, retries=2))
-        landed = wait(flying, return_when="FIRST_COMPLETED").done  # type: ignore[no-untyped-call]
+        landed = wait(flying, return_when="FIRST_COMPLETED").done
         for future in landed:
             receipt: Receipt = future.result()
             scratch.drop(board.finish(receipt.task))

@@ -45,6 +45,15 @@ class Scratch:
         """Return the file of a block's cells."""
         return self.parts_folder / f"{block:08d}.arrow"
 
+    def bad(self, block: int) -> Path:
+        """Return the file of the unreadable boxes that a block met; there only if there are any."""
+        return self.maps_folder / f"{block:08d}.bad.json"
+
+    def all_bad(self) -> list[Box]:
+        """Return the unreadable boxes of all blocks, in this run and in interrupted ones before it, sorted."""
+        found = {tuple(box) for path in self.maps_folder.glob("*.bad.json") for box in json.loads(path.read_text())}
+        return sorted((x0, y0, x1, y1) for x0, y0, x1, y1 in found)
+
     def predicted(self) -> set[int]:
         """Return the blocks whose maps are there."""
         return {int(path.stem) for path in self.maps_folder.glob("*.zip")}

@@ -16,6 +16,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from wsipipe.artifacts import write_json
 from wsipipe.blend import blend
 from wsipipe.formats.parquet import write_part
 from wsipipe.formats.table import cells_table
@@ -98,6 +99,8 @@ class Worker:
         read = [self.plan.tiles.box(i, j) for i, j in tiles] + [core]
         bad = tuple(b for b in self.raster.bad if any(not is_empty(intersect(b, box)) for box in read))
         with clock("scratch"):
+            if bad:
+                write_json(self.scratch.bad(task.block), bad)
             write_maps(self.scratch.maps(task.block), maps, pixels, bad)
         return Receipt(task, len(tiles), dict(clock.seconds), bad)
 
@@ -195,9 +198,9 @@ class Worker:
         if self.plan.bounds is not None:
             x0, y0, x1, y1 = self.plan.bounds
             keep &= (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
-        for x0, y0, x1, y1 in bad:
-            box = cells.box
-            keep &= ~((box[:, 0] < x1) & (box[:, 2] > x0) & (box[:, 1] < y1) & (box[:, 3] > y0))
+        left, top, right, bottom = cells.box.T
+        for x0, y0, x1, y1 in bad:  # an outline reaches up to a pixel beyond its pixels
+            keep &= ~((left <= x1) & (right >= x0) & (top <= y1) & (bottom >= y0))
         return keep
 
 
