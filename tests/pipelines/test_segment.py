@@ -209,3 +209,27 @@ def test_a_damaged_slide_fails_and_the_old_output_stays(tmp_path: Path) -> None:
     bad = [shapely.box(*box) for box in metadata(out)["bad_boxes"]]
     shapes = read_cells(out).geometry.to_numpy()
     assert len(shapes) and not shapely.intersects(shapely.union_all(bad), shapes).any()
+
+
+def test_a_tile_store_gives_the_same_bytes_as_its_slide(phantom: Phantom, whole: Path, tmp_path: Path) -> None:
+    from wsipipe.pipelines.tile import TileJob, plan_tile, tile
+
+    job = TileJob(str(phantom.path), tmp_path / "slide.zarr")
+    tile(job, *plan_tile(job))
+    out = tmp_path / "cells.parquet"
+    run_segment(job_of(job.output, out), QUIET)
+    assert out.read_bytes() == whole.read_bytes()
+    with pytest.raises(SettingsError, match="holds the pixels of its own tissue only"):
+        run_segment(job_of(job.output, out, tissue=TissueSettings(tissue="none")), QUIET)
+
+
+def test_a_real_slide_has_plausible_nuclei(shared_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "cells.parquet"
+    slide = shared_data / "slides/CMU-1-Small-Region.svs"
+    result = run_segment(job_of(slide, out, bounds=(1000, 1600, 1700, 2300)), QUIET)
+    cells = read_cells(out)
+    assert 1500 < result.density < 9000 and not result.warnings
+    assert 15 < cells.area_um2.median() < 80 and cells.probability.median() > 0.6
+    about = metadata(out)
+    assert about["mpp"] == pytest.approx([0.499, 0.499]) and about["mpp_source"] == "vendor property"
+    assert about["working_mpp"] == pytest.approx([0.499, 0.499]), "a level within 2 % is used as it is"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from wsipipe.artifacts import write_json
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.schedule.scratch import PIECE, Scratch, pieces, read_maps, read_pixels, write_maps
 from wsipipe.units import Box
@@ -103,3 +104,13 @@ def test_a_run_knows_its_files(tmp_path: Path) -> None:
     scratch.drop([7, 8])
     scratch.drop([])
     assert scratch.predicted() == {0, 123_456} and read_maps(scratch.maps(0), [], 2) == {}
+
+
+def test_unreadable_boxes_of_all_blocks_are_gathered_once_and_in_order(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path)
+    scratch.create()
+    assert scratch.all_bad() == []
+    write_json(scratch.bad(4), [(5, 6, 7, 8), (1, 2, 3, 4)])
+    write_json(scratch.bad(2), [(1, 2, 3, 4), (0, 9, 9, 10)])
+    assert scratch.all_bad() == [(0, 9, 9, 10), (1, 2, 3, 4), (5, 6, 7, 8)]
+    assert scratch.predicted() == set()
