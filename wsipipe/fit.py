@@ -33,7 +33,7 @@ def new_segmenter(settings: FitSettings) -> tuple[Segmenter, ModelCard]:
     else:
         config = checkpoint.read_card(Path(settings.backbone)).backbone
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
-    card = ModelCard(settings.name, config, HeadConfig(settings.head, widths), settings.mpp, licence=settings.licence)
+    card = ModelCard(settings.name, config, HeadConfig(settings.head, widths), settings.working_mpp, licence=settings.licence)
     network = cast(Segmenter, checkpoint.build(card))
     if settings.backbone in SIZES:
         network.backbone.open_gates()
@@ -51,7 +51,7 @@ def sample(pool: Pool, size: int, settings: FitSettings, rng: np.random.Generato
     images = pool[rng.choice(len(pool), p=weights / weights.sum())][1]
     areas = np.array([a.labels.size * a.mpp**2 for a in images]) ** 0.5
     source = images[rng.choice(len(images), p=areas / areas.sum())]
-    image, labels = crop(source, size, settings.mpp, rng, settings.augment)
+    image, labels = crop(source, size, settings.working_mpp, rng, settings.augment)
     return appearance(image, rng, settings.augment), labels
 
 

@@ -145,7 +145,9 @@ class Predictor:
             x = torch.from_numpy(fixed).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             maps: Tensor = self.network((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
             return (maps * 255).round().to(torch.uint8).cpu().numpy()
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             if self.batch == 1:
                 raise ModelError(f"not enough memory on {self.device} for a single tile; use --device cpu") from error
@@ -159,6 +161,11 @@ class Predictor:
         SmallerBatch
         """
         self.maps(np.zeros((1, TILE, TILE, 3), np.uint8))
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether *error* says that memory is used up: a GPU's own error, or the CPU allocator's plain one."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def load_predictor(path: Path, device: str, precision: str, batch: int) -> Predictor:

@@ -217,7 +217,7 @@ class FitSettings(_Checked):
     head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
     backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a checkpoint file.")
     unfreeze: bool = knob(False, "Train the backbone too (always so from random weights).")
-    mpp: float = knob(0.5, "Working resolution.", unit="um/px", low=0.05, high=5)
+    working_mpp: float = knob(0.5, "Resolution the model works at.", unit="um/px", low=0.05, high=5)
     batch: int = knob(8, "Crops per step.", low=1)
     crop: int = knob(160, "Side of the training crops.", unit="px", low=64, high=512)
     final_share: float = knob(0.15, "Share of the steps, at the end, on 256 px crops.", low=0, high=1)

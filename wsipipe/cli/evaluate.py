@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.types import MppType
 from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
 
 if TYPE_CHECKING:
@@ -15,24 +16,6 @@ if TYPE_CHECKING:
 
 NOT_HERE = ("expand_um", "block", "workers", "max_bad_tiles")
 SHOWN = 10
-
-
-class MppType(click.ParamType["float | str"]):
-    """A resolution in um/px, or ``nuclei``."""
-
-    name = "um/px|nuclei"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        """Return the number, or the word."""
-        if value == "nuclei":
-            return "nuclei"
-        try:
-            mpp = float(value)
-        except ValueError:
-            mpp = 0.0
-        if not 0.05 <= mpp <= 5:
-            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 um/px, or nuclei", param, ctx)
-        return mpp
 
 
 @click.command(cls=Command)

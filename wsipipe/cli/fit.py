@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.types import MppType
 from wsipipe.errors import SettingsError
 from wsipipe.settings import AugmentSettings, FitSettings, LoopSettings
 
@@ -18,7 +19,10 @@ from wsipipe.settings import AugmentSettings, FitSettings, LoopSettings
 @click.option(
     "-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run."
 )
-@click.option("--mpp", "data_mpp", default="0.25", show_default=True, help="Resolution of the images, or `nuclei`.")
+@click.option(
+    "--mpp", "data_mpp", type=MppType(), default=0.25, show_default=True,
+    help="Resolution of the images; `nuclei` estimates it from the size of the annotated nuclei.",
+)  # fmt: skip
 @click.option("--patient", default="(.+)", show_default=True, help="Regular expression: the patient in a file name.")
 @click.option("--split", default="", metavar="JSON", help="Patients or files of train, val and test.")
 @click.option("--root", default=".", metavar="DIR", type=click.Path(path_type=Path), help="Where relative paths start.")
@@ -27,7 +31,7 @@ from wsipipe.settings import AugmentSettings, FitSettings, LoopSettings
 def fit(
     datasets: tuple[str, ...],
     output: Path,
-    data_mpp: str,
+    data_mpp: float | str,
     patient: str,
     split: str,
     root: Path,
@@ -50,8 +54,7 @@ def fit(
     from wsipipe.labels import DatasetSpec
     from wsipipe.pipelines.fit import FitJob, run_fit
 
-    mpp = data_mpp if data_mpp == "nuclei" else float(data_mpp)
-    specs = [DatasetSpec(path, mpp, patient, split) for path in datasets]
+    specs = [DatasetSpec(path, data_mpp, patient, split) for path in datasets]
     known = {f.name for f in dataclasses.fields(DatasetSpec)}
     for table in config.datasets:
         if unknown := set(table) - known:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import click
 
+from wsipipe.cli.types import BoxType
 from wsipipe.errors import SettingsError
 from wsipipe.settings import (
     AugmentSettings,
@@ -32,7 +33,6 @@ from wsipipe.settings import (
     SlideSettings,
     TissueSettings,
 )
-from wsipipe.units import Box
 
 SECTIONS: dict[str, type[Any]] = {
     "slide": SlideSettings,
@@ -98,24 +98,6 @@ class Command(click.Command):
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records, col_max=34)
-
-
-class BoxType(click.ParamType[Box]):
-    """``x0,y0,x1,y1`` in whole pixels, half-open."""
-
-    name = "x0,y0,x1,y1"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Box:
-        """Return the four numbers; a box without area is refused."""
-        if isinstance(value, tuple):
-            return typing.cast(Box, value)
-        try:
-            x0, y0, x1, y1 = (int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a box; expected four whole numbers such as 0,0,4096,4096", param, ctx)
-        if x1 <= x0 or y1 <= y0:
-            self.fail(f"{value!r} is an empty box; expected x0,y0,x1,y1 with x1 > x0 and y1 > y0", param, ctx)
-        return x0, y0, x1, y1
 
 
 def options_for(*classes: type[Any], exclude: Iterable[str] = ()) -> Callable[[Function], Function]:
