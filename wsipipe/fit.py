@@ -33,7 +33,8 @@ def new_segmenter(settings: FitSettings) -> tuple[Segmenter, ModelCard]:
     else:
         config = checkpoint.read_card(Path(settings.backbone)).backbone
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
-    card = ModelCard(settings.name, config, HeadConfig(settings.head, widths), settings.working_mpp, licence=settings.licence)
+    head = HeadConfig(settings.head, widths)
+    card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence)
     network = cast(Segmenter, checkpoint.build(card))
     if settings.backbone in SIZES:
         network.backbone.open_gates()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -16,25 +17,26 @@ from pathlib import Path
 import numpy as np
 
 from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.segment import SegmentJob, run_segment
+from wsipipe.pipelines.segment import SegmentJob, open_work, run_segment
 from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.work import Worker
 from wsipipe.settings import RunSettings
 from wsipipe.slide.phantom import PhantomSettings, write_phantom
-from wsipipe.tiling import TILE
 
 
 def bare_forward(job: SegmentJob) -> tuple[float, int]:
-    """Return the seconds of forwarding the job's tiles, each once, and their number."""
+    """Return the seconds of forwarding the job's tiles, each once and all read before, and their number."""
     prepared = prepare(job, Progress())
     assert prepared.predictor is not None
-    count = int(prepared.plan.selected.sum())
-    rng = np.random.default_rng(0)
-    tiles = rng.integers(0, 255, (prepared.predictor.batch, TILE, TILE, 3), dtype=np.uint8)
-    prepared.predictor.maps(tiles)
+    open_work(job.work, prepared)
+    worker = Worker(job.work, prepared.predictor)
+    wanted = [(int(i), int(j)) for j, i in zip(*np.nonzero(prepared.plan.selected), strict=True)]
+    tiles = np.stack([worker.raster.read(prepared.plan.tiles.box(i, j)) for i, j in wanted])
+    shutil.rmtree(job.work)
+    prepared.predictor.maps(tiles[: prepared.predictor.batch])
     start = time.perf_counter()
-    for begin in range(0, count, len(tiles)):
-        prepared.predictor.maps(tiles[: count - begin])
-    return time.perf_counter() - start, count
+    prepared.predictor.maps(tiles)
+    return time.perf_counter() - start, len(tiles)
 
 
 def main() -> None:
