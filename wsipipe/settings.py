@@ -144,7 +144,7 @@ class StoreSettings(_Checked):
 class RunSettings(_Checked):
     """How the work is cut up and where it runs. Only device, precision and batch can change the result."""
 
-    block: int = knob(2048, "Side of a block of work (working grid).", unit="px", low=256, high=65536, result=False)
+    block: int = knob(3072, "Side of a block of work (working grid).", unit="px", low=256, high=65536, result=False)
     workers: int = knob(1, "Worker processes; above 1 they are scheduled by Dask.", low=1, high=1024, result=False)
     device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps.", result=False)
     precision: str = knob(

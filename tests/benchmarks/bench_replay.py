@@ -1,6 +1,6 @@
 """Pixel rate of everything but the network: maps replayed through the real pipeline, at 5,000 nuclei/mm2.
 
-    python tests/benchmarks/bench_replay.py [--side 4096]
+    python tests/benchmarks/bench_replay.py [--side 8192]
 
 Decode, blend, cells, polygons, measurements, Parquet, GeoJSON on two cores; beside it, in the same process and on one
 core each: JPEG decode of the same tiles, and scikit-image's watershed of the same maps.
@@ -71,13 +71,11 @@ def reference_watershed(truth: PhantomTruth, side: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--side", type=int, default=8192)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         slide = Path(folder) / "phantom.tiff"
-        settings = PhantomSettings(
-            width=args.side, height=args.side, mpp=0.5, tissue=1.0, nuclei_per_mm2=9000, vendor="aperio"
-        )
+        settings = PhantomSettings(width=args.side, height=args.side, mpp=0.5, tissue=1.0, nuclei_per_mm2=4800)
         truth = write_phantom(slide, settings)
         small = Path(folder) / "warm.tiff"
         replay(
@@ -86,7 +84,7 @@ def main() -> None:
             Path(folder) / "w.parquet",
             512,
         )
-        seconds, cells, stages = replay(slide, truth, Path(folder) / "cells.parquet", 2048)
+        seconds, cells, stages = replay(slide, truth, Path(folder) / "cells.parquet", RunSettings().block)
         megapixels = args.side**2 / 1e6
         print(f"{megapixels:.1f} megapixels, {cells} cells ({cells / (megapixels / 4):.0f}/mm2), {seconds:.2f} s")
         print(", ".join(f"{k} {v:.2f}" for k, v in stages.items()))

@@ -27,7 +27,7 @@ from wsipipe.settings import CellSettings, RunSettings, SlideSettings, TissueSet
 QUIET = Progress()
 
 
-def job_of(source: Path, out: Path, block: int = 2048, workers: int = 1, **changes: object) -> SegmentJob:
+def job_of(source: Path, out: Path, block: int = 3072, workers: int = 1, **changes: object) -> SegmentJob:
     job = SegmentJob(str(source), (out,), run=RunSettings(block=block, workers=workers, device="cpu"))
     return dataclasses.replace(job, **changes)  # type: ignore[arg-type]
 
