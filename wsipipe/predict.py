@@ -201,7 +201,7 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):
+    if libc is not None and hasattr(libc, "mallopt"):  # glibc has it, musl does not
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 

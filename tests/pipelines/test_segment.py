@@ -233,3 +233,11 @@ def test_a_real_slide_has_plausible_nuclei(shared_data: Path, tmp_path: Path) ->
     about = metadata(out)
     assert about["mpp"] == pytest.approx([0.499, 0.499]) and about["mpp_source"] == "vendor property"
     assert about["working_mpp"] == pytest.approx([0.499, 0.499]), "a level within 2 % is used as it is"
+
+
+def test_a_run_that_cannot_fit_is_refused(
+    phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsipipe.pipelines.dry_run.free_memory", lambda: 10 * 2**20)
+    with pytest.raises(SettingsError, match="give a smaller --block"):
+        run_segment(job_of(phantom.path, tmp_path / "c.parquet"), QUIET)

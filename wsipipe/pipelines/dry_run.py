@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wsipipe.errors import SettingsError
 from wsipipe.pipelines.prepare import Prepared, prepare
 from wsipipe.schedule.progress import Progress
-from wsipipe.schedule.resources import free_memory
+from wsipipe.schedule.resources import allowed_cores, free_memory
 from wsipipe.schedule.task import Board
 from wsipipe.tiling import TILE
 
@@ -55,11 +56,27 @@ def forward_seconds(prepared: Prepared) -> float:
 
 
 def memory_bytes(prepared: Prepared) -> int:
-    """Return the working memory of a run besides the model: that of one block's window for each worker."""
+    """Return the working memory of a run besides the model: that of one block's window for each process or thread."""
     plan = prepared.plan
+    at_once = plan.run.workers if plan.run.workers > 1 else allowed_cores()
     windows = [plan.window(b) for b in Board(plan).all_cells]
     largest = max(((w[2] - w[0]) * (w[3] - w[1]) for w in windows), default=0)
-    return largest * BYTES_PER_PIXEL * max(1, plan.run.workers)
+    return largest * BYTES_PER_PIXEL * at_once
+
+
+def check_memory(prepared: Prepared) -> None:
+    """Refuse a run that cannot fit.
+
+    Raises
+    ------
+    SettingsError
+    """
+    needed, free = memory_bytes(prepared), free_memory()
+    if needed > free:
+        raise SettingsError(
+            f"blocks of {prepared.plan.run.block} px need about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are "
+            "free; give a smaller --block or fewer --workers"
+        )
 
 
 def _duration(seconds: float) -> str:

@@ -99,6 +99,11 @@ def prepare(job: SegmentJob, progress: Progress, batch: int = 0) -> Prepared:
         raise SettingsError(f"--model {job.model} is a backbone without a head; fit one with `wsipipe fit`")
     grid_settings = replace(job.grid, target_mpp=job.grid.target_mpp or card.mpp)
     source = open_source(job.source, job.slide, job.tissue, grid_settings)
+    if job.overlay and not os.path.exists(source.raster.slide.path):
+        raise SettingsError(
+            f"--overlay draws on the slide itself, and {source.raster.slide.path}, from which {job.source} was made, "
+            "is gone; leave --overlay out"
+        )
     for warning in source.warnings:
         progress.say(f"warning: {warning}")
     set_threads(allowed_cores())

@@ -17,6 +17,7 @@ from wsipipe.errors import OutputError, SlideError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.parquet import merge_parts, read_cells
 from wsipipe.overlay import write_overlay
+from wsipipe.pipelines.dry_run import check_memory
 from wsipipe.pipelines.prepare import Prepared, bad_share, file_metadata, prepare, run_record
 from wsipipe.predict import SmallerBatch
 from wsipipe.schedule import pool
@@ -157,6 +158,7 @@ def run_segment(job: SegmentJob, progress: Progress) -> SegmentResult:
         prepared = prepare(job, progress, batch)
         if not job.force and (earlier := finished_before(job, prepared)):
             return earlier
+        check_memory(prepared)
         try:
             receipts = execute(job, prepared, progress)
         except SmallerBatch as error:  # the device ran out of memory: the slide restarts under a new recipe
