@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from wsipipe.cli.options import SECTIONS, BoxType, Command, Config, collect, config_option, options_for, read_config
+from wsipipe.cli.options import SECTIONS, Command, Config, collect, config_option, options_for, read_config
+from wsipipe.cli.types import BoxType
 from wsipipe.errors import SettingsError
 from wsipipe.settings import CellSettings, GridSettings, PhantomSettings, RunSettings, SlideSettings, TissueSettings
 

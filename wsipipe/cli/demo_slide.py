@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from wsipipe.cli.options import BoxType, Command, collect, options_for
+from wsipipe.cli.options import Command, collect, options_for
+from wsipipe.cli.types import BoxType
 from wsipipe.settings import PhantomSettings
 from wsipipe.units import Box
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsipipe.cli.options import BoxType, Command, collect, config_option, options_for
+from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.types import BoxType
 from wsipipe.settings import CellSettings, ExportSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
 from wsipipe.units import Box
 

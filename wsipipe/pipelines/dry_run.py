@@ -74,7 +74,7 @@ def check_memory(prepared: Prepared) -> None:
     needed, free = memory_bytes(prepared), free_memory()
     if needed > free:
         raise SettingsError(
-            f"blocks of {prepared.plan.run.block} px need about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are "
+            f"blocks of {prepared.plan.run.block} px need about {needed / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are "
             "free; give a smaller --block or fewer --workers"
         )
 
