@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("shared-machine", deadline=None)  # no test is timed
+hypothesis.settings.load_profile("shared-machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 
