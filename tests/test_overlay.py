@@ -17,7 +17,7 @@ from wsipipe import overlay
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats import parquet
 from wsipipe.measure import MEASURES
-from wsipipe.slide import ArraySlide
+from wsipipe.slide import ArraySlide, overview
 
 GREEN, RED = (0, 230, 70), (250, 0, 0)
 Master = Callable[..., Path]
@@ -73,7 +73,7 @@ def test_pixels_of_a_region(slide: ArraySlide) -> None:
 def test_reduced_pixels_stay_in_place(
     slide: ArraySlide, side: int, strip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(overlay, "_STRIP_PIXELS", strip)
+    monkeypatch.setattr(overview, "STRIP_PIXELS", strip)
     view = overlay.look(slide, max_side=side)
     assert view.rgb.shape == (round(side / 1.5), side, 3)
     y, x = np.indices(view.rgb.shape[:2]) + 0.5
@@ -103,12 +103,12 @@ def test_outlines_lie_on_the_cells(slide: ArraySlide, master: Master, region: An
 
 def test_way_of_drawing_follows_the_scale(slide: ArraySlide, master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
     path, drawn = master([(150, 160), (600, 400)]), []
-    for name in ("draw_outlines", "_draw_dots", "_counts"):
+    for name in ("draw_outlines", "_draw_dots", "cell_counts"):
         original = getattr(overlay, name)
         monkeypatch.setattr(overlay, name, lambda *a, n=name, f=original: [drawn.append(n), f(*a)][1])
     for side in (1200, 150, 60):
         overlay.draw_cells(overlay.look(slide, max_side=side), path, {})
-    assert drawn == ["draw_outlines", "_draw_dots", "_counts"]
+    assert drawn == ["draw_outlines", "_draw_dots", "cell_counts"]
 
 
 def test_dots_have_the_colour_of_the_class(slide: ArraySlide, master: Master) -> None:

@@ -20,7 +20,7 @@ from wsipipe.formats.colours import NO_CLASS, Rgb, class_colours
 from wsipipe.formats.parquet import batches, metadata
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.slide import Slide
-from wsipipe.slide.overview import read_tolerantly
+from wsipipe.slide.overview import read_scaled
 from wsipipe.units import Box, Pair
 
 OUTLINE_PX = 5.0
@@ -29,10 +29,10 @@ DOT_PX = 1.5
 """Cells smaller than this in the picture are shown as a map of their density."""
 MAX_ENLARGEMENT = 3
 """Small regions are shown up to this many times larger than life."""
-_DENSITY_BIN = 4  # picture px
+DENSITY_BIN = 4
+"""Picture pixels on either side of the squares that cells are counted in."""
 _UNREADABLE: Rgb = (128, 128, 128)
 _FIXED = 4  # fractional bits of OpenCV's fixed-point coordinates
-_STRIP_PIXELS = 1 << 22
 
 Picture = NDArray[np.uint8]
 
@@ -123,12 +123,12 @@ def look(slide: Slide, region: Box | None = None, max_side: int = 4096) -> View:
     size = max(1, round(width * enlarge / reduce)), max(1, round(height * enlarge / reduce))
     scale = width / size[0], height / size[1]
     mpp = None if info.mpp is None else (info.mpp[0] * scale[0], info.mpp[1] * scale[1])
-    return View(_read(slide, box, scale, size), box, scale, mpp)
+    return View(read_scaled(slide, box, scale, size), box, scale, mpp)
 
 
 def draw_cells(view: View, master: str | os.PathLike[str], classes: Mapping[str, Any]) -> dict[str, Rgb]:
     """Draw the cells of a master file in the way that is legible at the picture's scale, and return the legend."""
-    width = _mean_diameter_um(master) / math.sqrt(view.mpp[0] * view.mpp[1]) if view.mpp else OUTLINE_PX
+    width = mean_diameter_um(master) / math.sqrt(view.mpp[0] * view.mpp[1]) if view.mpp else OUTLINE_PX
     if width < DOT_PX:
         return _draw_density(view, master)
     colours, seen = class_colours(classes), set()
@@ -197,23 +197,7 @@ def write_png(out: str | os.PathLike[str], rgb: Picture) -> None:
         file.write(data.tobytes())
 
 
-def _read(slide: Slide, box: Box, scale: Pair, size: tuple[int, int]) -> Picture:
-    """Return *box* (base pixels) as a picture of *size*, strip by strip from the coarsest level that is fine enough."""
-    downs = [level.downsample for level in slide.info.levels]
-    level = max(i for i, d in enumerate(downs) if i == 0 or (d[0] <= scale[0] * 1.001 and d[1] <= scale[1] * 1.001))
-    (down_x, down_y), out = downs[level], np.empty((size[1], size[0], 3), np.uint8)
-    x, width = round(box[0] / down_x), max(1, round((box[2] - box[0]) / down_x))
-    rows = max(1, int(_STRIP_PIXELS / width * down_y / scale[1]))  # an enlarged picture is a single strip
-    for top in range(0, size[1], rows):
-        end = min(size[1], top + rows)
-        y0, y1 = (round((box[1] + row * scale[1]) / down_y) for row in (top, end))
-        strip = read_tolerantly(slide, level, x, y0, width, max(1, y1 - y0))
-        how = cv2.INTER_AREA if scale[0] >= 1 else cv2.INTER_CUBIC
-        out[top:end] = cv2.resize(strip, (size[0], end - top), interpolation=how)
-    return out
-
-
-def _mean_diameter_um(master: str | os.PathLike[str]) -> float:
+def mean_diameter_um(master: str | os.PathLike[str]) -> float:
     """Return the mean over cells of the diameter of a disc of their area."""
     total, count = 0.0, 0
     for batch in batches(master, ["area_um2"]):
@@ -232,26 +216,36 @@ def _draw_dots(view: View, rows: pa.RecordBatch, colour: Rgb, diameter: float) -
 
 def _draw_density(view: View, master: str | os.PathLike[str]) -> dict[str, Rgb]:
     """Lay a map of cells per area over the picture, from clear (none) to strong (the 99.9th percentile)."""
-    counts = _counts(view, master)
-    smooth = cv2.GaussianBlur(counts, (0, 0), 1.0)
-    top = max(float(np.quantile(smooth[smooth > 0], 0.999)), 1e-6) if (smooth > 0).any() else 1.0
-    size = view.rgb.shape[1], view.rgb.shape[0]
-    share = cv2.resize(np.minimum(smooth / top, 1), size, interpolation=cv2.INTER_LINEAR)[..., None]
-    heat = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
-    opacity = 0.75 * np.minimum(share * 4, 1)
-    view.rgb[:] = np.rint(view.rgb * (1 - opacity) + heat * opacity).astype(np.uint8)
-    mm2 = _DENSITY_BIN**2 * (view.mpp[0] * view.mpp[1] if view.mpp else math.nan) * 1e-6
+    heat, top = heat_map(cell_counts(view, master))
+    heat = cv2.resize(heat, (view.rgb.shape[1], view.rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
+    opacity = heat[..., 3:] / 255
+    view.rgb[:] = np.rint(view.rgb * (1 - opacity) + heat[..., :3] * opacity).astype(np.uint8)
+    mm2 = DENSITY_BIN**2 * (view.mpp[0] * view.mpp[1] if view.mpp else math.nan) * 1e-6
     return {f"{top / mm2:.0f} cells/mm2": (253, 231, 37)}
 
 
-def _counts(view: View, master: str | os.PathLike[str]) -> NDArray[np.float32]:
-    """Return the number of cells in each square of the picture."""
+def heat_map(counts: NDArray[np.float32], sigma: float = 1.0) -> tuple[Picture, float]:
+    """Return counts (h, w) as colours (h, w, 4), from clear (none) to strong, and the count of the strongest.
+
+    Counts are smoothed by a Gaussian of *sigma* pixels; the strongest colour is that of their 99.9th percentile. Colours
+    are those of viridis, which print in grey and are told apart by everyone; alpha is straight, not premultiplied.
+    """
+    smooth = cv2.GaussianBlur(counts, (0, 0), sigma)
+    top = max(float(np.quantile(smooth[smooth > 0], 0.999)), 1e-6) if (smooth > 0).any() else 1.0
+    share = np.minimum(smooth / top, 1)
+    heat = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+    alpha = np.rint(255 * 0.75 * np.minimum(share * 4, 1)).astype(np.uint8)
+    return np.dstack([heat, alpha]), top
+
+
+def cell_counts(view: View, master: str | os.PathLike[str]) -> NDArray[np.float32]:
+    """Return the number of cells in each square of :data:`DENSITY_BIN` picture pixels."""
     height, width = view.rgb.shape[:2]
-    shape = -(-height // _DENSITY_BIN), -(-width // _DENSITY_BIN)
+    shape = -(-height // DENSITY_BIN), -(-width // DENSITY_BIN)
     counts = np.zeros(shape, np.float32)
     for batch in batches(master, ["x", "y"], view.box):
         xy = view.place(np.column_stack([batch["x"].to_numpy(), batch["y"].to_numpy()])) + 0.5
-        column, row = np.floor(xy / _DENSITY_BIN).astype(np.intp).T
+        column, row = np.floor(xy / DENSITY_BIN).astype(np.intp).T
         inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
         np.add.at(counts, (row[inside], column[inside]), 1)
     return counts

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.errors import MissingMpp, TileReadError
 from wsipipe.slide.protocol import Slide
 from wsipipe.slide.reader import blank
-from wsipipe.units import Pair
+from wsipipe.units import Box, Pair, Size
 
 STRIP_PIXELS = 1 << 21
 """Level pixels decoded at a time."""
@@ -85,6 +86,37 @@ def _area_mean(pixels: NDArray[np.generic], edges: NDArray[np.float64], axis: in
     lengths = np.diff(edges).reshape(part[1:].shape)
     means: NDArray[np.float64] = np.diff(integral, axis=0) / lengths
     return np.moveaxis(means, 0, axis)
+
+
+def read_scaled(slide: Slide, box: Box, scale: Pair, size: Size) -> NDArray[np.uint8]:
+    """Return *box* (base pixels) as a picture of *size*, from the coarsest level that is fine enough.
+
+    Parameters
+    ----------
+    slide : Slide
+    box : Box
+    scale : (float, float)
+        Base pixels per picture pixel, in x and y; below 1 the picture is enlarged.
+    size : (int, int)
+        Width and height of the picture.
+
+    Returns
+    -------
+    uint8 array (h, w, 3)
+        Read strip by strip; what cannot be decoded has the background colour.
+    """
+    downs, out = [level.downsample for level in slide.info.levels], np.empty((size[1], size[0], 3), np.uint8)
+    level = max(i for i, down in enumerate(downs) if i == 0 or _is_finer(down, scale))
+    down_x, down_y = downs[level]
+    x, width = round(box[0] / down_x), max(1, round((box[2] - box[0]) / down_x))
+    rows = max(1, int(STRIP_PIXELS / width * down_y / scale[1])) if scale[1] >= 1 else size[1]
+    for top in range(0, size[1], rows):
+        end = min(size[1], top + rows)
+        y0, y1 = (round((box[1] + row * scale[1]) / down_y) for row in (top, end))
+        strip = read_tolerantly(slide, level, x, y0, width, max(1, y1 - y0))
+        how = cv2.INTER_AREA if scale[0] >= 1 else cv2.INTER_CUBIC
+        out[top:end] = cv2.resize(strip, (size[0], end - top), interpolation=how)
+    return out
 
 
 def read_tolerantly(slide: Slide, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
