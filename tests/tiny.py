@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsipipe.fit import targets_of
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import CMD, GRN, Block, CMDConfig, Output
 from wsipipe.models.heads import HeadConfig
 from wsipipe.train.losses import Targets
-from wsipipe.train.targets import class_map, directional_maps
 
 WIDTHS = (8, 8, 8, 16, 16, 32)
 FEATURES = (16, 16, 8, 8, 8, 8)
@@ -75,5 +75,4 @@ def disc_batch(side: int = 64) -> tuple[Tensor, Targets]:
     pictures = [np.where(labels[None] > 0, -0.5, 0.7).repeat(3, 0) for labels in both]
     x = torch.from_numpy(np.stack(pictures)).float()
     x += 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    classes = torch.from_numpy(np.stack([class_map(labels).astype(np.int64) for labels in both]))
-    return x, Targets(classes, torch.from_numpy(np.stack([directional_maps(labels) for labels in both])))
+    return x, targets_of(both)

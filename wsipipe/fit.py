@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsipipe.labels import Annotated, DatasetSpec
@@ -20,7 +21,7 @@ from wsipipe.settings import FitSettings
 from wsipipe.train.augment import appearance, crop
 from wsipipe.train.loop import Loop
 from wsipipe.train.losses import Targets, head_loss
-from wsipipe.train.targets import class_map, directional_maps
+from wsipipe.train.targets import centre_map, class_map, directional_maps, whole_weight
 
 Pool = list[tuple[DatasetSpec, list[Annotated]]]
 
@@ -63,11 +64,21 @@ def batch_of(step: int, pool: Pool, settings: FitSettings) -> tuple[Tensor, Targ
     count = max(1, round(settings.batch * (settings.crop / size) ** 2))
     rngs = [np.random.default_rng((settings.seed, step, i)) for i in range(count)]
     images, labels = zip(*(sample(pool, size, settings, rng) for rng in rngs))
-    classes = np.stack([np.where(m < 0, -1, class_map(np.maximum(m, 0)).astype(np.int64)) for m in labels])
-    directions = np.stack([directional_maps(np.maximum(m, 0)) for m in labels])
     x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    targets = Targets(torch.from_numpy(classes), torch.from_numpy(directions))
-    return x.contiguous(memory_format=torch.channels_last), targets
+    return x.contiguous(memory_format=torch.channels_last), targets_of(labels)
+
+
+def targets_of(labels: Sequence[NDArray[np.int32]]) -> Targets:
+    """Return what a batch of crops with these label maps (H, W), -1 where not annotated, should predict."""
+    known = [np.maximum(m, 0) for m in labels]
+    classes = [np.where(m < 0, -1, class_map(k).astype(np.int64)) for m, k in zip(labels, known)]
+    maps = (
+        classes,
+        [directional_maps(k) for k in known],
+        [centre_map(k) for k in known],
+        [whole_weight(m) for m in labels],
+    )
+    return Targets(*(torch.from_numpy(np.stack(m)) for m in maps))
 
 
 def fit(

@@ -26,7 +26,7 @@ def features(batch: int = 2, widths: tuple[int, ...] = tiny.FEATURES) -> list[to
 
 
 @pytest.mark.parametrize(
-    ("kind", "parameters"), [("linear", 8_194), ("light", 6_953_986), ("sota", 21_211_490), ("cisca", 6_955_271)]
+    ("kind", "parameters"), [("linear", 8_194), ("light", 6_953_986), ("sota", 21_211_490), ("cisca", 6_955_528)]
 )
 def test_parameter_counts_on_the_large_backbone(kind: str, parameters: int) -> None:
     with torch.device("meta"):
@@ -63,7 +63,7 @@ def test_foreground_is_everything_but_background() -> None:
     logits = torch.randn(1, cisca.channels, 4, 4)
     maps = cisca.maps(logits)
     assert torch.allclose(maps[:, 0], 1 - logits[:, :3].softmax(1)[:, 0])
-    assert torch.allclose(maps[:, 2:], logits[:, 7:].softmax(1)[:, 1:])
+    assert torch.allclose(maps[:, 2:], logits[:, 8:].softmax(1)[:, 1:])
 
 
 def test_linear_is_one_convolution_on_the_concatenated_features() -> None:

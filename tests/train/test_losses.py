@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import disc_batch
+from tests.tiny import disc_batch, disc_labels
+from wsipipe.fit import targets_of
 from wsipipe.models.heads import HEADS
-from wsipipe.train.losses import Targets, head_loss, instance_loss, mask_loss, tversky
+from wsipipe.train.losses import Targets, divergence, head_loss, instance_loss, mask_loss, tversky
 
 
 def ideal(kind: str, targets: Targets, sure: float = 12.0) -> Tensor:
@@ -17,14 +20,15 @@ def ideal(kind: str, targets: Targets, sure: float = 12.0) -> Tensor:
         truth = (targets.classes > 0).float()
         return sure * torch.stack([1 - truth, truth], 1)
     classes = torch.nn.functional.one_hot(targets.classes.clamp(min=0), 3).permute(0, 3, 1, 2).float()
-    return torch.cat([sure * classes, targets.directions.clamp(-0.9999, 0.9999).atanh()], 1)
+    centres = targets.centres[:, None].clamp(1e-5, 1 - 1e-5).logit()
+    return torch.cat([sure * classes, targets.directions.clamp(-0.9999, 0.9999).atanh(), centres], 1)
 
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_the_right_answer_costs_nothing_and_a_wrong_one_does(kind: str) -> None:
     _, targets = disc_batch()
     best = ideal(kind, targets)
-    assert best.shape[1] == (7 if kind == "cisca" else 2)
+    assert best.shape[1] == (8 if kind == "cisca" else 2)
     assert head_loss(kind, best, targets) < 0.01
     assert head_loss(kind, best.flip(1), targets) > 2
     assert head_loss(kind, torch.zeros_like(best), targets) > 0.5
@@ -34,12 +38,12 @@ def test_the_right_answer_costs_nothing_and_a_wrong_one_does(kind: str) -> None:
 def test_pixels_without_annotation_do_not_count(kind: str) -> None:
     torch.manual_seed(0)
     _, targets = disc_batch()
-    classes, directions = targets.classes.clone(), targets.directions.clone()
+    classes, weight = targets.classes.clone(), targets.weight.clone()
     classes[:, :, 30:] = -1
-    directions[..., 30:] = 0
-    logits = torch.randn(2, 7 if kind == "cisca" else 2, 64, 64)
+    weight[:, :, 30:] = 0
+    logits = torch.randn(2, 8 if kind == "cisca" else 2, 64, 64)
     other = torch.where(classes[:, None] < 0, torch.randn_like(logits) * 5, logits)
-    masked = Targets(classes, directions)
+    masked = replace(targets, classes=classes, weight=weight)
     assert torch.equal(head_loss(kind, logits, masked), head_loss(kind, other, masked))
     logits.requires_grad_()
     head_loss(kind, logits, masked).backward()
@@ -48,9 +52,10 @@ def test_pixels_without_annotation_do_not_count(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_batch_without_annotation_or_nuclei_has_a_finite_loss(kind: str) -> None:
-    logits = torch.randn(1, 7 if kind == "cisca" else 2, 8, 8)
+    logits = torch.randn(1, 8 if kind == "cisca" else 2, 8, 8)
     for value in (-1, 0):
-        targets = Targets(torch.full((1, 8, 8), value), torch.zeros(1, 4, 8, 8))
+        nothing = torch.zeros(1, 8, 8)
+        targets = Targets(torch.full((1, 8, 8), value), torch.zeros(1, 4, 8, 8), nothing, nothing)
         assert torch.isfinite(head_loss(kind, logits, targets))
 
 
@@ -61,9 +66,26 @@ def test_tversky_is_dice_at_one_half_and_weighs_errors_otherwise() -> None:
     assert tversky(truth, truth, weight).item() == 0
 
 
+def test_the_centre_is_learned_from_whole_nuclei_only() -> None:
+    """The depth inside a nucleus is unknown where the crop's edge cuts it."""
+    labels = disc_labels(40, (3, 20, 8), (25, 20, 8))
+    targets = targets_of([labels])
+    logits = torch.randn(1, 8, 40, 40, requires_grad=True)
+    head_loss("cisca", logits, targets).backward()
+    assert logits.grad is not None
+    reached = logits.grad[0, 3:].abs().amax(0).numpy() > 0
+    assert not reached[labels == 1].any() and reached[labels == 2].all() and reached[labels == 0].all()
+
+
+def test_divergence_is_zero_at_the_truth_and_grows_away_from_it() -> None:
+    truth = torch.linspace(0.05, 0.95, 7)
+    assert divergence(truth.logit(), truth).abs().max() < 1e-6
+    assert (divergence(truth.logit() + 1, truth) > 0.01).all() and (divergence(truth.logit() - 1, truth) > 0.01).all()
+
+
 def test_half_precision_logits_are_judged_in_fp32() -> None:
     _, targets = disc_batch()
-    logits = torch.randn(2, 7, 64, 64).bfloat16()
+    logits = torch.randn(2, 8, 64, 64).bfloat16()
     loss = head_loss("cisca", logits, targets)
     assert loss.dtype == torch.float32 and torch.equal(loss, instance_loss(logits.float(), targets))
     assert torch.equal(head_loss("linear", logits[:, :2], targets), mask_loss(logits[:, :2].float(), targets))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.tiny import disc_labels
 from wsipipe.models.heads import DIRECTIONS
-from wsipipe.train.targets import class_map, directional_maps
+from wsipipe.train.targets import centre_map, class_map, directional_maps, whole_weight
 
 
 def blobs(seed: int, side: int = 40) -> NDArray[np.int32]:
@@ -67,3 +67,31 @@ def test_directions_run_from_minus_one_to_one_through_the_centroid(seed: int) ->
 def test_nothing_annotated_gives_nothing() -> None:
     labels = np.zeros((7, 9), np.int32)
     assert not class_map(labels).any() and not directional_maps(labels).any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_centre_map_peaks_once_a_nucleus_and_vanishes_where_nuclei_touch(seed: int) -> None:
+    labels = blobs(seed)
+    centres, classes = centre_map(labels), class_map(labels)
+    assert centres.dtype == np.float32 and centres.min() >= 0 and centres.max() <= 1 + 1e-6
+    assert not centres[labels == 0].any() and not centres[classes == 2].any()
+    for k in np.unique(labels[classes == 1]):
+        assert centres[labels == k].max() > 0.99
+
+
+def test_the_centre_of_a_disc_is_its_middle() -> None:
+    centres = centre_map(disc_labels(41, (20, 20, 12)))
+    assert np.unravel_index(centres.argmax(), centres.shape) == (20, 20)
+    assert 0.4 < centres[20, 26] < 0.6 and centres[20, 31] < 0.2
+
+
+def test_cut_nuclei_and_unknown_pixels_weigh_nothing_and_small_nuclei_more() -> None:
+    labels = disc_labels(60, (2, 30, 6), (20, 30, 3), (40, 30, 10))
+    labels[:, 52:] = -1  # the large disc ends two pixels before it
+    weight = whole_weight(labels)
+    assert not weight[labels == 1].any() and not weight[labels == -1].any()
+    assert (weight[labels == 0] == 1).all()
+    assert (weight[labels == 2] == 3).all() and (weight[labels == 3] == 0.5).all()
+    labels[:, 50:] = -1
+    assert not whole_weight(labels)[labels == 3].any()

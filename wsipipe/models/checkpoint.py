@@ -84,13 +84,17 @@ class ModelCard:
         return cls(
             name=data["name"],
             backbone=CMDConfig(tuple(data["backbone"]["widths"]), data["backbone"]["condition"]),
-            head=HeadConfig(head["kind"], tuple(head["widths"]), tuple(head["types"])) if head else None,
+            head=_head_of(head) if head else None,
             mpp=data["mpp"],
             rules=Rules(**data["rules"]),
             licence=data["licence"],
             classes={k: (v[0], v[1], v[2]) for k, v in data["classes"].items()},
             training=data["training"],
         )
+
+
+def _head_of(data: dict[str, Any]) -> HeadConfig:
+    return HeadConfig(data["kind"], tuple(data["widths"]), tuple(data["types"]), data.get("centre", False))
 
 
 class Segmenter(nn.Module):

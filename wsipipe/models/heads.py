@@ -32,11 +32,14 @@ class HeadConfig:
         Channels of the backbone's feature maps, coarse to fine.
     types : tuple of str
         Names of the cell types; empty when nuclei are only found, not typed.
+    centre : bool
+        Whether a cisca head predicts the centre map too.
     """
 
     kind: str
     widths: tuple[int, ...]
     types: tuple[str, ...] = ()
+    centre: bool = True
 
     @property
     def width(self) -> int:
@@ -122,7 +125,8 @@ class Head(nn.Module):
     """A head with the meaning of its output channels.
 
     The linear, light and sota heads predict background / nucleus, or background / each type. The cisca head predicts
-    three classes (background, interior, boundary between touching nuclei), four directional distances and the types.
+    three classes (background, interior, boundary between touching nuclei), four directional distances, the depth inside
+    the nucleus and the types.
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -140,7 +144,12 @@ class Head(nn.Module):
     def channels(self) -> int:
         """Number of output channels."""
         types = len(self.config.types)
-        return 3 + len(DIRECTIONS) + (types + 1 if types else 0) if self.instances else max(2, types + 1)
+        return self.first_type + (types + 1 if types else 0) if self.instances else max(2, types + 1)
+
+    @property
+    def first_type(self) -> int:
+        """Channel of a cisca head where the types (after "none") begin."""
+        return 3 + len(DIRECTIONS) + self.config.centre
 
     @property
     def map_names(self) -> tuple[str, ...]:
@@ -158,8 +167,8 @@ class Head(nn.Module):
             p = softmax(logits)
             return torch.cat((1 - p[:, :1], p[:, 1:]), 1) if self.config.types else p[:, 1:]
         p = softmax(logits[:, :3])
-        marker = core(p[:, 1], logits[:, 3:7].tanh())
-        types = softmax(logits[:, 7:])[:, 1:] if self.config.types else logits[:, :0]
+        marker = logits[:, 7].sigmoid() if self.config.centre else core(p[:, 1], logits[:, 3:7].tanh())
+        types = softmax(logits[:, self.first_type :])[:, 1:] if self.config.types else logits[:, :0]
         return torch.cat((1 - p[:, :1], marker[:, None], types), 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,10 +18,16 @@ class Targets:
     classes : int64 (B, H, W)
         0 background, 1 interior, 2 boundary; -1 where there is no annotation.
     directions : float32 (B, 4, H, W)
+    centres : float32 (B, H, W)
+        Depth inside the nucleus, 0 to 1.
+    weight : float32 (B, H, W)
+        How much a pixel counts for directions and centres; see :func:`wsipipe.train.targets.whole_weight`.
     """
 
     classes: Tensor
     directions: Tensor
+    centres: Tensor
+    weight: Tensor
 
 
 def tversky(p: Tensor, truth: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
@@ -39,26 +46,35 @@ def mask_loss(logits: Tensor, targets: Targets) -> Tensor:
     return entropy + tversky(logits.softmax(1)[:, 1], truth.float(), known)
 
 
+def divergence(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return, per pixel, the binary cross-entropy of *logits* above its least possible value for soft *truth*."""
+    entropy = -(torch.xlogy(truth, truth) + torch.xlogy(1 - truth, 1 - truth))
+    return F.binary_cross_entropy_with_logits(logits, truth, reduction="none") - entropy
+
+
 def instance_loss(logits: Tensor, targets: Targets) -> Tensor:
-    """Return the cisca loss of logits (B, 7, H, W): three classes, then four directions.
+    """Return the cisca loss of logits (B, 8, H, W): three classes, four directions, the centre.
 
     Cross-entropy with the rare boundary class weighted up, Dice of the nuclei, Tversky (favouring recall) of the
-    boundary, absolute error of the directions (a third as heavy outside nuclei, where they are 0).
+    boundary, absolute error of the directions (a third as heavy outside nuclei, where they are 0), divergence of the
+    centre map.
     """
     known = (targets.classes >= 0).float()
-    weight = logits.new_tensor([1.0, 1.0, 2.0])
+    weight = logits.new_tensor([1.0, 1.0, 1.5])
     entropy = F.cross_entropy(logits[:, :3], targets.classes, weight=weight, ignore_index=-1, reduction="none")
     p = logits[:, :3].softmax(1)
     nucleus = (targets.classes > 0).float()
     dice = tversky(1 - p[:, 0], nucleus, known)
-    edge = tversky(p[:, 2], (targets.classes == 2).float(), known, alpha=0.3)
-    inside = known * (nucleus + (1 - nucleus) / 3)
+    edge = tversky(p[:, 2], (targets.classes == 2).float(), known, alpha=0.4)
+    inside = targets.weight * (nucleus + (1 - nucleus) / 3)
     error = (logits[:, 3:7].tanh() - targets.directions).abs().mean(1)
+    centre = divergence(logits[:, 7], targets.centres)
     return (
         (entropy * known).sum() / known.sum().clamp(min=1)
         + dice
-        + 0.5 * edge
-        + 2 * (error * inside).sum() / inside.sum().clamp(min=1)
+        + 0.25 * edge
+        + (error * inside).sum() / inside.sum().clamp(min=1)
+        + 2 * (centre * targets.weight).sum() / targets.weight.sum().clamp(min=1)
     )
 
 
