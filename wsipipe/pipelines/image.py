@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import shapely
-from numba import njit
 from numpy.typing import NDArray
 
 from wsipipe.blend import blend
@@ -18,6 +17,7 @@ from wsipipe.pipelines.prepare import cell_rules
 from wsipipe.polygons import trace
 from wsipipe.predict import Predictor
 from wsipipe.raster import SlideRaster, slide_grid
+from wsipipe.raster.fill import fill_edges
 from wsipipe.rules import FOREGROUND
 from wsipipe.settings import CellSettings, GridSettings
 from wsipipe.slide.memory import ArraySlide
@@ -152,32 +152,8 @@ def rasterise(polygons: NDArray[np.object_], size: Size) -> Labels:
     labels = np.zeros((size[1], size[0]), np.int32)
     order = np.argsort(-shapely.area(polygons), kind="stable")
     xy, owner = shapely.get_coordinates(shapely.get_exterior_ring(polygons[order]), return_index=True)
-    offsets = np.searchsorted(owner, np.arange(len(order) + 1))
-    _fill(labels, xy, offsets, (order + 1).astype(np.int32))
+    inner = owner[1:] == owner[:-1]
+    edges = np.hstack([xy[:-1], xy[1:]])[inner]
+    offsets = np.searchsorted(owner[:-1][inner], np.arange(len(order) + 1))
+    fill_edges(labels, edges, offsets, (order + 1).astype(np.int32))
     return labels
-
-
-@njit(cache=True, nogil=True)
-def _fill(labels: Labels, xy: NDArray[np.float64], offsets: NDArray[np.int64], values: Labels) -> None:
-    """Paint closed rings into *labels*, one after the other, by the even-odd rule at pixel centres."""
-    height, width = labels.shape
-    for k in range(len(values)):
-        ring = xy[offsets[k] : offsets[k + 1]]
-        crossings = np.empty(len(ring), np.float64)
-        first = max(0, int(np.ceil(ring[:, 1].min() - 0.5)))
-        last = min(height, int(np.ceil(ring[:, 1].max() - 0.5)))
-        for row in range(first, last):
-            y, count = row + 0.5, 0
-            for i in range(len(ring) - 1):
-                (xa, ya), (xb, yb) = (ring[i, 0], ring[i, 1]), (ring[i + 1, 0], ring[i + 1, 1])
-                if (ya <= y) != (yb <= y):
-                    # from the upper end, so that a border shared by two rings is crossed at the very same place
-                    if ya > yb:
-                        xa, ya, xb, yb = xb, yb, xa, ya
-                    crossings[count] = xa + (y - ya) / (yb - ya) * (xb - xa)
-                    count += 1
-            crossings[:count].sort()
-            for c in range(0, count - 1, 2):
-                left = max(0, int(np.ceil(crossings[c] - 0.5)))
-                right = min(width, int(np.ceil(crossings[c + 1] - 0.5)))
-                labels[row, left:right] = values[k]

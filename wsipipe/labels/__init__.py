@@ -1,0 +1,28 @@
+"""Annotated sets: images with an instance map each, their resolution, and splits that no patient crosses."""
+
+from wsipipe.labels.annotated import UNKNOWN, Annotated, DatasetSpec, nuclear_mpp, type_names
+from wsipipe.labels.pictures import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_image, read_labels
+from wsipipe.labels.reading import detect, list_set, read_set
+from wsipipe.labels.sources import FORMATS
+from wsipipe.labels.splits import SPLITS, assign, few, patient, read_split
+
+__all__ = [
+    "FORMATS",
+    "IMAGE_SUFFIXES",
+    "LABEL_SUFFIXES",
+    "SPLITS",
+    "UNKNOWN",
+    "Annotated",
+    "DatasetSpec",
+    "assign",
+    "detect",
+    "few",
+    "list_set",
+    "nuclear_mpp",
+    "patient",
+    "read_image",
+    "read_labels",
+    "read_set",
+    "read_split",
+    "type_names",
+]

@@ -1,0 +1,150 @@
+"""One annotated image in memory, where a set of them lies, and how its instances are numbered and named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsipipe.errors import DatasetError
+
+TYPICAL_NUCLEUS_UM = 6.5
+"""Median equivalent diameter by which images of unknown resolution are scaled (``mpp = "nuclei"``)."""
+DEFAULT_MPP = 0.25
+"""Resolution of a set that states none: 40x."""
+UNKNOWN = -1
+"""Label of pixels that nobody annotated; they carry no loss and are not scored."""
+IGNORED = ("ignore", "ignore*", "ambiguous")
+"""Names of classes (in lower case) whose pixels are :data:`UNKNOWN`: QuPath's ``Ignore*``, MoNuSAC's ``Ambiguous``."""
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Where an annotated set lies and how to read it.
+
+    Attributes
+    ----------
+    path : str
+        Folder or file of the set; its forms are listed in :mod:`wsipipe.labels.sources`.
+    mpp : float, 'auto' or 'nuclei'
+        Resolution in um/px; ``auto`` takes what the set states, else 0.25; ``nuclei`` estimates it per image from the
+        median nuclear diameter. For regions of a slide: the resolution at which they are read.
+    patient : str
+        Regular expression whose first group, matched at the start of an image's name, is the patient.
+    split : str
+        JSON file ``{"train": [...], "val": [...], "test": [...]}`` of patients or file names; what it does not name
+        belongs to *default_split*.
+    weight : float
+        Share of training samples drawn from this set, relative to the others.
+    format : str
+        Form of the set (see :data:`wsipipe.labels.sources.FORMATS`), or ``auto``.
+    classes : tuple of str
+        Cell types: names of the type numbers 1, 2, ... in order, and ``OLD=NEW`` to rename one. ``ignore`` as a name
+        takes its pixels out; an empty name leaves its nuclei without a type.
+    """
+
+    path: str
+    mpp: float | str = "auto"
+    patient: str = r"(.+)"
+    split: str = ""
+    default_split: str = "train"
+    weight: float = 1.0
+    format: str = "auto"
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One annotated image in memory.
+
+    Attributes
+    ----------
+    image : uint8 (H, W, 3)
+    labels : int32 (H, W)
+        0 background, 1..n instances, -1 where nobody annotated.
+    mpp : float
+    types : tuple of str
+        Type of instances 1..n, "" where it is not known; empty when the set has no types.
+    """
+
+    name: str
+    patient: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    mpp: float
+    types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a source says of one image, before names of types and resolution are settled.
+
+    Attributes
+    ----------
+    image : uint8 (H, W, 3)
+    labels : int (H, W)
+        0 background, other positive numbers instances, -1 not annotated.
+    kinds : mapping of int to str
+        Type of an instance by its number in *labels*: a name, or the decimal digits of a type number.
+    mpp : float or None
+        Resolution that the set states.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[Any]
+    kinds: Mapping[int, str] = field(default_factory=dict)
+    mpp: float | None = None
+
+
+def settle(name: str, patient: str, content: Content, spec: DatasetSpec) -> Annotated:
+    """Return the image with instances numbered 1..n, types named as *spec* asks, and a resolution."""
+    labels, numbers = numbered(content.labels)
+    naming = renaming(spec)
+    types = tuple(_named(content.kinds.get(int(number), ""), naming) for number in numbers) if content.kinds else ()
+    if ignored := [k for k, kind in enumerate(types, 1) if kind.lower() in IGNORED]:
+        labels, numbers = numbered(np.where(np.isin(labels, ignored), UNKNOWN, labels))
+        types = tuple(types[int(k) - 1] for k in numbers)
+    return Annotated(name, patient, content.image, labels, _resolution(spec, content.mpp, labels), types)
+
+
+def numbered(raw: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return *raw* with its positive values renumbered 1..n, and the n values; 0 and :data:`UNKNOWN` stay."""
+    values, inverse = np.unique(raw, return_inverse=True)
+    below = int((values <= 0).sum())
+    new = np.concatenate([np.minimum(values[:below], 0), np.arange(1, len(values) - below + 1)]).astype(np.int32)
+    return new[inverse.reshape(raw.shape)], values[below:].astype(np.int64)
+
+
+def renaming(spec: DatasetSpec) -> dict[str, str]:
+    """Return the new name of each type number and old name that ``spec.classes`` gives."""
+    plain = [entry for entry in spec.classes if "=" not in entry]
+    pairs = [entry.split("=", 1) for entry in spec.classes if "=" in entry]
+    return {str(k): name for k, name in enumerate(plain, 1)} | {old.strip(): new.strip() for old, new in pairs}
+
+
+def _named(kind: str, naming: Mapping[str, str]) -> str:
+    return naming.get(kind, f"type {kind}" if kind.isdigit() else kind)
+
+
+def type_names(images: Sequence[Annotated]) -> tuple[str, ...]:
+    """Return the names of all types in *images*, sorted."""
+    return tuple(sorted({kind for a in images for kind in a.types if kind}))
+
+
+def nuclear_mpp(labels: NDArray[np.int32]) -> float:
+    """Return the resolution at which the median nucleus of *labels* measures 6.5 um across."""
+    areas = np.bincount(np.maximum(labels, 0).ravel())[1:]
+    diameter = 2 * np.sqrt(np.median(areas) / np.pi) if areas.size else 26.0
+    return float(np.clip(TYPICAL_NUCLEUS_UM / diameter, 0.12, 0.6))
+
+
+def _resolution(spec: DatasetSpec, stated: float | None, labels: NDArray[np.int32]) -> float:
+    if spec.mpp == "nuclei":
+        return nuclear_mpp(labels)
+    mpp = (stated or DEFAULT_MPP) if spec.mpp == "auto" else spec.mpp
+    if isinstance(mpp, str) or not 0 < mpp < float("inf"):
+        raise DatasetError(f"{spec.path}: mpp is {mpp!r}; expected a resolution in um/px, 'auto', or 'nuclei'")
+    return float(mpp)
