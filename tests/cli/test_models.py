@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from wsipipe.cli.models import models
-from wsipipe.errors import ModelNotFound
+from wsipipe.errors import ModelNotFound, SettingsError
 from wsipipe.models import checkpoint, zoo
 from wsipipe.models.checkpoint import ModelCard, model_hash
 from wsipipe.models.cmd import CMDConfig, cmd_t
@@ -65,3 +67,22 @@ def test_a_file_and_a_backbone(shelf: Path) -> None:
 def test_a_wrong_name(shelf: Path) -> None:
     with pytest.raises(ModelNotFound, match="did you mean tiny"):
         run("show", "tinny")
+
+
+def test_export_changes_what_is_asked_and_nothing_else(shelf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    said = run(
+        "export", zoo.DEFAULT, "-o", str(out), "--name", "mine", "--threshold", "0.4", "--growth-um", "3", "--half"
+    )
+    before, after = checkpoint.read_card(zoo.resolve(zoo.DEFAULT)), checkpoint.read_card(out)
+    rules = replace(before.rules, threshold=0.4, growth_um=3.0)
+    assert after == replace(before, name="mine", rules=rules) and str(out) in said
+    assert out.stat().st_size < 0.55 * zoo.resolve(zoo.DEFAULT).stat().st_size
+    weights, halved = (checkpoint.load(path)[0].state_dict() for path in (zoo.resolve(zoo.DEFAULT), out))
+    assert all(torch.allclose(weights[k], halved[k], atol=1e-3) for k in weights)
+
+
+def test_export_onto_itself_is_refused(shelf: Path) -> None:
+    path = str(zoo.resolve("tiny"))
+    with pytest.raises(SettingsError, match="the model itself; choose another -o"):
+        run("export", "tiny", "-o", path)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsipipe.cli.options import Command, options_for
+from wsipipe.settings import CellSettings
+
 if TYPE_CHECKING:
     from wsipipe.models.checkpoint import ModelCard
 
@@ -19,7 +22,8 @@ Rows = list[tuple[str, str]]
 def models(ctx: click.Context) -> None:
     """List the shipped models; `wsipipe models show NAME` prints the card of one.
 
-    A name stands for the model in --model, wherever that is asked for.
+    A name stands for the model in --model, wherever that is asked for. `wsipipe models export` copies one with other
+    thresholds.
     """
     if ctx.invoked_subcommand is None:
         _show_list()
@@ -39,6 +43,31 @@ def show(name: str) -> None:
         click.echo(f"{key:<{width}}  {value}")
     if text := card_text(name):
         click.echo(f"\n{text.rstrip()}")
+
+
+@models.command(cls=Command)
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The new file.")
+@click.option("--name", default=None, help="Name of the model in its card and in results.")
+@click.option("--licence", default=None, help="Licence of the weights.")
+@click.option("--half", is_flag=True, help="Store the weights in 16 bits: half the size.")
+@click.option("--max-diameter-um", type=click.FloatRange(2, 200), default=None, help="No nucleus is larger.")
+@click.option("--growth-um", type=click.FloatRange(0, 50), default=None, help="How far a core grows.")
+@options_for(CellSettings, exclude=("min_probability", "expand_um"))
+def export(model: str, output: Path, name: str | None, licence: str | None, half: bool, **rules: float | None) -> None:
+    """Copy MODEL with other thresholds, name or licence in its card, which `segment` then takes as its defaults.
+
+    \b
+    Example:
+      wsipipe models export run/model.safetensors -o mine.safetensors --threshold 0.45 --min-area-um2 8 --half
+    """
+    from wsipipe.models.zoo import resolve
+    from wsipipe.pipelines.export import export_model
+
+    export_model(resolve(model), output, name, licence, rules, half)
+    click.echo(
+        f"wrote {output} ({_size(output)}); use it with: wsipipe segment SLIDE --model {output} -o cells.geojson"
+    )
 
 
 def _show_list() -> None:

@@ -1,0 +1,38 @@
+"""The story of `wsipipe models export`: a fitted model made ready to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wsipipe.errors import SettingsError
+from wsipipe.models import checkpoint
+from wsipipe.models.checkpoint import HALF
+
+
+def export_model(
+    source: Path, out: Path, name: str | None, licence: str | None, rules: Mapping[str, float | None], half: bool
+) -> None:
+    """Write the model at *source* to *out* under another name, licence or rules; what is None stays.
+
+    Parameters
+    ----------
+    rules : mapping
+        Fields of :class:`wsipipe.models.checkpoint.Rules`, as chosen on validation images.
+    half : bool
+        Store weights in 16 bits, half the size; they are computed with in fp32 all the same.
+
+    Raises
+    ------
+    ModelNotFound, NotAModel, OutputError
+    SettingsError
+        *out* is *source*.
+    """
+    if out.exists() and out.samefile(source):
+        raise SettingsError(f"{out} is the model itself; choose another -o")
+    network, card = checkpoint.load(source)
+    given: dict[str, Any] = {key: value for key, value in rules.items() if value is not None}
+    card = replace(card, name=name or card.name, licence=licence or card.licence, rules=replace(card.rules, **given))
+    checkpoint.save(out, network, card, HALF if half else None)
