@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import DatasetError
 from wsipipe.settings import LoopSettings
+from wsipipe.train.distributed import ALONE, World
+from wsipipe.train.log import Log
 
 
 def learning_rate(step: int, settings: LoopSettings) -> float:
@@ -47,11 +50,38 @@ class EMA:
                 mean.copy_(value)
 
 
-class Loop:
-    """Weights, their average, the optimiser and the step count of one training, saved and restored together."""
+def constant_rate(step: int, settings: LoopSettings) -> float:
+    """Return the rate of *step*: linear warm-up, then constant."""
+    return settings.lr * min(1.0, (step + 1) / max(1, settings.warmup))
 
-    def __init__(self, network: nn.Module, settings: LoopSettings, folder: Path) -> None:
-        self.network, self.settings, self.folder = network, settings, folder
+
+class Loop:
+    """Weights, their average, the optimiser and the step count of one training, saved and restored together.
+
+    Parameters
+    ----------
+    network : nn.Module
+    settings : LoopSettings
+    folder : Path
+        Where the checkpoint and the log go.
+    rate : (step, settings) -> float
+        Course of the learning rate.
+    log : Log, optional
+    world : World
+        The processes that train together; the first one writes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: LoopSettings,
+        folder: Path,
+        rate: Callable[[int, LoopSettings], float] = learning_rate,
+        log: Log | None = None,
+        world: World = ALONE,
+    ) -> None:
+        self.network, self.settings, self.folder, self.rate, self.world = network, settings, folder, rate, world
+        self.log = log or Log(folder / "log.csv")
         self.trainable = {n: p for n, p in network.named_parameters() if p.requires_grad}
         decayed = [p for p in self.trainable.values() if p.ndim > 1]
         plain = [p for p in self.trainable.values() if p.ndim <= 1]
@@ -65,21 +95,30 @@ class Loop:
         batch: Callable[[int], Any],
         loss_of: Callable[[Any], Tensor],
         report: Callable[[int, float], None] = lambda step, loss: None,
+        split: Callable[[Any], Sequence[Any]] = lambda batch: (batch,),
+        alone: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        rescue: Callable[[Any], str] = lambda batch: "",
     ) -> nn.Module:
         """Optimise to the last step and return the averaged network.
 
         Parameters
         ----------
         batch : step -> anything
-            The batch of a step, a function of the step alone.
-        loss_of : batch -> scalar Tensor
+            The batch of a step, a function of the step alone. Called once a step, in order, in another thread.
+        loss_of : part of a batch -> scalar Tensor
         report : (step, loss) -> None
             Called after every step.
+        split : batch -> parts
+            Parts of equal size whose gradients are averaged.
+        alone : () -> context
+            Surrounds the passes of all parts but the last: processes need not exchange gradients there.
+        rescue : batch -> str
+            Keeps the batch whose loss is not finite, and returns where.
 
         Raises
         ------
         DatasetError
-            When the loss is not finite; the last checkpoint is kept.
+            When the loss or the gradient is not finite; the last checkpoint is kept.
         """
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(batch, self.step)
@@ -87,38 +126,61 @@ class Loop:
                 current = ahead.result()
                 if self.step + 1 < self.settings.steps:
                     ahead = pool.submit(batch, self.step + 1)
-                report(self.step, self._one(loss_of(current)))
+                mine = self._gradient(split(current), loss_of, alone)
+                loss, norm = self._checked(mine, partial(rescue, current))
+                self._update(loss, norm)
+                report(self.step - 1, loss)
                 if self.step % self.settings.checkpoint_every == 0 or self.step == self.settings.steps:
                     self.save()
         return self.ema.network
 
-    def _one(self, loss: Tensor) -> float:
-        if not torch.isfinite(loss):
-            kept = f"last checkpoint: {self.path}"
-            raise DatasetError(f"the loss is {loss.item()} at step {self.step}; lower --lr ({kept})")
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.settings)
+    def _gradient(
+        self,
+        parts: Sequence[Any],
+        loss_of: Callable[[Any], Tensor],
+        alone: Callable[[], AbstractContextManager[Any]],
+    ) -> Tensor:
+        """Compute the gradient of the mean over *parts* and return that mean."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.trainable.values(), self.settings.clip)
+        total = torch.zeros(())
+        for k, part in enumerate(parts, 1):
+            with alone() if k < len(parts) else nullcontext():
+                loss = loss_of(part) / len(parts)
+                loss.backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() + total.to(loss.device)
+        return total
+
+    def _checked(self, mine: Tensor, rescue: Callable[[], str]) -> tuple[float, float]:
+        """Return the loss over all processes and the norm of the gradient, which is scaled down to the limit."""
+        norm = nn.utils.clip_grad_norm_(self.trainable.values(), self.settings.clip or math.inf)
+        loss, size, own = torch.stack((self.world.mean(mine), norm.to(mine.device), mine)).tolist()
+        if not math.isfinite(loss) or not math.isfinite(size):
+            kept = rescue() if not math.isfinite(own) or math.isfinite(loss) else ""
+            what, value = ("gradient", size) if math.isfinite(loss) else ("loss", loss)
+            places = "; ".join(filter(None, (f"last checkpoint: {self.path}", kept)))
+            raise DatasetError(f"the {what} is {value} at step {self.step}; lower --lr ({places})")
+        return loss, size
+
+    def _update(self, loss: float, norm: float) -> None:
+        """Take the step, move the average, log."""
+        rate = self.rate(self.step, self.settings)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
         self.optimiser.step()
         self.ema.update(self.network, self.step)
         self.step += 1
-        value = loss.item()
-        self._log(value)
-        return value
+        if self.world.main:
+            self.log.write({"step": self.step, "loss": loss, "lr": rate, "gradient": norm})
 
     @property
     def path(self) -> Path:
         """The checkpoint file."""
         return self.folder / "state.safetensors"
 
-    def _log(self, loss: float) -> None:
-        with (self.folder / "log.csv").open("a", newline="") as file:
-            csv.writer(file).writerow([self.step, f"{loss:.6f}", f"{learning_rate(self.step - 1, self.settings):.3e}"])
-
     def save(self) -> None:
         """Write weights, average and optimiser state."""
+        if not self.world.main:
+            return
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"ema.{k}": v for k, v in self.ema.network.state_dict().items()}
         for name, parameter in self.trainable.items():
@@ -128,8 +190,10 @@ class Loop:
             file.write(safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, header))
 
     def restore(self) -> bool:
-        """Load the checkpoint if there is one; return whether there was."""
+        """Load the checkpoint if there is one, and cut the log to it; return whether there was."""
         if not self.path.exists():
+            if self.world.main:
+                self.log.rewind(0)
             return False
         tensors = safetensors.torch.load_file(self.path)
         with safetensors.safe_open(str(self.path), "pt") as file:
@@ -137,9 +201,17 @@ class Loop:
         self.network.load_state_dict(_under(tensors, "network."))
         self.ema.network.load_state_dict(_under(tensors, "ema."))
         for name, parameter in self.trainable.items():
-            self.optimiser.state[parameter] = _under(tensors, f"adam.{name}.")
+            state = _under(tensors, f"adam.{name}.")
+            self.optimiser.state[parameter] = {k: _placed(v, parameter) for k, v in state.items()}
+        if self.world.main:
+            self.log.rewind(self.step)
         return True
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _placed(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return optimiser state *value* where and as *parameter* lies in memory; AdamW keeps its step count on the CPU."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape and value.ndim else value
