@@ -27,7 +27,10 @@ def items(path: Path) -> list[Item]:
     ------
     DatasetError
     """
-    return unique([item for file in files_under(path, ".json") for item in _items_of_file(file)], path)
+    root = path
+    if path.is_file():
+        root = path.parent.parent if path.parent.name.lower().startswith("annotation") else path.parent
+    return unique([item for file in files_under(path, ".json") for item in _items_of_file(file, root)], path)
 
 
 def is_coco(path: Path) -> bool:
@@ -44,7 +47,7 @@ def read_json(path: Path) -> Any:
         raise DatasetError(f"{path}: not a readable JSON file ({error})") from error
 
 
-def _items_of_file(path: Path) -> list[Item]:
+def _items_of_file(path: Path, root: Path) -> list[Item]:
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in KEYS):
         return []
@@ -54,7 +57,7 @@ def _items_of_file(path: Path) -> list[Item]:
         for annotation in content["annotations"]:
             of_image[annotation["image_id"]].append(annotation)
         return [
-            Item(Path(image["file_name"]).stem, partial(_read, path, image, of_image[image["id"]], names))
+            Item(Path(image["file_name"]).stem, partial(_read, path, root, image, of_image[image["id"]], names))
             for image in content["images"]
         ]
     except (KeyError, TypeError) as error:
@@ -62,10 +65,10 @@ def _items_of_file(path: Path) -> list[Item]:
 
 
 def _read(
-    path: Path, image: Mapping[str, Any], found: Sequence[Mapping[str, Any]], names: Mapping[Any, str]
+    path: Path, root: Path, image: Mapping[str, Any], found: Sequence[Mapping[str, Any]], names: Mapping[Any, str]
 ) -> Content:
     stated = path.parent / image["file_name"]
-    picture = stated if stated.is_file() else picture_of(path, path.parent, Path(image["file_name"]).stem)
+    picture = stated if stated.is_file() else picture_of(path, root, Path(image["file_name"]).stem)
     pixels, mpp = read_picture(picture)
     height, width = pixels.shape[:2]
     said = image.get("width", width), image.get("height", height)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.io
 from numpy.typing import NDArray
+from scipy.io.matlab import MatReadError
 
 from wsipipe.errors import DatasetError
 from wsipipe.labels.annotated import Content
@@ -46,7 +47,7 @@ def load(path: Path) -> Mapping[str, Any]:
         return content
     except NotImplementedError as error:
         raise DatasetError(f"{path}: a MATLAB 7.3 file; expected version 7 or older (save it with -v7)") from error
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
+    except (MatReadError, OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
         raise DatasetError(f"{path}: not a readable MATLAB file ({error}); expected a HoVer-Net label file") from error
 
 

@@ -19,9 +19,9 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe.errors import DatasetError, SlideError
-from wsipipe.labels.annotated import UNKNOWN, Content, DatasetSpec
+from wsipipe.labels.annotated import DEFAULT_MPP, UNKNOWN, Content, DatasetSpec
 from wsipipe.labels.outlines import Outline, paint
-from wsipipe.labels.pictures import MAX_PIXELS
+from wsipipe.labels.pictures import IMAGE_SUFFIXES, MAX_PIXELS
 from wsipipe.labels.sources import Item, files_under, picture_of
 from wsipipe.raster import open_slide_raster
 from wsipipe.raster.fill import fill
@@ -130,10 +130,11 @@ def _pixels(
     slide: Path, shape: shapely.Geometry, spec: DatasetSpec, working_mpp: float | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64], float]:
     """Return the pixels of the box around *shape*, their origin on the grid, base px per grid px, and um/px."""
-    target = float(spec.mpp) if not isinstance(spec.mpp, str) else working_mpp
+    asked = None if isinstance(spec.mpp, str) else float(spec.mpp)
     with open_slide(slide) as opened:
-        stated = opened.info.mpp
-    raster = open_slide_raster(slide, SlideSettings(mpp=None if stated else target), target if stated else None)
+        plain = opened.info.mpp is None and slide.suffix.lower() in IMAGE_SUFFIXES
+    settings = SlideSettings(mpp=(asked or DEFAULT_MPP) if plain else None)
+    raster = open_slide_raster(slide, settings, None if plain else asked or working_mpp)
     try:
         box = raster.grid.grid_box(shapely.bounds(shape).tolist())
         if (box[2] - box[0]) * (box[3] - box[1]) > MAX_PIXELS:

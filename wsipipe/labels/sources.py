@@ -51,10 +51,10 @@ def picture_of(label: Path, root: Path, stem: str | None = None) -> Path:
         When there is none.
     """
     stem = stem or label.stem
-    around = label.parent.parent
-    folders = [label.parent, *sorted(p for p in around.iterdir() if p.is_dir() and p != label.parent)]
-    if root.is_dir():
-        folders += sorted(p for p in root.rglob("*") if p.is_dir())
+    folders = [label.parent]
+    if label.parent != root:
+        folders += sorted(p for p in label.parent.parent.iterdir() if p.is_dir())
+    folders += sorted(p for p in root.rglob("*") if p.is_dir())
     for folder in folders:
         if "overlay" in folder.name.lower():
             continue
