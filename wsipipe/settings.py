@@ -3,58 +3,20 @@
 Frozen dataclasses, one per stage. The command line, ``--config run.toml`` and the reference documentation are built
 from them. Importing this module loads nothing heavy.
 
-A field made by :func:`knob` carries its metadata. ``result=True`` (the default) marks a setting that determines the
-bytes of the result and therefore belongs to the fingerprint; blocks, workers and devices do not.
+A field made by :func:`~wsipipe.knobs.knob` carries its metadata. ``result=True`` (the default) marks a setting that
+determines the bytes of the result and therefore belongs to the fingerprint; blocks, workers and devices do not.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-from wsipipe.errors import SettingsError
-
-
-def knob(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    result: bool = True,
-) -> Any:
-    """Return a dataclass field with its default, help, unit and inclusive range in the metadata."""
-    metadata = {"help": help, "unit": unit, "low": low, "high": high, "choices": choices, "result": result}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def check(settings: Any) -> None:
-    """Raise :class:`~wsipipe.errors.SettingsError` when a field of *settings* is outside its range."""
-    for field in dataclasses.fields(settings):
-        value, meta = getattr(settings, field.name), field.metadata
-        low, high, choices = meta.get("low"), meta.get("high"), meta.get("choices")
-        if value is None:
-            continue
-        if choices and value not in choices:
-            raise SettingsError(f"{field.name} is {value!r}; expected one of {', '.join(choices)}")
-        if (low is not None and not value >= low) or (high is not None and not value <= high):
-            expected = f"at most {high}" if low is None else f"at least {low}" if high is None else f"{low} to {high}"
-            raise SettingsError(f"{field.name} is {value}; expected {expected} {meta.get('unit', '')}".rstrip())
-
-
-def determining(settings: Any) -> dict[str, Any]:
-    """Return the fields of *settings* that determine the result, for fingerprints and file metadata."""
-    return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.metadata.get("result", True)}
-
-
-class _Checked:
-    """Mixin: a settings object checks its ranges when it is made."""
-
-    def __post_init__(self) -> None:
-        check(self)
+from wsipipe.knobs import Checked as _Checked
+from wsipipe.knobs import determining as determining
+from wsipipe.knobs import knob as knob
+from wsipipe.recipes import AugmentSettings as AugmentSettings
+from wsipipe.recipes import FitSettings as FitSettings
+from wsipipe.recipes import LoopSettings as LoopSettings
 
 
 @dataclass(frozen=True)
@@ -157,6 +119,43 @@ class RunSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class ClusterSettings(_Checked):
+    """Where processes run. Bytes do not depend on it, as long as all devices are of one kind."""
+
+    devices: str = knob(
+        "",
+        "One forwarding process on each, as in cuda:0,cuda:1 or cpu,cpu; cells are made by --workers processes beside.",
+        result=False,
+    )
+    scheduler: str = knob(
+        "",
+        "Address of a running Dask scheduler (tcp://host:8786); its workers must see slides and outputs.",
+        result=False,
+    )
+
+
+@dataclass(frozen=True)
+class BatchSettings(_Checked):
+    """Several slides."""
+
+    format: str = knob("parquet,geojson.gz", "Results of each slide: parquet, geojson, geojson.gz.", result=False)
+    recursive: bool = knob(True, "Look into the folders of a folder.", result=False)
+    root: str = knob(
+        "", "Results are named after the slides' paths below this folder; default: their common one.", result=False
+    )
+    retry_failed: bool = knob(False, "Try slides again that have failed before.", result=False)
+    wait: bool = knob(
+        False, "At the end, wait for slides that other processes work on, and take over what they leave.", result=False
+    )
+    stage: str = knob("", "Copy the next slides to this folder on a fast local disk ahead of time.", result=False)
+    stage_gb: float = knob(50.0, "At most this much is staged at a time.", unit="GB", low=0.001, result=False)
+    lease_seconds: float = knob(
+        120.0, "A process on another host that shows no sign of life for this long is given up.", unit="s", low=1,
+        result=False,
+    )
+
+
+@dataclass(frozen=True)
 class PhantomSettings(_Checked):
     """A drawn slide whose nuclei are known."""
 
@@ -184,46 +183,67 @@ class PhantomSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class AugmentSettings(_Checked):
-    """How far augmentation goes."""
+class CorpusSettings(_Checked):
+    """Which patches of the slides make the corpus. A patch that a filter refuses is counted, and never kept."""
 
-    scale_low: float = knob(0.75, "Smallest magnification of a sample.", low=0.2, high=1)
-    scale_high: float = knob(1.35, "Largest magnification of a sample.", low=1, high=5)
-    stain: float = knob(0.20, "Spread of the stain's strength (HED space).", low=0, high=1)
-    brightness: float = knob(0.12, "Spread of brightness and contrast.", low=0, high=1)
-    blur: float = knob(1.2, "Largest Gaussian blur.", unit="px", low=0, high=10)
-    jpeg: float = knob(0.3, "Share of samples that are JPEG-compressed.", low=0, high=1)
-
-
-@dataclass(frozen=True)
-class LoopSettings(_Checked):
-    """How weights are optimised."""
-
-    steps: int = knob(1500, "Optimisation steps.", low=1)
-    lr: float = knob(1e-3, "Peak learning rate.", low=1e-8, high=1)
-    weight_decay: float = knob(0.01, "AdamW's weight decay.", low=0, high=1)
-    warmup: int = knob(50, "Steps of linear warm-up.", low=0)
-    ema: float = knob(0.999, "Limit of the moving average's decay, min(ema, (1 + s) / (10 + s)).", low=0, high=1)
-    clip: float = knob(1.0, "Largest gradient norm.", low=0)
-    checkpoint_every: int = knob(100, "Steps between checkpoints.", low=1, result=False)
+    mpp: float = knob(0.5, "Resolution of the patches (0: each image's own).", unit="um/px", low=0, high=5)
+    patch: int = knob(512, "Side of a patch.", unit="px", low=32, high=4096)
+    cap: int = knob(0, "Most patches per slide, drawn at random (0: all).", low=0)
+    max_overlap: float = knob(0.5, "Largest overlap of a patch at the far edge with its neighbour.", low=0, high=0.95)
+    max_zoom: float = knob(1.0, "An image too small for a patch is taken this much finer at most.", low=1, high=8)
+    allow_upsample: bool = knob(False, "Take images more than 2x coarser than --mpp.")
+    max_background: float = knob(0.5, "Largest share of glass in a patch.", low=0, high=1)
+    min_focus: float = knob(6.0, "Least sharpness: 99th percentile of the Laplacian.", unit="grey levels", low=0)
+    max_pen: float = knob(0.02, "Largest share of pen ink.", low=0, high=1)
+    max_folds: float = knob(0.1, "Largest share of folded tissue.", low=0, high=1)
+    duplicates: int = knob(8, "Bits of 64 in which near-duplicates' hashes may differ (-1: keep all).", low=-1, high=24)
+    val: float = knob(0.1, "Share of the patients in the validation split.", low=0, high=1)
+    test: float = knob(0.0, "Share of the patients in the test split.", low=0, high=1)
+    seed: int = knob(0, "Seed of the splits, the cap's draw and the contact sheet.", low=0)
+    codec: str = knob("webp", "Compression of the patches, all lossless.", choices=("webp", "zstd", "none"))
+    shard: int = knob(128, "Patches per file.", low=1, high=4096)
+    threads: int = knob(0, "Threads that read (0: one per core).", low=0, high=1024, result=False)
 
 
 @dataclass(frozen=True)
-class FitSettings(_Checked):
-    """What is fitted, on what samples."""
+class PretrainSettings(_Checked):
+    """How a backbone is pretrained by masked diffusion. The defaults are the paper's, where it states them."""
 
-    name: str = knob("my-model", "Name of the model in its card and in results.")
-    licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
-    head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
-    backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a checkpoint file.")
-    unfreeze: bool = knob(False, "Train the backbone too (always so from random weights).")
-    working_mpp: float = knob(0.5, "Resolution the model works at.", unit="um/px", low=0.05, high=5)
-    batch: int = knob(8, "Crops per step.", low=1)
-    crop: int = knob(160, "Side of the training crops.", unit="px", low=64, high=512)
-    final_share: float = knob(0.15, "Share of the steps, at the end, on 256 px crops.", low=0, high=1)
-    seed: int = knob(0, "Seed of weights, order and augmentation.")
-    loop: LoopSettings = dataclasses.field(default_factory=LoopSettings)
-    augment: AugmentSettings = dataclasses.field(default_factory=AugmentSettings)
+    name: str = knob("my-backbone", "Name of the backbone in its card.")
+    licence: str = knob("unknown", "Licence of the weights, as the slides demand.")
+    size: str = knob("T", "Size of the backbone (the paper's are B and L).", choices=("T", "S", "B", "L"))
+    encoder: str = knob(
+        "", "Frozen foundation model that conditions the backbone: hf-hub:OWNER/MODEL, or a folder of weights; none."
+    )
+    split: str = knob("train", "Part of the corpus to train on.", choices=("train", "all"))
+    steps: int = knob(50_000, "Optimisation steps.", low=1)
+    batch: int = knob(64, "Samples per step, over all processes.", low=1)
+    accumulate: int = knob(1, "Forward passes per step and process, for less memory.", low=1, result=False)
+    lr: float = knob(3e-5, "Learning rate.", low=1e-8, high=1)
+    schedule: str = knob("constant", "Course of the learning rate after warm-up.", choices=("constant", "cosine"))
+    warmup: int = knob(0, "Steps of linear warm-up.", low=0)
+    weight_decay: float = knob(0.0, "AdamW's weight decay.", low=0, high=1)
+    clip: float = knob(0.0, "Largest gradient norm (0: not limited).", low=0)
+    ema: float = knob(0.9999, "Limit of the moving average's decay, min(ema, (1 + s) / (10 + s)).", low=0, high=1)
+    crop_share: float = knob(0.8, "Share of random crops; the other samples show the whole patch.", low=0, high=1)
+    l1: float = knob(1.0, "Weight of the absolute error.", low=0)
+    ssim: float = knob(0.0, "Weight of (1 - SSIM) / 2.", low=0)
+    seed: int = knob(0, "Seed of weights, order, crops, timesteps and masks.", low=0)
+    precision: str = knob(
+        "auto", "Arithmetic; auto: bf16 autocast on a GPU, fp32 on a CPU.", choices=("auto", "fp32", "bf16")
+    )
+    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps.", result=False)
+    compile: str = knob(
+        "auto", "torch.compile of the blocks; auto: on a GPU only.", choices=("auto", "on", "off"), result=False
+    )
+    checkpoint_activations: bool = knob(
+        False, "Recompute the blocks' activations in the backward pass: less memory, more time.", result=False
+    )
+    workers: int | None = knob(
+        None, "Processes that read patches (0: a thread); default: 0 on a CPU, all cores on a GPU.", low=0, result=False
+    )
+    checkpoint_every: int = knob(500, "Steps between checkpoints.", low=1, result=False)
+    picture_every: int = knob(1000, "Steps between pictures of reconstructions.", low=1, result=False)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def write_store(
     if _stands(target, plan):
         return False
     work = target.with_name(f".{target.name}.work")
-    with _writing(path), _locked(work):
+    with writing(path), locked(work):
         done = _resume(work, plan)
         pixels = zarr.open_array(work / "pixels", mode="r+")
         bad = _write_shards(raster, plan, pixels, done, workers, progress)
@@ -105,14 +105,14 @@ def _write_shards(
                 if progress is not None:
                     progress(count, total)
             pixels[y0:y1, x0:x1] = buffer
-            _flush(Path(pixels.store.root) / f"c/{row}/{column}/0")
+            flush(Path(pixels.store.root) / f"c/{row}/{column}/0")
             done[column, row] = sorted(bad)
             with journal.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"shard": [column, row], "bad": sorted(bad)}) + "\n")
     return sorted(box for boxes in done.values() for box in boxes)
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
     """Have *file* on disk before the journal says so; a shard of nothing but fill has no file."""
     if file.exists():
         with file.open("rb") as shard:
@@ -216,7 +216,7 @@ def _stands(target: Path, plan: StorePlan) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Make *folder* and hold it for this process; the lock goes when the process does."""
     folder.mkdir(exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
@@ -230,7 +230,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _writing(path: str | Path) -> Iterator[None]:
+def writing(path: str | Path) -> Iterator[None]:
     """Turn a refusal of the file system into one line."""
     try:
         yield

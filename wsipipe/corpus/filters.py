@@ -1,0 +1,83 @@
+"""Why a patch is not kept: glass, pen, blur, folds. Each is measured on the patch alone, in um and not in pixels."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from wsipipe.corpus.candidates import Look
+from wsipipe.raster import Pixels
+from wsipipe.settings import CorpusSettings
+from wsipipe.tissue.quality import FIELD_MPP, measure_field
+from wsipipe.tissue.search import SMOOTHING_UM, THRESHOLD, optical_density, signal_and_ink
+
+COARSE_MPP = 2.0
+"""Resolution at which glass, pen and folds are told apart."""
+FOLD_UM = 6.0
+"""Radius over which density is averaged: wider than a nucleus, narrower than a fold."""
+FOLD_RATIO = 1.8
+"""A fold absorbs at least this much more than the slide's tissue does in the median."""
+FOLD_DENSITY = 0.75
+"""And at least this much (mean optical density)."""
+
+REASONS = {
+    "outside": "outside the tissue",
+    "unreadable": "unreadable pixels",
+    "background": "too much glass",
+    "pen": "pen",
+    "blur": "out of focus",
+    "folds": "folded tissue",
+    "excluded": "in an excluded image",
+    "duplicate": "near-duplicate",
+    "cap": "beyond the cap of its slide",
+}
+"""Why patches are dropped, in the order in which it is found out."""
+
+
+class Measures(NamedTuple):
+    """What a patch looks like: shares of its area, and its sharpness in grey levels."""
+
+    background: float
+    pen: float
+    focus: float
+    folds: float
+
+
+def measure(pixels: Pixels, mpp: float, look: Look) -> Measures:
+    """Return the measures of a patch, uint8 (h, w, 3), at *mpp* um/px."""
+    coarse = _at(pixels, mpp, COARSE_MPP)
+    um_per_px = max(mpp, COARSE_MPP)
+    smooth = cv2.GaussianBlur(coarse, (0, 0), max(1.0, SMOOTHING_UM / 2 / um_per_px), borderType=cv2.BORDER_REFLECT)
+    signal, ink = signal_and_ink(np.asarray(smooth, np.uint8), look.glass, um_per_px)
+    glass = (signal < THRESHOLD) & ~ink
+    focus = measure_field(_at(pixels, mpp, max(FIELD_MPP, look.mpp))).sharpness
+    return Measures(float(glass.mean()), float(ink.mean()), focus, _folds(coarse, um_per_px, look))
+
+
+def why_not(measures: Measures, settings: CorpusSettings) -> str:
+    """Return the key of :data:`REASONS` for which a patch is dropped, empty when it is kept."""
+    if measures.background > settings.max_background:
+        return "background"
+    if measures.pen > settings.max_pen:
+        return "pen"
+    if measures.focus < settings.min_focus:
+        return "blur"
+    return "folds" if measures.folds > settings.max_folds else ""
+
+
+def _folds(coarse: Pixels, um_per_px: float, look: Look) -> float:
+    """Return the share of a patch that is much denser than the slide's tissue, over more than a nucleus."""
+    density = optical_density(coarse, look.glass).mean(axis=2)
+    average = cv2.GaussianBlur(density, (0, 0), FOLD_UM / um_per_px, borderType=cv2.BORDER_REFLECT)
+    return float((average > max(FOLD_DENSITY, FOLD_RATIO * look.density)).mean())
+
+
+def _at(pixels: Pixels, mpp: float, wanted: float) -> Pixels:
+    """Return *pixels* reduced to *wanted* um/px; never enlarged."""
+    if mpp >= wanted / 1.25:
+        return pixels
+    height, width = (max(1, math.ceil(n * mpp / wanted)) for n in pixels.shape[:2])
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,187 @@
+"""Writing a corpus, shard by shard; a run that was killed goes on after the last finished shard.
+
+Patches come in one fixed order. A full shard is written whole by one writer, flushed, and only then entered in a
+journal with what is needed to go on: its patches, and where in the order it ended. So an interrupted run loses no more
+than the shard in flight, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from wsipipe.artifacts import digest
+from wsipipe.corpus.codec import array_options
+from wsipipe.corpus.read import ATTRIBUTE, SCHEMA, read_about
+from wsipipe.corpus.table import Origin, Patch, columns_of, write_table
+from wsipipe.errors import OutputError
+from wsipipe.store.write import flush
+
+JOURNAL = "journal.jsonl"
+Pixels = NDArray[np.uint8]
+
+
+@dataclass
+class State:
+    """Where a run stands after its last whole shard.
+
+    Attributes
+    ----------
+    patches : list of Patch
+        All that are stored.
+    position : (int, int)
+        Number of the slide, and of its candidate, to go on with.
+    notes : dict
+        What was counted so far, by slide.
+    """
+
+    patches: list[Patch] = field(default_factory=list)
+    position: tuple[int, int] = (0, 0)
+    notes: dict[int, Any] = field(default_factory=dict)
+
+
+class CorpusWriter:
+    """Writes the patches of one corpus in order.
+
+    Parameters
+    ----------
+    work : Path
+        Folder in the making; continued when it is of the same *identity*, else emptied.
+    identity : str
+        Digest of everything that determines the content.
+    patch, shard : int
+        Side of a patch, and patches per shard.
+    codec : str
+    """
+
+    def __init__(self, work: Path, identity: str, patch: int, shard: int, codec: str) -> None:
+        self.work, self.shard, self._shape = work, shard, (patch, patch, 3)
+        self.state = _resume(work, identity)
+        if not (work / "zarr.json").exists():
+            _create(work, identity, self._shape, shard, codec)
+        self._array: Any = zarr.open_array(work / "patches", mode="r+")
+        self._stored = len(self.state.patches)
+        self._buffer: list[Pixels] = []
+
+    def __len__(self) -> int:
+        return len(self.state.patches)
+
+    def append(self, patch: Patch, pixels: Pixels) -> bool:
+        """Take in one patch, uint8 (side, side, 3); return whether a shard is full: :meth:`commit` must follow."""
+        self.state.patches.append(patch)
+        self._buffer.append(pixels)
+        return len(self._buffer) == self.shard
+
+    def pixels(self, index: int) -> Pixels:
+        """Return the pixels of a patch that was taken in."""
+        if index >= self._stored:
+            return self._buffer[index - self._stored]
+        return np.asarray(self._array[index])
+
+    def commit(self, position: tuple[int, int], notes: Mapping[int, Any]) -> None:
+        """Write what was taken in as one shard, and note where to go on and what was counted."""
+        first, last = self._stored, len(self.state.patches)
+        if first < last:
+            self._array.resize((last, *self._shape))
+            self._array[first:last] = np.stack(self._buffer)
+            flush(self.work / f"patches/c/{first // self.shard}/0/0/0")
+        rows = [list(patch) for patch in self.state.patches[first:]]
+        entry = {"first": first, "patches": rows, "position": list(position), "notes": list(notes.items())}
+        with (self.work / JOURNAL).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._stored, self._buffer = last, []
+        self.state.position = position
+
+    def finish(self, target: Path, about: Mapping[str, Any], origins: Sequence[Origin]) -> str:
+        """Write the table and the attributes, give the corpus its name, and return its fingerprint.
+
+        Raises
+        ------
+        OutputError
+        """
+        shutil.rmtree(self.work / "table", ignore_errors=True)
+        columns = columns_of(self.state.patches, origins)
+        write_table(self.work / "table", columns)
+        pixels = [patch.pixels for patch in self.state.patches]
+        fingerprint = digest({"about": about, "columns": columns, "pixels": pixels})
+        whole = {**about, "schema": SCHEMA, "complete": True, "fingerprint": fingerprint}
+        zarr.open_group(self.work, mode="r+").update_attributes({ATTRIBUTE: whole})
+        publish(self.work, target)
+        return fingerprint
+
+
+def publish(work: Path, target: Path) -> None:
+    """Give a complete corpus its name; what stood there goes only then."""
+    (work / JOURNAL).unlink(missing_ok=True)
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        os.rename(target, old)
+    os.rename(work, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def stands(target: Path, identity: str) -> bool:
+    """Whether *target* is the complete corpus of that *identity*; refuses a path that something else occupies."""
+    about = read_about(target)
+    if target.exists() and not about:
+        raise OutputError(f"cannot write {target}: something that is not a corpus is there; give another name")
+    return bool(about) and about.get("identity") == identity and bool(about["complete"])
+
+
+def _resume(work: Path, identity: str) -> State:
+    """Return what *work* holds already; empty it first when it is of another *identity*."""
+    state = State()
+    if read_about(work).get("identity") != identity:
+        for entry in work.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        return state
+    for shard in _journal(work / JOURNAL):
+        state.patches += [Patch(*row) for row in shard["patches"]]
+        state.position = shard["position"][0], shard["position"][1]
+        state.notes.update((int(key), note) for key, note in shard["notes"])
+    return state
+
+
+def _journal(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of whole shards; a line cut short by a crash ends them, and is removed."""
+    entries: list[dict[str, Any]] = []
+    if not path.exists():
+        return entries
+    kept = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        with contextlib.suppress(ValueError):
+            if line.endswith(b"\n"):
+                entries.append(json.loads(line))
+                kept += len(line)
+                continue
+        break
+    os.truncate(path, kept)
+    return entries
+
+
+def _create(work: Path, identity: str, shape: tuple[int, int, int], shard: int, codec: str) -> None:
+    """Write an empty array of patches; the attributes come last, so that half a folder is not resumed."""
+    zarr.create_array(
+        work / "patches",
+        shape=(0, *shape),
+        chunks=(1, *shape),
+        shards=(shard, *shape),
+        dtype="uint8",
+        dimension_names=("patch", "y", "x", "colour"),
+        **array_options(codec),
+    )
+    zarr.create_group(work / "features")
+    attributes = {ATTRIBUTE: {"schema": SCHEMA, "identity": identity, "complete": False}}
+    zarr.create_group(work, attributes=attributes)
