@@ -14,7 +14,7 @@ from wsipipe.models.checkpoint import Rules
 from wsipipe.pipelines.image import ImageMaps
 
 THRESHOLDS = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
-MARKER_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+MARKER_THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
 MIN_AREAS_UM2 = (4.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0)
 
 Labels = NDArray[np.int32]
