@@ -76,3 +76,27 @@ def disc_batch(side: int = 64) -> tuple[Tensor, Targets]:
     x = torch.from_numpy(np.stack(pictures)).float()
     x += 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     return x, targets_of(both)
+
+
+class Patches:
+    """A corpus in memory: *count* random pictures of 512 px with soft structure, and what else a corpus offers."""
+
+    path = "corpus in memory"
+    fingerprint = "0" * 64
+
+    def __init__(self, count: int) -> None:
+        coarse = np.random.default_rng(count).integers(0, 256, (count, 16, 16, 3), np.uint8)
+        self.pixels = coarse.repeat(32, 1).repeat(32, 2)
+        self.kept: dict[str, NDArray[np.float32]] = {}
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        return self.pixels[index]
+
+    def features(self, name: str) -> NDArray[np.float32] | None:
+        return self.kept.get(name)
+
+    def add_features(self, name: str, array: NDArray[np.float32]) -> None:
+        self.kept[name] = array

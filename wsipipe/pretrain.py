@@ -157,9 +157,10 @@ def pretrain(
     device = device_of(settings, world)
     network = new_backbone(settings, source.condition).to(device)
     rate = constant_rate if settings.schedule == "constant" else learning_rate
-    log = Log(folder / "log.csv", COLUMNS, header=True)
+    log = Log(folder / "log.csv", COLUMNS, header=True, board=folder / "tensorboard")
     loop = Loop(network, loop_settings(settings), folder, rate, log, world)
-    loop.restore()
+    if loop.restore() and loop.step > settings.steps:
+        raise SettingsError(f"{folder} is at step {loop.step:,} already; expected --steps of that or more")
     prepare(network, settings, device)
     parallel = DistributedDataParallel(network) if world.size > 1 else network
     share = samples_here(settings, world)
@@ -173,14 +174,15 @@ def pretrain(
             lambda step, loss: report(step, loss, averaged),
             split=lambda batch: batch.split(settings.accumulate),
             alone=parallel.no_sync if isinstance(parallel, DistributedDataParallel) else nullcontext,
-            rescue=lambda batch: save_batch(batch, folder / f"bad-batch-{world.rank}.safetensors"),
+            rescue=lambda batch: save_batch(batch, folder, world),
         )
+    log.close()
     return averaged
 
 
-def save_batch(batch: Batch, path: Path) -> str:
-    """Write *batch* to *path* and return a line that says so."""
+def save_batch(batch: Batch, folder: Path, world: World) -> str:
+    """Write this process's *batch* to *folder* and return a line that says so."""
     tensors = {name: tensor.contiguous() for name, tensor in batch._asdict().items()}
-    with atomic_write(path) as file:
+    with atomic_write(folder / f"bad-batch-{world.rank}.safetensors") as file:
         file.write(safetensors.torch.save(tensors))
-    return f"the batch: {path}"
+    return f"the batch: {folder}/bad-batch-{'*' if world.size > 1 else world.rank}.safetensors"

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from wsipipe import pretrain as pretraining
 from wsipipe.artifacts import check_writable, digest, write_json
-from wsipipe.corpus import Corpus, open_corpus
-from wsipipe.errors import DatasetError, OutputError
+from wsipipe.corpus import Corpus, is_corpus, open_corpus
+from wsipipe.errors import DatasetError, OutputError, SettingsError
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
-from wsipipe.models.cmd import CMD
+from wsipipe.models.cmd import CMD, SIZES
 from wsipipe.predict import set_threads
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
-from wsipipe.settings import PretrainSettings, determining
+from wsipipe.settings import CorpusSettings, PretrainSettings, determining
 from wsipipe.train.diffusion import PATCH
 from wsipipe.train.distributed import World, joined, ranks
+from wsipipe.train.features import features_of
+from wsipipe.train.log import has_tensorboard
 from wsipipe.train.pictures import write_reconstructions
 
 SHOWN = 4
@@ -33,15 +36,17 @@ class PretrainJob:
 
     Attributes
     ----------
-    corpus : Path
+    sources : tuple of Path
+        A corpus; or slides and folders, of which one is built first, as *corpus* says.
     out : Path
         Folder of the run: ``backbone.safetensors``, ``log.csv``, ``pictures/``, ``run.json``, and the state to resume
         from.
     """
 
-    corpus: Path
+    sources: tuple[Path, ...]
     out: Path
     settings: PretrainSettings = field(default_factory=PretrainSettings)
+    corpus: CorpusSettings = field(default_factory=CorpusSettings)
 
 
 def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
@@ -55,25 +60,90 @@ def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
         The folder cannot be written, or holds another run.
     """
     world = ranks()
-    set_threads(max(1, allowed_cores() // world.local_size))
-    corpus = open_corpus(job.corpus)
-    source = _source(corpus, job)
-    with joined(world, pretraining.device_of(job.settings, world)):
-        _claim(job, corpus.fingerprint, world)
-        progress.say(f"{len(source.indices):,} patches of {len(corpus):,} in {job.corpus.name}")
-        progress.start("steps", job.settings.steps)
-        backbone = pretraining.pretrain(source, job.settings, job.out, world, _Watcher(job, source, world, progress))
+    cores = max(1, allowed_cores() // world.local_size)
+    set_threads(cores)
+    device = pretraining.device_of(job.settings, world)
+    corpus = _corpus(job, world, progress)
+    _claim(job, corpus, world)
+    settings = replace(job.settings, workers=_workers(job.settings, device, cores))
+    with joined(world, device):
+        source = _source(corpus, settings, device, world, progress)
+        _introduce(job, source, world, progress)
+        backbone = pretraining.pretrain(source, settings, job.out, world, _Watcher(job, corpus, source, progress))
     path = job.out / "backbone.safetensors"
     if world.main:
         checkpoint.save(path, backbone, card_of(job.settings, corpus, source))
     return path
 
 
-def _source(corpus: Corpus, job: PretrainJob) -> pretraining.Source:
-    indices = corpus.indices(job.settings.split)
+def _corpus(job: PretrainJob, world: World, progress: Progress) -> Corpus:
+    """Return the corpus that *job* names, or build it in the run's folder."""
+    if len(job.sources) == 1 and is_corpus(job.sources[0]):
+        return open_corpus(job.sources[0])
+    if world.size > 1:
+        raise SettingsError(
+            f"{job.sources[0]} is no corpus, and {world.size} processes cannot build one together; "
+            "run `wsipipe build-corpus` first"
+        )
+    from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
+
+    path = job.out / "corpus.zarr"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return open_corpus(run_build_corpus(CorpusJob(job.sources, path, job.corpus), progress))
+
+
+def _claim(job: PretrainJob, corpus: Corpus, world: World) -> None:
+    """Make the folder the run's own, or find that it is already; refuse a folder that holds another run."""
+    if not world.main:
+        return
+    (job.out / "pictures").mkdir(parents=True, exist_ok=True)
+    record = job.out / "run.json"
+    check_writable(record)
+    identity = digest({"corpus": corpus.fingerprint, "settings": identifying(job.settings)})
+    if record.exists() and f'"{identity}"' not in record.read_text(encoding="utf-8"):
+        raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
+    write_json(record, {"identity": identity, "corpus": corpus.fingerprint, "settings": job.settings})
+
+
+def identifying(settings: PretrainSettings) -> dict[str, Any]:
+    """Return what makes a run another run. At a constant rate more steps only go on with the same one."""
+    found = determining(settings)
+    return {k: v for k, v in found.items() if k != "steps" or settings.schedule != "constant"}
+
+
+def _workers(settings: PretrainSettings, device: torch.device, cores: int) -> int:
+    """Return how many processes read patches: on a CPU the network needs the cores itself."""
+    automatic = 0 if device.type == "cpu" else max(1, cores - 1)
+    return automatic if settings.workers is None else settings.workers
+
+
+def _source(
+    corpus: Corpus, settings: PretrainSettings, device: torch.device, world: World, progress: Progress
+) -> pretraining.Source:
+    """Return what to train on, with the encoder's features."""
+    indices = corpus.indices(settings.split)
     if not len(indices):
-        raise DatasetError(f"{job.corpus} holds no patch of the split {job.settings.split!r}; try --split all")
-    return pretraining.Source(corpus, indices)
+        raise DatasetError(f"{corpus.path} holds no patch of the split {settings.split!r}; try --split all")
+    if not settings.encoder:
+        return pretraining.Source(corpus, indices)
+    progress.start("encoding", -(-len(corpus) // world.size))
+    features = features_of(
+        corpus, settings.encoder, device, world, settings.workers or 0, lambda n: progress.advance("encoding", n)
+    )
+    return pretraining.Source(corpus, indices, features)
+
+
+def _introduce(job: PretrainJob, source: pretraining.Source, world: World, progress: Progress) -> None:
+    """Say what will be trained on what."""
+    settings = job.settings
+    condition = f" conditioned on {settings.encoder} ({source.condition} wide)" if settings.encoder else ""
+    progress.say(
+        f"CMD-{settings.size}{condition}: {settings.steps:,} steps of {settings.batch} samples from "
+        f"{len(source.indices):,} patches, {world.size} process{'es' if world.size > 1 else ''}"
+    )
+    if not has_tensorboard():
+        progress.say(f"log: {job.out / 'log.csv'}; for TensorBoard's too: pip install 'wsipipe[tensorboard]'")
+    progress.start("steps", settings.steps)
 
 
 def card_of(settings: PretrainSettings, corpus: Corpus, source: pretraining.Source) -> ModelCard:
@@ -87,35 +157,26 @@ def card_of(settings: PretrainSettings, corpus: Corpus, source: pretraining.Sour
         "seed": settings.seed,
         "settings": asdict(settings),
     }
-    config = pretraining.new_backbone(settings, source.condition).config
+    config = SIZES[settings.size](source.condition)
     return ModelCard(settings.name, config, mpp=float(np.median(mpp)), licence=settings.licence, training=training)
 
 
 class _Watcher:
-    """Counts the steps and writes a picture now and then, of the first process's averaged backbone."""
+    """Counts the steps, and writes a picture of the averaged backbone now and then."""
 
-    def __init__(self, job: PretrainJob, source: pretraining.Source, world: World, progress: Progress) -> None:
-        self.job, self.world, self.progress = job, world, progress
-        chosen = source.indices[np.linspace(0, len(source.indices) - 1, SHOWN).astype(int)]
+    def __init__(self, job: PretrainJob, corpus: Corpus, source: pretraining.Source, progress: Progress) -> None:
+        self.job, self.progress, self.main, self.done = job, progress, ranks().main, 0
+        unseen = corpus.indices("val")
+        pool = unseen if len(unseen) and job.settings.split == "train" else source.indices
+        shown = pool[np.unique(np.linspace(0, len(pool) - 1, SHOWN).astype(int))]
         low, high = PATCH // 4, PATCH - PATCH // 4
-        self.images = np.stack([source.patches.read(int(i))[low:high, low:high] for i in chosen])
+        self.images = np.stack([corpus.read(int(i))[low:high, low:high] for i in shown])
+        self.features = None if source.features is None else torch.from_numpy(source.features[shown])
 
     def __call__(self, step: int, loss: float, averaged: CMD) -> None:
         """Hear that *step*, counted from 0, is done."""
-        self.progress.advance("steps")
-        done, settings = step + 1, self.job.settings
-        if self.world.main and (done % settings.picture_every == 0 or done == settings.steps):
-            write_reconstructions(self.job.out / "pictures" / f"step-{done:07d}.png", averaged, self.images)
-
-
-def _claim(job: PretrainJob, fingerprint: str, world: World) -> None:
-    """Make the folder the run's own, or find that it is already; refuse a folder that holds another run."""
-    if world.main:
-        (job.out / "pictures").mkdir(parents=True, exist_ok=True)
-        record = job.out / "run.json"
-        check_writable(record)
-        identity = digest({"corpus": fingerprint, "settings": determining(job.settings)})
-        if record.exists() and f'"{identity}"' not in record.read_text(encoding="utf-8"):
-            raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
-        write_json(record, {"identity": identity, "corpus": fingerprint, "settings": job.settings})
-    world.wait()
+        self.progress.advance("steps", step + 1 - self.done)
+        self.done, settings = step + 1, self.job.settings
+        if self.main and (self.done % settings.picture_every == 0 or self.done == settings.steps):
+            z = None if self.features is None else self.features.to(next(averaged.parameters()).device)
+            write_reconstructions(self.job.out / "pictures" / f"step-{self.done:07d}.png", averaged, self.images, z)

@@ -6,8 +6,9 @@ A sample is a function of (seed, step, index) alone: neither workers nor process
 from __future__ import annotations
 
 import functools
+import multiprocessing
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -101,13 +102,21 @@ def _order(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
 
 def feed(steps: Steps, start: int, stop: int, workers: int = 0, pin: bool = False) -> Iterator[Batch]:
     """Yield the batches of steps *start* to *stop* in order, made ahead by *workers* processes (0: when asked for)."""
-    ahead = {"prefetch_factor": 2, "multiprocessing_context": "spawn"} if workers else {}
-    loader: DataLoader[Batch] = DataLoader(
-        steps,
-        sampler=range(start, stop),
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=pin,
-        **ahead,  # type: ignore[arg-type]
-    )
+    order = cast(Any, range(start, stop))
+    loader: DataLoader[Batch] = DataLoader(steps, None, sampler=order, pin_memory=pin, **loading(workers))
     yield from loader
+
+
+def loading(workers: int) -> dict[str, Any]:
+    """Return the arguments of a DataLoader that reads ahead with *workers* processes.
+
+    They are forked from a server that has imported the libraries and nothing else, not from here: an open corpus has
+    threads, which a fork would lose.
+    """
+    if not workers:
+        return {}
+    served = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if served else "spawn")
+    if served:
+        context.set_forkserver_preload(["wsipipe.corpus", __name__])
+    return {"num_workers": workers, "prefetch_factor": 2, "multiprocessing_context": context}

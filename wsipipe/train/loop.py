@@ -69,6 +69,8 @@ class Loop:
     log : Log, optional
     world : World
         The processes that train together; the first one writes.
+    share : name -> float
+        Learning rate of a parameter, as a share of *rate*.
     """
 
     def __init__(
@@ -79,13 +81,17 @@ class Loop:
         rate: Callable[[int, LoopSettings], float] = learning_rate,
         log: Log | None = None,
         world: World = ALONE,
+        share: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
         self.network, self.settings, self.folder, self.rate, self.world = network, settings, folder, rate, world
         self.log = log or Log(folder / "log.csv")
         self.trainable = {n: p for n, p in network.named_parameters() if p.requires_grad}
-        decayed = [p for p in self.trainable.values() if p.ndim > 1]
-        plain = [p for p in self.trainable.values() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = [
+            {"params": [p for n, p in self.trainable.items() if share(n) == part and (p.ndim > 1) == matrices],
+             "weight_decay": settings.weight_decay if matrices else 0.0, "share": part}
+            for part in sorted({share(name) for name in self.trainable}, reverse=True)
+            for matrices in (True, False)
+        ]  # fmt: skip
         self.optimiser = torch.optim.AdamW(groups, lr=settings.lr)
         self.ema = EMA(network, settings.ema)
         self.step = 0
@@ -153,11 +159,10 @@ class Loop:
     def _checked(self, mine: Tensor, rescue: Callable[[], str]) -> tuple[float, float]:
         """Return the loss over all processes and the norm of the gradient, which is scaled down to the limit."""
         norm = nn.utils.clip_grad_norm_(self.trainable.values(), self.settings.clip or math.inf)
-        loss, size, own = torch.stack((self.world.mean(mine), norm.to(mine.device), mine)).tolist()
+        loss, size = torch.stack((self.world.mean(mine), norm.to(mine.device))).tolist()
         if not math.isfinite(loss) or not math.isfinite(size):
-            kept = rescue() if not math.isfinite(own) or math.isfinite(loss) else ""
             what, value = ("gradient", size) if math.isfinite(loss) else ("loss", loss)
-            places = "; ".join(filter(None, (f"last checkpoint: {self.path}", kept)))
+            places = "; ".join(filter(None, (f"last checkpoint: {self.path}", rescue())))
             raise DatasetError(f"the {what} is {value} at step {self.step}; lower --lr ({places})")
         return loss, size
 
@@ -165,7 +170,7 @@ class Loop:
         """Take the step, move the average, log."""
         rate = self.rate(self.step, self.settings)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.optimiser.step()
         self.ema.update(self.network, self.step)
         self.step += 1
