@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsipipe.errors import SettingsError
+from wsipipe.formats.colours import class_colours
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import SIZES
+from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import HeadConfig
+from wsipipe.predict import choose_device, denormals_flushed
 from wsipipe.settings import FitSettings
-from wsipipe.train.augment import appearance, crop
+from wsipipe.train.cached import feature_cache
 from wsipipe.train.loop import Loop
 from wsipipe.train.losses import Targets, head_loss
-from wsipipe.train.targets import centre_map, class_map, directional_maps, whole_weight
+from wsipipe.train.samples import Pool, batch_of, planned, targets_of, type_weights, types_in
 
-Pool = list[tuple[DatasetSpec, list[Annotated]]]
+__all__ = ["Pool", "Watch", "batch_of", "count_trainable", "fit", "new_segmenter", "nuclei_in", "targets_of"]
+
+Batch = tuple[Tensor | list[Tensor], Targets]
+"""Images (B, 3, H, W) or their feature maps, and targets."""
 
 
-def new_segmenter(settings: FitSettings) -> tuple[Segmenter, ModelCard]:
+class Watch(Protocol):
+    """What looks at the averaged network from time to time."""
+
+    def rewind(self, step: int) -> None:
+        """Forget what was seen after *step*: the training goes on from there."""
+
+    def __call__(self, step: int, network: Segmenter, card: ModelCard) -> None:
+        """Look at the average after *step* steps."""
+
+
+def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Segmenter, ModelCard]:
     """Return the network to fit and its card; a backbone from random weights starts with open gates."""
     torch.manual_seed(settings.seed)
     if settings.backbone in SIZES:
@@ -34,51 +50,69 @@ def new_segmenter(settings: FitSettings) -> tuple[Segmenter, ModelCard]:
     else:
         config = checkpoint.read_card(Path(settings.backbone)).backbone
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
-    head = HeadConfig(settings.head, widths)
-    card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence)
+    head = HeadConfig(settings.head, widths, tuple(types))
+    colours = class_colours(dict.fromkeys(types))
+    card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours)
     network = cast(Segmenter, checkpoint.build(card))
     if settings.backbone in SIZES:
         network.backbone.open_gates()
     else:
         source, _ = checkpoint.load(Path(settings.backbone))
         network.backbone.load_state_dict((source.backbone if isinstance(source, Segmenter) else source).state_dict())
-    network.backbone.requires_grad_(settings.unfreeze or settings.backbone in SIZES)
+    network.backbone.requires_grad_(not settings.frozen)
     network.backbone.output.requires_grad_(False)  # the reconstruction's layers see no loss here
     return network, card
 
 
-def sample(pool: Pool, size: int, settings: FitSettings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return one augmented crop: image uint8 (size, size, 3) and labels int32 (size, size)."""
-    weights = np.array([spec.weight for spec, _ in pool])
-    images = pool[rng.choice(len(pool), p=weights / weights.sum())][1]
-    areas = np.array([a.labels.size * a.mpp**2 for a in images]) ** 0.5
-    source = images[rng.choice(len(images), p=areas / areas.sum())]
-    image, labels = crop(source, size, settings.working_mpp, rng, settings.augment)
-    return appearance(image, rng, settings.augment), labels
+class Fitting:
+    """A network on its device, what of it is trained, and how a batch becomes a loss.
 
+    A frozen backbone is in eval mode, folded as at inference, and gets no gradient; only the head is trained, averaged
+    and checkpointed.
+    """
 
-def batch_of(step: int, pool: Pool, settings: FitSettings) -> tuple[Tensor, Targets]:
-    """Return the images (B, 3, size, size) in [-1, 1] and targets of *step*; a function of (seed, step) alone."""
-    late = step >= settings.loop.steps * (1 - settings.final_share)
-    size = 256 if late else settings.crop
-    count = max(1, round(settings.batch * (settings.crop / size) ** 2))
-    rngs = [np.random.default_rng((settings.seed, step, i)) for i in range(count)]
-    images, labels = zip(*(sample(pool, size, settings, rng) for rng in rngs))
-    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return x.contiguous(memory_format=torch.channels_last), targets_of(labels)
+    def __init__(self, network: Segmenter, settings: FitSettings, weights: Tensor | None) -> None:
+        self.settings, self.device = settings, choose_device(settings.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.weights = None if weights is None else weights.to(self.device)
+        self.trained: nn.Module = network
+        if settings.frozen:
+            network.backbone.eval()
+            self.trained, self._folded = network.head, FoldedSegmenter(network)
 
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass: bf16 autocast where asked for, or on a GPU."""
+        wanted = self.settings.precision
+        half = wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
-def targets_of(labels: Sequence[NDArray[np.int32]]) -> Targets:
-    """Return what a batch of crops with these label maps (H, W), -1 where not annotated, should predict."""
-    known = [np.maximum(m, 0) for m in labels]
-    classes = [np.where(m < 0, -1, class_map(k).astype(np.int64)) for m, k in zip(labels, known)]
-    maps = (
-        classes,
-        [directional_maps(k) for k in known],
-        [centre_map(k) for k in known],
-        [whole_weight(m) for m in labels],
-    )
-    return Targets(*(torch.from_numpy(np.stack(m)) for m in maps))
+    def extract(self, x: Tensor) -> list[Tensor]:
+        """Return the frozen backbone's features of images (B, 3, H, W)."""
+        with torch.no_grad(), denormals_flushed(), self.arithmetic():
+            return self._folded.features(x.to(self.device))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch of images, or of frozen features."""
+        given, targets = batch
+        with self.arithmetic():
+            if isinstance(given, list):
+                features = [f.to(self.device) for f in given]
+            else:
+                features = self.extract(given) if self.settings.frozen else self._features(given)
+            logits = self.network.head(features)
+        return head_loss(self.settings.head, logits, targets.to(self.device), self.weights)
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        return cast(list[Tensor], self.network.backbone.features(x.to(self.device)))
+
+    def share(self, name: str) -> float:
+        """Return the learning rate of a parameter as a share of the head's."""
+        return self.settings.backbone_lr if name.startswith("backbone.") else 1.0
+
+    def segmenter(self, averaged: nn.Module) -> Segmenter:
+        """Return the whole averaged network in eval mode."""
+        whole = Segmenter(self.network.backbone, averaged) if self.settings.frozen else averaged  # type: ignore[arg-type]
+        return cast(Segmenter, whole).eval()
 
 
 def fit(
@@ -86,22 +120,60 @@ def fit(
     settings: FitSettings,
     folder: Path,
     report: Callable[[int, float], None] = lambda step, loss: None,
+    watch: Watch | None = None,
+    cached: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Segmenter, ModelCard]:
-    """Fit a segmenter on *pool*, resuming from *folder* when it holds a checkpoint; return the averaged network."""
-    network, card = new_segmenter(settings)
-    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    loop = Loop(network, settings.loop, folder)
+    """Fit a segmenter on *pool*, resuming from *folder* when it holds a checkpoint; return the averaged network.
+
+    Parameters
+    ----------
+    pool : list of (DatasetSpec, list of Annotated)
+    settings : FitSettings
+    folder : Path
+        Of checkpoint, log and feature cache.
+    report : (step, loss) -> None
+        Called after every step.
+    watch : Watch, optional
+        Called every ``validate_every`` steps and after the last.
+    cached : (crops done, crops in all) -> None
+        Called while frozen features are computed.
+
+    Raises
+    ------
+    DatasetError
+        When the loss is not finite.
+    SettingsError
+        When features are to be kept of a backbone that changes.
+    OutputError
+    """
+    settings, types = planned(settings, pool), types_in(pool)
+    network, card = new_segmenter(settings, types)
+    fitting = Fitting(network, settings, type_weights(pool, types) if types else None)
+    batch = _batches(fitting, pool, types, folder, cached)
+    loop = Loop(fitting.trained, settings.loop, folder, share=fitting.share)
     loop.restore()
-    frozen = not any(p.requires_grad for p in network.backbone.parameters())
+    if watch:
+        watch.rewind(loop.step)
 
-    def loss_of(batch: tuple[Tensor, Targets]) -> Tensor:
-        x, targets = batch
-        with torch.set_grad_enabled(not frozen):
-            features = network.backbone.features(x)
-        return head_loss(settings.head, network.head(features), targets)
+    def told(step: int, loss: float) -> None:
+        report(step, loss)
+        if watch and (step + 1 == settings.loop.steps or (step + 1) % settings.validate_every == 0):
+            watch(step + 1, fitting.segmenter(loop.ema.network), card)
 
-    averaged = loop.run(lambda step: batch_of(step, pool, settings), loss_of, report)
-    return cast(Segmenter, averaged), card
+    averaged = loop.run(batch, fitting.loss, told)
+    return fitting.segmenter(averaged), card
+
+
+def _batches(
+    fitting: Fitting, pool: Pool, types: Sequence[str], folder: Path, cached: Callable[[int, int], None]
+) -> Callable[[int], Batch]:
+    """Return what gives the batch of a step: crops drawn anew, or rows of the feature cache."""
+    settings = fitting.settings
+    if not settings.cache_features:
+        return lambda step: batch_of(step, pool, settings, types)
+    if not settings.frozen:
+        raise SettingsError("--cache-features needs a frozen backbone; leave it out, or add --no-unfreeze")
+    return feature_cache(folder / "features", pool, settings, types, fitting.extract, cached).batch
 
 
 def count_trainable(network: nn.Module) -> int:

@@ -29,18 +29,18 @@ class BoxType(click.ParamType[Box]):
 
 
 class MppType(click.ParamType["float | str"]):
-    """A resolution in um/px, or ``nuclei``."""
+    """A resolution in um/px, ``auto`` or ``nuclei``."""
 
-    name = "um/px|nuclei"
+    name = "um/px|auto|nuclei"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
         """Return the number, or the word."""
-        if value == "nuclei":
-            return "nuclei"
+        if value in ("auto", "nuclei"):
+            return str(value)
         try:
             mpp = float(value)
         except ValueError:
             mpp = 0.0
         if not 0.05 <= mpp <= 5:
-            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 um/px, or nuclei", param, ctx)
+            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 um/px, auto, or nuclei", param, ctx)
         return mpp

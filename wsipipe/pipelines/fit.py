@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 from wsipipe import fit as fitting
 from wsipipe.artifacts import check_writable, digest, write_json
 from wsipipe.errors import DatasetError, OutputError
-from wsipipe.labels import DatasetSpec, read_set
+from wsipipe.fit import Pool
+from wsipipe.labels import Annotated, DatasetSpec, few, read_set
 from wsipipe.models import checkpoint
+from wsipipe.models.checkpoint import Segmenter
+from wsipipe.pipelines.validation import Validation
 from wsipipe.predict import set_threads
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import FitSettings
+from wsipipe.train.samples import planned, types_in
 
 
 @dataclass(frozen=True)
@@ -43,34 +48,118 @@ def run_fit(job: FitJob, progress: Progress) -> Path:
     Raises
     ------
     DatasetError
-        A set is not usable, holds no training image, or the folder holds another run.
+        A set is not usable, holds no training image, or the loss is not finite.
+    OutputError
+        The folder holds another run, or the disk is full.
     """
     set_threads(allowed_cores())
-    pool = [(spec, read_set(spec, "train", job.root)) for spec in job.datasets]
-    if empty := [spec.path for spec, images in pool if not images]:
-        raise DatasetError(f"{empty[0]}: no image belongs to the training split; check its split file")
-    progress.say(f"{sum(len(i) for _, i in pool)} images, {fitting.nuclei_in(pool):,} nuclei for training")
-    _claim(job)
-    progress.start("steps", job.settings.loop.steps)
-    network, card = fitting.fit(pool, job.settings, job.out, lambda step, loss: progress.advance("steps"))
-    training = describe(job.datasets, [[a.name for a in images] for _, images in pool], job.settings)
+    pool = read_pool(job)
+    settings = planned(job.settings, pool)
+    _claim(job, pool, settings)
+    watch = _validation(job, progress) if settings.validate_every else None
+    _tell(pool, settings, progress)
+    progress.start("steps", settings.loop.steps)
+    network, card = fitting.fit(
+        pool, settings, job.out, lambda step, loss: progress.advance("steps"), watch, _counting(progress)
+    )
+    training = describe(pool, settings)
+    if watch:
+        training["validation"] = {"score": settings.score, "best": watch.best, "step": watch.best_step}
+        if settings.keep == "best":
+            network = _best(watch)
     path = job.out / "model.safetensors"
     checkpoint.save(path, network, fitting.with_training(card, training))
     return path
 
 
-def describe(datasets: Sequence[DatasetSpec], names: Sequence[Sequence[str]], settings: FitSettings) -> dict[str, Any]:
+def read_pool(job: FitJob) -> Pool:
+    """Return the training images of every set; only a few of them under ``--shots``.
+
+    Raises
+    ------
+    DatasetError
+    """
+    pool = [(spec, read_set(spec, "train", job.root, job.settings.working_mpp)) for spec in job.datasets]
+    if empty := [spec.path for spec, images in pool if not images]:
+        raise DatasetError(f"{empty[0]}: no image belongs to the training split; check its split file")
+    if not job.settings.shots:
+        return pool
+    chosen = few([a for _, images in pool for a in images], job.settings.shots, job.settings.seed)
+    kept = [(spec, [a for a in images if any(a is one for one in chosen)]) for spec, images in pool]
+    return [(spec, images) for spec, images in kept if images]
+
+
+def describe(pool: Pool, settings: FitSettings) -> dict[str, Any]:
     """Return what the model card says of the training: sets, images, settings."""
-    sets = [{"path": Path(s.path).name, "mpp": s.mpp, "images": len(n)} for s, n in zip(datasets, names, strict=True)]
+    sets: list[dict[str, Any]] = [{"path": Path(s.path).name, "mpp": s.mpp, "images": len(a)} for s, a in pool]
+    if settings.shots:
+        sets = [one | {"names": [a.name for a in images]} for one, (_, images) in zip(sets, pool, strict=True)]
     return {"datasets": sets, "settings": asdict(settings)}
 
 
-def _claim(job: FitJob) -> None:
+def _tell(pool: Pool, settings: FitSettings, progress: Progress) -> None:
+    images = [a for _, images in pool for a in images]
+    types = types_in(pool)
+    what = f"{len(images)} images, {fitting.nuclei_in(pool):,} nuclei for training"
+    progress.say(what + (f" of the types {', '.join(types)}" if types else ""))
+    if settings.shots:
+        progress.say("shots: " + ", ".join(a.name for a in images))
+    mode = "frozen backbone" if settings.frozen else "whole network"
+    progress.say(f"{mode}, {settings.loop.steps} steps of {settings.batch} crops of {settings.crop_px} px")
+
+
+def _counting(progress: Progress) -> Callable[[int, int], None]:
+    """Return what shows how many crops have their features."""
+    shown = 0
+
+    def cached(done: int, total: int) -> None:
+        nonlocal shown
+        if not shown:
+            progress.start("features", total)
+        progress.advance("features", done - shown)
+        shown = done
+
+    return cached
+
+
+def _validation(job: FitJob, progress: Progress) -> Validation:
+    images: list[Annotated] = []
+    for spec in job.datasets:
+        if spec.split or spec.default_split == "val":
+            images += read_set(spec, "val", job.root, job.settings.working_mpp)
+    if not images:
+        raise DatasetError("--validate-every: no image belongs to the validation split; give one with --split")
+    return Validation(images, job.out, job.settings, progress)
+
+
+def _best(watch: Validation) -> Segmenter:
+    network, _ = checkpoint.load(watch.path)
+    assert isinstance(network, Segmenter)
+    return network
+
+
+def _claim(job: FitJob, pool: Pool, settings: FitSettings) -> None:
     """Make the folder the run's own, or find that it is already; refuse a folder that holds another run."""
-    job.out.mkdir(parents=True, exist_ok=True)
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{job.out} cannot be made a folder ({error.strerror}); choose another --output") from error
     record = job.out / "run.json"
     check_writable(record)
-    identity = digest({"datasets": [asdict(s) for s in job.datasets], "settings": asdict(job.settings)})
+    identity = digest({"datasets": [_chosen(s) for s in job.datasets], "settings": _chosen(job.settings)})
     if record.exists() and f'"{identity}"' not in record.read_text(encoding="utf-8"):
         raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
-    write_json(record, {"identity": identity, "datasets": job.datasets, "settings": job.settings})
+    images = {spec.path: [a.name for a in images] for spec, images in pool}
+    write_json(record, {"identity": identity, "datasets": job.datasets, "images": images, "settings": settings})
+
+
+def _chosen(settings: Any) -> dict[str, Any]:
+    """Return what differs from the defaults and determines the result, so that a new knob changes no old run."""
+    chosen: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            chosen[field.name] = _chosen(value)
+        elif value != field.default and field.metadata.get("result", True):
+            chosen[field.name] = value
+    return chosen

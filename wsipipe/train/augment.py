@@ -38,6 +38,22 @@ def crop(
     linear = np.array([[c * flip, -s], [s * flip, c]])
     half = (size - 1) / 2
     matrix = np.column_stack([linear, np.array([cx, cy]) - 0.5 - linear @ np.array([half, half])])
+    return _warped(source, matrix, step, size)
+
+
+def plain_crop(
+    source: Annotated, corner: tuple[float, float], size: int, mpp: float
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return the (size, size) crop of image and labels at *mpp* whose corner lies at *corner* (x, y) on that grid."""
+    step = mpp / source.mpp
+    matrix = np.column_stack([np.eye(2) * step, (np.array(corner) + 0.5) * step - 0.5])
+    return _warped(source, matrix, step, size)
+
+
+def _warped(
+    source: Annotated, matrix: NDArray[np.float64], step: float, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """Return image and labels under the affine *matrix* from crop to source, whose pixels are *step* source pixels."""
     image = np.asarray(cv2.GaussianBlur(source.image, (0, 0), 0.4 * step) if step > 1.2 else source.image)
     linearly, nearest = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     image = cv2.warpAffine(image, matrix, (size, size), flags=linearly, borderMode=cv2.BORDER_REFLECT_101)

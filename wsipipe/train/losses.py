@@ -22,12 +22,19 @@ class Targets:
         Depth inside the nucleus, 0 to 1.
     weight : float32 (B, H, W)
         How much a pixel counts for directions and centres; see :func:`wsipipe.train.targets.whole_weight`.
+    types : int64 (B, H, W), optional
+        Number of the pixel's type from 1 on, 0 where it has none or it is not known.
     """
 
     classes: Tensor
     directions: Tensor
     centres: Tensor
     weight: Tensor
+    types: Tensor | None = None
+
+    def to(self, device: torch.device) -> Targets:
+        """Return the same on *device*."""
+        return Targets(*(None if t is None else t.to(device) for t in vars(self).values()))  # type: ignore[arg-type]
 
 
 def tversky(p: Tensor, truth: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
@@ -78,6 +85,49 @@ def instance_loss(logits: Tensor, targets: Targets) -> Tensor:
     )
 
 
-def head_loss(kind: str, logits: Tensor, targets: Targets) -> Tensor:
-    """Return the loss of a head of *kind* (see :data:`wsipipe.models.heads.HEADS`), computed in fp32."""
-    return (instance_loss if kind == "cisca" else mask_loss)(logits.float(), targets)
+def type_loss(logits: Tensor, types: Tensor, weights: Tensor) -> Tensor:
+    """Return cross-entropy + Dice of the types, on nucleus pixels of known type alone.
+
+    Parameters
+    ----------
+    logits : Tensor (B, T or T + 1, H, W)
+        Of the types, perhaps after a channel for "none", which is never right on a nucleus.
+    types : int64 (B, H, W)
+        1..T, 0 where nothing is known.
+    weights : Tensor (T,)
+        How much a pixel of each type counts.
+    """
+    known, first = types > 0, logits.shape[1] - len(weights)
+    if not known.any():
+        return logits.sum() * 0
+    right = (types - 1 + first).clamp(min=0)
+    weight = weights[(types - 1).clamp(min=0)] * known
+    entropy = (F.cross_entropy(logits, right, reduction="none") * weight).sum() / weight.sum()
+    p, there = logits.softmax(1)[:, first:], known.float()
+    shown = torch.unique(types[known]).tolist()
+    dice = torch.stack([tversky(p[:, k - 1], (types == k).float(), there) * weights[k - 1] for k in shown])
+    return entropy + dice.sum() / weights[[k - 1 for k in shown]].sum()
+
+
+def head_loss(kind: str, logits: Tensor, targets: Targets, type_weights: Tensor | None = None) -> Tensor:
+    """Return the loss of a head of *kind* (see :data:`wsipipe.models.heads.HEADS`), computed in fp32.
+
+    Parameters
+    ----------
+    type_weights : Tensor (T,), optional
+        Of a head with T cell types: how much a pixel of each counts.
+    """
+    logits = logits.float()
+    if kind == "cisca":
+        loss, of_types = (
+            instance_loss(logits, targets),
+            logits[:, -1 - (0 if type_weights is None else len(type_weights)) :],
+        )
+    elif type_weights is None:
+        loss, of_types = mask_loss(logits, targets), logits[:, :0]
+    else:  # the same probabilities: of the background, and of a nucleus of any type
+        of_types = logits[:, 1:]
+        loss = mask_loss(torch.stack((logits[:, 0], of_types.logsumexp(1)), 1), targets)
+    if type_weights is None or targets.types is None:
+        return loss
+    return loss + type_loss(of_types, targets.types, type_weights)

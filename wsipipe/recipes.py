@@ -1,0 +1,83 @@
+"""The knobs of training a segmenter: samples, optimisation, what is fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from wsipipe.knobs import Checked as _Checked
+from wsipipe.knobs import knob
+
+RANDOM = ("T", "S", "B", "L")
+"""Names of backbones that start from random weights."""
+
+
+@dataclass(frozen=True)
+class AugmentSettings(_Checked):
+    """How far augmentation goes."""
+
+    scale_low: float = knob(0.75, "Smallest magnification of a sample.", low=0.2, high=1)
+    scale_high: float = knob(1.35, "Largest magnification of a sample.", low=1, high=5)
+    stain: float = knob(0.20, "Spread of the stain's strength (HED space).", low=0, high=1)
+    brightness: float = knob(0.12, "Spread of brightness and contrast.", low=0, high=1)
+    blur: float = knob(1.2, "Largest Gaussian blur.", unit="px", low=0, high=10)
+    jpeg: float = knob(0.3, "Share of samples that are JPEG-compressed.", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class LoopSettings(_Checked):
+    """How weights are optimised."""
+
+    steps: int = knob(0, "Optimisation steps (0: as many as --epochs ask for).", low=0)
+    lr: float = knob(1e-3, "Peak learning rate.", low=1e-8, high=1)
+    weight_decay: float = knob(0.01, "AdamW's weight decay.", low=0, high=1)
+    warmup: int = knob(50, "Steps of linear warm-up.", low=0)
+    ema: float = knob(0.999, "Limit of the moving average's decay, min(ema, (1 + s) / (10 + s)).", low=0, high=1)
+    clip: float = knob(1.0, "Largest gradient norm.", low=0)
+    checkpoint_every: int = knob(100, "Steps between checkpoints.", low=1, result=False)
+
+
+@dataclass(frozen=True)
+class FitSettings(_Checked):
+    """What is fitted, on what samples."""
+
+    name: str = knob("my-model", "Name of the model in its card and in results.")
+    licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
+    head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
+    backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a checkpoint file.")
+    unfreeze: bool | None = knob(None, "Train the backbone too; default: only one that starts from random weights.")
+    backbone_lr: float = knob(1.0, "Learning rate of an unfrozen backbone, as a share of the head's.", low=0, high=1)
+    working_mpp: float = knob(0.5, "Resolution the model works at.", unit="um/px", low=0.05, high=5)
+    epochs: float = knob(150.0, "Passes over the training images, in crops; --steps overrides.", low=0.01)
+    batch: int = knob(8, "Crops per step.", low=1)
+    crop: int | None = knob(
+        None, "Side of the training crops; default: 160, on a frozen backbone 256.", unit="px", low=64, high=512
+    )
+    final_share: float = knob(0.15, "Share of the steps, at the end, on 256 px crops.", low=0, high=1)
+    shots: int = knob(0, "Train on so many images only, of as many patients as possible (0: all).", low=0)
+    cache_features: int = knob(
+        0,
+        "Compute frozen features once and keep them on disk: 1 without augmentation, K as K augmented views (0: not).",
+        low=0,
+        high=1000,
+    )
+    validate_every: int = knob(0, "Steps between scores on the validation split (0: none).", low=0)
+    keep: str = knob("best", "Weights of the model: those that scored best, or the last.", choices=("best", "last"))
+    score: str = knob("PQ", "What best means, pooled over the validation images.", choices=("PQ", "mDice", "dice"))
+    seed: int = knob(0, "Seed of weights, shots, order and augmentation.", low=0)
+    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps.", result=False)
+    precision: str = knob(
+        "auto", "Arithmetic; auto: bf16 autocast on a GPU, fp32 on a CPU.", choices=("auto", "fp32", "bf16")
+    )
+    loop: LoopSettings = dataclasses.field(default_factory=LoopSettings)
+    augment: AugmentSettings = dataclasses.field(default_factory=AugmentSettings)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backbone stays as it is."""
+        return not (self.backbone in RANDOM if self.unfreeze is None else self.unfreeze)
+
+    @property
+    def crop_px(self) -> int:
+        """Side of the training crops; GRN looks at the whole tile, so frozen features need whole ones."""
+        return self.crop or (256 if self.frozen else 160)

@@ -1,0 +1,121 @@
+"""What a segmenter is shown: augmented crops of annotated images, and what it should say of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsipipe.labels import Annotated, DatasetSpec, type_names
+from wsipipe.settings import FitSettings
+from wsipipe.train.augment import appearance, crop
+from wsipipe.train.losses import Targets
+from wsipipe.train.targets import centre_map, class_map, directional_maps, whole_weight
+
+Pool = list[tuple[DatasetSpec, list[Annotated]]]
+TILE = 256
+"""Side of the tiles that the network sees when it is used."""
+
+
+class Sample(NamedTuple):
+    """A crop: image uint8 (H, W, 3), labels int32 (H, W), and types int8 (H, W), see :attr:`Targets.types`."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    types: NDArray[np.int8]
+
+
+def crops_per_pass(pool: Pool, settings: FitSettings) -> float:
+    """Return how many crops cover the images of *pool* once; at least one each."""
+    each = (crops_in(a, settings) for _, images in pool for a in images)
+    return sum(max(1.0, count) for count in each)
+
+
+def crops_in(image: Annotated, settings: FitSettings) -> float:
+    """Return the area of *image* in crops."""
+    return float(image.labels.size * (image.mpp / settings.working_mpp) ** 2 / settings.crop_px**2)
+
+
+def planned(settings: FitSettings, pool: Pool) -> FitSettings:
+    """Return *settings* with the number of steps (and a shorter warm-up in a short run) and the side of the crops."""
+    loop = settings.loop
+    if not loop.steps:
+        steps = max(1, math.ceil(settings.epochs * crops_per_pass(pool, settings) / settings.batch))
+        loop = replace(loop, steps=steps, warmup=min(loop.warmup, steps // 10))
+    return replace(settings, loop=loop, crop=settings.crop_px)
+
+
+def types_in(pool: Pool) -> tuple[str, ...]:
+    """Return the names of the cell types in *pool*; none when there are not at least two."""
+    names = type_names([a for _, images in pool for a in images])
+    return names if len(names) > 1 else ()
+
+
+def type_weights(pool: Pool, types: Sequence[str]) -> Tensor:
+    """Return how much a pixel of each type counts, float32 (T,): the rarer, the more; 1 on average over the types."""
+    kinds = [kind for _, images in pool for a in images for kind in a.types]
+    counts = np.array([max(1, kinds.count(name)) for name in types], np.float64)
+    weights = (counts.sum() / counts) ** 0.5
+    return torch.from_numpy(weights / weights.mean()).float()
+
+
+def type_map(labels: NDArray[np.int32], source: Annotated, types: Sequence[str]) -> NDArray[np.int8]:
+    """Return the number of each pixel's type, 1.. in the order of *types*, 0 where there is none, int8 (H, W)."""
+    number = {name: k for k, name in enumerate(types, 1)}
+    kinds = np.array([0, *(number.get(kind, 0) for kind in source.types)], np.int8)
+    if len(kinds) == 1:
+        return np.zeros(labels.shape, np.int8)
+    chosen: NDArray[np.int8] = kinds[np.maximum(labels, 0)]
+    return chosen
+
+
+def sample(pool: Pool, size: int, settings: FitSettings, rng: np.random.Generator, types: Sequence[str] = ()) -> Sample:
+    """Return one augmented crop of side *size*."""
+    weights = np.array([spec.weight for spec, _ in pool])
+    images = pool[rng.choice(len(pool), p=weights / weights.sum())][1]
+    areas = np.array([a.labels.size * a.mpp**2 for a in images]) ** 0.5
+    return augmented(images[rng.choice(len(images), p=areas / areas.sum())], size, settings, rng, types)
+
+
+def augmented(
+    source: Annotated, size: int, settings: FitSettings, rng: np.random.Generator, types: Sequence[str]
+) -> Sample:
+    """Return an augmented crop of *source* of side *size*."""
+    image, labels = crop(source, size, settings.working_mpp, rng, settings.augment)
+    return Sample(appearance(image, rng, settings.augment), labels, type_map(labels, source, types))
+
+
+def batch_of(step: int, pool: Pool, settings: FitSettings, types: Sequence[str] = ()) -> tuple[Tensor, Targets]:
+    """Return the images (B, 3, size, size) in [-1, 1] and targets of *step*; a function of (seed, step) alone."""
+    late = step >= settings.loop.steps * (1 - settings.final_share)
+    size = TILE if late else settings.crop_px
+    count = max(1, round(settings.batch * (settings.crop_px / size) ** 2))
+    rngs = [np.random.default_rng((settings.seed, step, i)) for i in range(count)]
+    samples = [sample(pool, size, settings, rng, types) for rng in rngs]
+    targets = targets_of([s.labels for s in samples], [s.types for s in samples] if types else None)
+    return images_of([s.image for s in samples]), targets
+
+
+def images_of(images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Return pictures (H, W, 3) as a batch (B, 3, H, W) in [-1, 1], channels last in memory."""
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def targets_of(labels: Sequence[NDArray[np.int32]], types: Sequence[NDArray[np.int8]] | None = None) -> Targets:
+    """Return what a batch of crops with these label maps (H, W), -1 where not annotated, should predict."""
+    known = [np.maximum(m, 0) for m in labels]
+    classes = [np.where(m < 0, -1, class_map(k).astype(np.int64)) for m, k in zip(labels, known)]
+    return Targets(
+        torch.from_numpy(np.stack(classes)),
+        torch.from_numpy(np.stack([directional_maps(k) for k in known])),
+        torch.from_numpy(np.stack([centre_map(k) for k in known])),
+        torch.from_numpy(np.stack([whole_weight(m) for m in labels])),
+        None if types is None else torch.from_numpy(np.stack(types)).long(),
+    )
