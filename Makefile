@@ -39,7 +39,7 @@ $(VENV)/.runtime: $(INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(INPUTS) | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,dicom]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,dicom,view]'
 	@touch $(VENV)/.runtime $@
 
 demo: $(VENV)/.runtime

@@ -217,9 +217,9 @@ def _draw_dots(view: View, rows: pa.RecordBatch, colour: Rgb, diameter: float) -
 def _draw_density(view: View, master: str | os.PathLike[str]) -> dict[str, Rgb]:
     """Lay a map of cells per area over the picture, from clear (none) to strong (the 99.9th percentile)."""
     heat, top = heat_map(cell_counts(view, master))
-    heat = cv2.resize(heat, (view.rgb.shape[1], view.rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
-    opacity = heat[..., 3:] / 255
-    view.rgb[:] = np.rint(view.rgb * (1 - opacity) + heat[..., :3] * opacity).astype(np.uint8)
+    shown = cv2.resize(heat, (view.rgb.shape[1], view.rgb.shape[0]), interpolation=cv2.INTER_LINEAR)
+    opacity = shown[..., 3:] / 255
+    view.rgb[:] = np.rint(view.rgb * (1 - opacity) + shown[..., :3] * opacity).astype(np.uint8)
     mm2 = DENSITY_BIN**2 * (view.mpp[0] * view.mpp[1] if view.mpp else math.nan) * 1e-6
     return {f"{top / mm2:.0f} cells/mm2": (253, 231, 37)}
 
@@ -227,7 +227,7 @@ def _draw_density(view: View, master: str | os.PathLike[str]) -> dict[str, Rgb]:
 def heat_map(counts: NDArray[np.float32], sigma: float = 1.0) -> tuple[Picture, float]:
     """Return counts (h, w) as colours (h, w, 4), from clear (none) to strong, and the count of the strongest.
 
-    Counts are smoothed by a Gaussian of *sigma* pixels; the strongest colour is that of their 99.9th percentile. Colours
+    Counts are smoothed by a Gaussian of *sigma* pixels; the strongest colour is that of the 99.9th percentile. Colours
     are those of viridis, which print in grey and are told apart by everyone; alpha is straight, not premultiplied.
     """
     smooth = cv2.GaussianBlur(counts, (0, 0), sigma)

@@ -60,7 +60,7 @@ def make_parts(n: int, folder: Path) -> None:
             oversize=np.zeros(len(cx), bool),
         )
         polygons = polygons_at(cx * SCALE, cy * SCALE, rng)
-        measures = {name: rng.random(len(cx)) * 100 for name in MEASURES}
+        measures = {name: rng.random(len(cx)) * 100 for name in MEASURES} | {"x": cx * SCALE, "y": cy * SCALE}
         table = parquet.cells_table(
             found, polygons, measures, fingerprint=str(ABOUT["fingerprint"]), classes=list(ABOUT["classes"])
         )

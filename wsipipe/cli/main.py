@@ -29,7 +29,14 @@ class Entry(NamedTuple):
 COMMANDS = {
     "segment": Entry("wsipipe.cli.segment:segment", "Slides", "Find the cells of a slide; write them as polygons."),
     "tile": Entry("wsipipe.cli.tile:tile", "Slides", "Store tissue and tile pixels of a slide as sharded Zarr."),
+    "report": Entry("wsipipe.cli.report:report", "Slides", "Show results as HTML pages that open anywhere."),
+    "view": Entry("wsipipe.cli.view:view", "Slides", "Look at a slide and its cells in the browser."),
     "info": Entry("wsipipe.cli.info:info", "Slides", "Show what a slide file says of itself."),
+    "convert": Entry("wsipipe.cli.convert:convert", "Cells", "Write found cells in another format."),
+    "measure": Entry("wsipipe.cli.measure:measure", "Cells", "Measure cells, also edited ones, on their slide."),
+    "classify": Entry("wsipipe.cli.classify:classify", "Cells", "Type cells after a few labelled ones."),
+    "features": Entry("wsipipe.cli.features:features", "Slides", "Features of a slide's tiles, for slide models."),
+    "pretrain": Entry("wsipipe.cli.pretrain:pretrain", "Models", "Pretrain a backbone on unlabelled patches."),
     "fit": Entry("wsipipe.cli.fit:fit", "Models", "Train a head on annotated images."),
     "evaluate": Entry("wsipipe.cli.evaluate:evaluate", "Models", "Score a model against annotated images."),
     "models": Entry("wsipipe.cli.models:models", "Models", "List the models that are at hand, with their licences."),
@@ -121,6 +128,8 @@ def main(args: Sequence[str] | None = None) -> int:
         code = _report(error)
     except (click.Abort, KeyboardInterrupt) as error:
         code = _interrupted(error)
+        if args is None:
+            _leave(code)
     return code
 
 
@@ -149,6 +158,13 @@ def _interrupted(error: BaseException) -> int:
     hint = "" if isinstance(cause, click.Abort) else str(cause)
     _say(f"interrupted; {hint}" if hint else "interrupted")
     return INTERRUPTED
+
+
+def _leave(code: int) -> None:
+    """End the process without waiting for threads that are still at work: every file is written whole or not at all."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _quiet_exit() -> int:

@@ -124,6 +124,12 @@ def sort_rows(table: pa.Table) -> pa.Table:
     return table.take(order).combine_chunks()
 
 
+def class_codes(column: pa.Array, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the index of each cell's class among *classes*; the number of classes for those without one."""
+    found = pc.fill_null(pc.index_in(column.cast(pa.string()), pa.array(classes, pa.string())), len(classes))
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
+
+
 def _check_polygons(polygons: NDArray[np.object_], n: int) -> None:
     finite = np.isfinite(shapely.bounds(polygons)).all(axis=-1)  # empty ones have no bounds
     good = (shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON.value) & finite

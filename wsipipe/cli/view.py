@@ -1,0 +1,62 @@
+"""``wsipipe view``: a slide and its cells in the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wsipipe.cli.options import Command, collect, options_for
+from wsipipe.settings import SlideSettings
+
+
+@click.command(cls=Command)
+@click.argument("slide")
+@click.argument("cells", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on; default: any free one.")
+@click.option("--at", default=None, metavar="x,y", help="Begin at this position, in level-0 pixels.")
+@click.option("--browser/--no-browser", default=True, help="Open the browser, or only print the address.")
+@options_for(SlideSettings)
+def view(slide: str, cells: Path | None, port: int, at: str | None, browser: bool, **options: Any) -> None:
+    """Look at SLIDE and its CELLS (.parquet) in the browser.
+
+    The slide itself is shown, down to its pixels; cells are outlines when near and dots when far, in the colours of
+    their classes or of a measurement. Pointing at a cell tells its measurements. There is a map of density, a button
+    for a picture of what is shown, and the address in the browser leads back to the place. Ctrl-C ends it.
+
+    Only this machine can connect, with the token in the printed address. On another machine, forward the port:
+    `ssh -L 8800:127.0.0.1:8800 host`, and there `wsipipe view --port 8800 --no-browser ...`.
+
+    \b
+    Examples:
+      wsipipe view slide.svs cells.parquet
+      wsipipe view slide.svs cells.parquet --at 10400,8200
+      wsipipe view slide.svs
+    """
+    import webbrowser
+
+    from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.pipelines.view import ViewJob, run_view
+
+    job = ViewJob(slide, cells, port, _position(at), collect(SlideSettings, options))
+
+    def started(address: str) -> None:
+        click.echo(f"{address}\nCtrl-C ends the viewer")
+        if browser:
+            webbrowser.open(address)
+
+    try:
+        run_view(job, TerminalProgress(), started)
+    except KeyboardInterrupt:
+        click.echo("closed")
+
+
+def _position(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no position; expected two numbers such as 10400,8200") from error
+    return x, y

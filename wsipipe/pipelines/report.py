@@ -1,0 +1,157 @@
+"""The story of `wsipipe report`: results in, pages to look at out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from wsipipe.artifacts import check_writable
+from wsipipe.errors import SettingsError, SlideError, StoreError
+from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
+from wsipipe.report import Entry, Facts, entries_of, is_current, small_picture, write_index, write_report
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import SlideSettings
+from wsipipe.slide import Slide
+from wsipipe.tissue import Tissue
+
+ENDING = ".report.html"
+INDEX = "report.html"
+
+
+@dataclass(frozen=True)
+class ReportJob:
+    """What to report on.
+
+    Attributes
+    ----------
+    source : Path
+        Cells as Parquet, or a folder of such files (and of a batch's ``report.json``).
+    out : Path, optional
+        The page; by default ``NAME.report.html`` beside the cells, ``report.html`` in a folder.
+    slide : str
+        The slide; by default the one that the run record names.
+    title : str
+        Heading in place of the name of the slide's file.
+    force : bool
+        Make pages again that are there and up to date.
+    """
+
+    source: Path
+    out: Path | None = None
+    slide: str = ""
+    title: str = ""
+    force: bool = False
+    settings: SlideSettings = field(default_factory=SlideSettings)
+
+
+def run_report(job: ReportJob, progress: Progress) -> list[Path]:
+    """Write the pages and return their paths, that of the batch last.
+
+    Raises
+    ------
+    StoreError
+        When *source* is not a cells file of wsipipe.
+    SettingsError
+        When there is nothing to report on, or the slide given is another.
+    SlideError, OutputError
+    """
+    if not job.source.is_dir():
+        out = job.out or page_beside(job.source)
+        check_writable(out)
+        _report_slide(job, job.source, out, progress)
+        return [out]
+    if job.slide:
+        raise SettingsError(f"--slide {job.slide} goes with one cells file; {job.source} is a folder of results")
+    return _report_folder(job, progress)
+
+
+def report_run(
+    master: Path, out: Path, record: Mapping[str, Any], slide: Slide | None, tissue: Tissue | None, title: str = ""
+) -> None:
+    """Write the page of a run that has just ended, whose slide and tissue are at hand."""
+    write_report(master, out, Facts.of(master, record, title), slide, tissue)
+
+
+def page_beside(master: Path) -> Path:
+    """Return the path of the page of a master file."""
+    return master.parent / f"{master.name.removesuffix(MASTER)}{ENDING}"
+
+
+def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -> Entry:
+    """Write the page of one slide, and return its entry for the page of the batch."""
+    record = record_of(master)
+    facts = Facts.of(master, record, job.title)
+    path = job.slide or slide_of(master, record)
+    with contextlib.ExitStack() as stack:
+        slide = stack.enter_context(_open(path, job, master, progress)) if path else None
+        if path is None:
+            progress.say(f"warning: {master}: its slide was not found, so its report has no pictures; give it: --slide")
+        if job.force or not is_current(out, facts, slide) or not job.source.is_dir():
+            tissue = tissue_again(slide, path, facts.about) if slide is not None and path else None
+            write_report(master, out, facts, slide, tissue)
+        picture = small_picture(facts, slide) if slide is not None and job.source.is_dir() else None
+    return Entry(facts.title, facts=facts, picture=picture)
+
+
+def _open(path: str, job: ReportJob, master: Path, progress: Progress) -> Slide:
+    slide, warnings = open_pair(path, master, job.settings)
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
+    return slide
+
+
+def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
+    """Write a page for each master file in a folder and below, and one for all of them."""
+    masters = sorted(p for p in job.source.rglob(f"*{MASTER}") if not _hidden(p.relative_to(job.source)))
+    told = _told(job.source)
+    if not masters and not told:
+        raise SettingsError(
+            f"{job.source} holds no cells (*{MASTER}); expected a folder that `wsipipe segment` wrote to"
+        )
+    index = job.out or job.source / INDEX
+    check_writable(index)
+    progress.start("reports", len(masters))
+    entries, pages = [], []
+    for master in masters:
+        try:
+            entry = _report_slide(job, master, page_beside(master), progress)
+        except (StoreError, SlideError, SettingsError) as error:
+            progress.say(f"warning: {error}")
+            entries.append(Entry(master.name, "failed", str(error)))
+        else:
+            pages.append(page_beside(master))
+            entries.append(dataclasses.replace(entry, link=_link(pages[-1], index)))
+        progress.advance("reports")
+    write_index(index, job.title or job.source.resolve().name, _joined(entries, told))
+    return [*pages, index]
+
+
+def _joined(entries: list[Entry], told: list[Entry]) -> list[Entry]:
+    """Return *entries* with those slides that only the batch's own report names: what failed or was skipped."""
+    shown = {entry.name for entry in entries}
+    return entries + [entry for entry in told if entry.name not in shown]
+
+
+def _told(folder: Path) -> list[Entry]:
+    try:
+        return entries_of(json.loads((folder / "report.json").read_text("utf-8")))
+    except (OSError, ValueError):
+        return []
+
+
+def _link(page: Path, index: Path) -> str:
+    """Return the address of *page* as seen from *index*; empty where no relative one exists."""
+    try:
+        return quote(page.resolve().relative_to(index.resolve().parent).as_posix())
+    except ValueError:
+        return ""
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

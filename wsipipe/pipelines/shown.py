@@ -1,0 +1,112 @@
+"""A slide and its cells, opened to be looked at together, after a check that they belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import shapely
+
+from wsipipe.errors import SettingsError
+from wsipipe.formats.parquet import metadata
+from wsipipe.pipelines.prepare import tissue_area
+from wsipipe.settings import SlideSettings, TissueSettings
+from wsipipe.slide import Slide, fingerprint, open_slide
+from wsipipe.store import is_store, open_store
+from wsipipe.tissue import Tissue, find_tissue
+from wsipipe.units import Pair
+
+MASTER = ".parquet"
+AREA_TOLERANCE = 1e-3
+"""Tissue that is found again may differ by this share of its area from what the run recorded."""
+
+
+def record_of(master: Path) -> dict[str, Any]:
+    """Return the run record beside a master file, {} when there is none that can be read."""
+    try:
+        found = json.loads((master.parent / f"{master.name.removesuffix(MASTER)}.run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def slide_of(master: Path, record: Mapping[str, Any]) -> str | None:
+    """Return the slide that a run record names, as it says or beside the master file; None where it is gone."""
+    named = str(record.get("slide") or "")
+    if not named or "://" in named:
+        return named or None
+    beside = master.parent / Path(named).name
+    return next((str(path) for path in (named, beside) if os.path.exists(path)), None)
+
+
+def open_pair(path: str, master: Path | None, settings: SlideSettings) -> tuple[Slide, list[str]]:
+    """Return the slide at *path* (or of the tile store there), and what is doubtful about it and the cells.
+
+    Parameters
+    ----------
+    path : str
+    master : Path, optional
+        Cells that are to be shown on it.
+    settings : SlideSettings
+
+    Raises
+    ------
+    SettingsError
+        When the cells are those of a slide of another size.
+    SlideError, StoreError
+    """
+    about = metadata(master) if master is not None else None
+    location = open_store(path).raster.slide.path if is_store(path) else path
+    slide = open_slide(location, _as_run(settings, about))
+    try:
+        warnings = [] if about is None else _doubts(slide, location, about, str(master))
+    except BaseException:
+        slide.close()
+        raise
+    return slide, warnings
+
+
+def tissue_again(slide: Slide, path: str, about: Mapping[str, Any]) -> Tissue | None:
+    """Return the tissue that a run analysed: of its store, or found again with its settings; None where it differs."""
+    asked = (about.get("settings") or {}).get("tissue") or {}
+    known = {f.name for f in dataclasses.fields(TissueSettings)}
+    mpp: Pair = tuple(about["mpp"])
+    try:
+        settings = TissueSettings(**{k: v for k, v in asked.items() if k in known})
+        tissue = open_store(path).tissue if is_store(path) else find_tissue(slide, mpp, settings)
+    except SettingsError:  # the file of polygons is gone
+        return None
+    analysed = tuple(about["analysed"]) if about.get("analysed") else None
+    recorded = float(about.get("tissue_area_um2") or 0)
+    if abs(tissue_area(tissue, mpp, analysed) - recorded) > AREA_TOLERANCE * max(recorded, 1):
+        return None
+    if analysed is None:
+        return tissue
+    inside = shapely.intersection(shapely.MultiPolygon(tissue.polygons), shapely.box(*analysed))
+    return Tissue.of(inside, slide.info, mpp, tissue.source)
+
+
+def _as_run(settings: SlideSettings, about: Mapping[str, Any] | None) -> SlideSettings:
+    """Return *settings* with the scene and, where it was given by hand, the resolution that the run used."""
+    if about is None:
+        return settings
+    used = (about.get("settings") or {}).get("slide") or {}
+    mpp = settings.mpp or (about["mpp"][0] if about.get("mpp_source") == "override" else None)
+    return dataclasses.replace(settings, mpp=mpp, scene=settings.scene or int(used.get("scene") or 0))
+
+
+def _doubts(slide: Slide, path: str, about: Mapping[str, Any], master: str) -> list[str]:
+    """Return warnings that the cells may be of another slide."""
+    if list(slide.info.size) != list(about["size"]):
+        (w, h), (cw, ch) = slide.info.size, about["size"]
+        raise SettingsError(
+            f"{master} holds the cells of a slide of {cw} x {ch} px, but {path} has {w} x {h} px; give the slide they "
+            "were found on"
+        )
+    if fingerprint(path) != about["fingerprint"]:
+        return [f"{path} is not byte for byte the slide that {master} was made from; sizes agree, cells are shown"]
+    return []

@@ -1,0 +1,102 @@
+"""The report of many slides: one page with a line each, what failed first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wsipipe.report.facts import Facts
+from wsipipe.report.page import render, timings, view_of, write_page
+from wsipipe.report.pictures import SMALL_SIDE, Picture, picture_of
+from wsipipe.slide import Slide
+
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+_ORDER = {FAILED: 0, DONE: 1, SKIPPED: 2}
+_NAMES = ("slide", "source", "path", "name")
+_STATES = ("state", "status", "outcome", "result")
+_REASONS = ("reason", "error", "message", "why")
+_LISTS = ("slides", "entries", "results", "items")
+
+Path = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A slide of a batch.
+
+    Attributes
+    ----------
+    name : str
+        Name of the slide's file.
+    state : {"done", "failed", "skipped"}
+    reason : str
+        Why it failed or was skipped.
+    facts : Facts, optional
+        Where there are cells.
+    link : str
+        Address of its own report, relative to the page; empty where there is none.
+    picture : Picture, optional
+    """
+
+    name: str
+    state: str = DONE
+    reason: str = ""
+    facts: Facts | None = None
+    link: str = ""
+    picture: Picture | None = None
+
+
+def write_index(out: Path, title: str, entries: Sequence[Entry]) -> None:
+    """Write the report of a batch as one HTML file, atomically: totals, what failed and why, and a line per slide."""
+    known = [e.facts for e in entries if e.facts is not None]
+    cells, mm2 = sum(f.cells for f in known), sum(f.tissue_mm2 for f in known)
+    spent: dict[str, float] = {}
+    for facts in known:
+        for stage, seconds in facts.stages.items():
+            spent[stage] = spent.get(stage, 0.0) + seconds
+    page = render(
+        "batch.html",
+        title=title,
+        entries=sorted(entries, key=lambda e: (_ORDER.get(e.state, 0), e.name)),
+        states={state: sum(e.state == state for e in entries) for state in _ORDER},
+        cells=cells,
+        mm2=mm2,
+        density=cells / mm2 if mm2 else 0.0,
+        densest=max((f.density for f in known), default=0.0) or 1.0,
+        timings=timings(spent),
+    )
+    write_page(out, page)
+
+
+def small_picture(facts: Facts, slide: Slide) -> Picture:
+    """Return a small picture of the slide, for its line."""
+    return picture_of(view_of(facts, slide, None, SMALL_SIDE), 75)
+
+
+def entries_of(report: Any) -> list[Entry]:
+    """Return the slides that a batch's ``report.json`` names, with their states and reasons.
+
+    Keys that are not known are passed over, so that reports of other versions are read as far as they are understood.
+    """
+    rows = report
+    if isinstance(report, Mapping):
+        rows = next((report[key] for key in _LISTS if isinstance(report.get(key), list | dict)), [])
+    if isinstance(rows, Mapping):
+        rows = [{"slide": name, **row} for name, row in rows.items() if isinstance(row, Mapping)]
+    found = []
+    for row in rows if isinstance(rows, list) else []:
+        name = _first(row, _NAMES)
+        if name:
+            state = _first(row, _STATES).lower() or (FAILED if _first(row, _REASONS) else DONE)
+            reason = _first(row, _REASONS).replace(name, os.path.basename(name))
+            found.append(Entry(os.path.basename(name.rstrip("/")), state if state in _ORDER else DONE, reason))
+    return found
+
+
+def _first(row: Any, names: Sequence[str]) -> str:
+    """Return the first of some keys of a mapping that holds text."""
+    if not isinstance(row, Mapping):
+        return ""
+    return next((row[name] for name in names if isinstance(row.get(name), str)), "")

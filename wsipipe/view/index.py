@@ -1,0 +1,245 @@
+"""Where the cells are: centroids in memory, outlines read by row group when they come into sight."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from wsipipe.formats.colours import NO_CLASS, class_colours
+from wsipipe.formats.parquet import metadata
+from wsipipe.formats.table import class_codes
+from wsipipe.units import Pair
+
+CACHE_BYTES = 256 << 20
+"""Memory for row groups that have been in sight."""
+CELL_BYTES = 700
+"""Of a cell in memory: outline, box, measurements and identity."""
+MARGIN = 256.0
+"""Base pixels by which a row group's cells may stick out of the box of their centroids."""
+HIDDEN = 255
+"""Code of a cell that is not shown."""
+
+FBox = tuple[float, float, float, float]
+Codes = NDArray[np.uint8]
+
+
+class Outlines(NamedTuple):
+    """Outlines of n cells: their codes, the number of vertices of each, and all vertices in base pixels (m, 2)."""
+
+    codes: Codes
+    lengths: NDArray[np.int64]
+    xy: NDArray[np.float32]
+
+
+class Dots(NamedTuple):
+    """Centroids of n cells in base pixels (n, 2), and their codes."""
+
+    codes: Codes
+    xy: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The cells of a row group: table without geometry, boxes (n, 4), vertices, and where each cell's begin (n + 1)."""
+
+    table: pa.Table
+    boxes: NDArray[np.float32]
+    xy: NDArray[np.float32]
+    starts: NDArray[np.int64]
+
+
+class CellIndex:
+    """Answers which cells lie in a window, from a master file.
+
+    Holds nine bytes a cell (centroid and class), four more for the measurement that cells are coloured by, and up to
+    256 MiB of outlines and measurements of the row groups seen last. Safe to share between threads.
+
+    Parameters
+    ----------
+    master : path
+
+    Raises
+    ------
+    StoreError
+        When *master* is not a master file of wsipipe.
+    """
+
+    def __init__(self, master: str | os.PathLike[str]) -> None:
+        self.about = metadata(master)
+        self._path, self._lock = os.fspath(master), threading.Lock()
+        self._footer = pq.read_metadata(master)
+        schema = self._footer.schema.to_arrow_schema()
+        self.measures = tuple(f.name for f in schema if pa.types.is_float32(f.type))
+        self.colours = class_colours(self.about.get("classes") or {})
+        self.names = (*self.colours, "no class")
+        self._read_centroids()
+        rows = self._footer.num_rows / max(1, self._footer.num_row_groups)
+        self._group = functools.lru_cache(int(np.clip(CACHE_BYTES / max(1, rows * CELL_BYTES), 4, 256)))(self._load)
+
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return len(self._class)
+
+    @functools.cached_property
+    def diameter_px(self) -> float:
+        """Mean diameter of a cell in base pixels, from the boxes in the first, middle and last row group."""
+        last = self._footer.num_row_groups - 1
+        boxes = [self._group(i).boxes for i in sorted({0, last // 2, last})] if self.cells else []
+        if not boxes:
+            return 16.0
+        box = np.concatenate(boxes)
+        return float(np.sqrt((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).mean())
+
+    def classes(self) -> list[dict[str, Any]]:
+        """Return name, colour and number of cells of each class; the last is of cells without one, if there are any."""
+        counts = np.bincount(self._class, minlength=len(self.names)).tolist()
+        colours = [*self.colours.values(), NO_CLASS]
+        found = [{"name": n, "colour": c, "cells": k} for n, c, k in zip(self.names, colours, counts)]
+        return found if counts[-1] or len(found) == 1 else found[:-1]
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 an index lives as long as its server
+    def spread(self, measure: str) -> Pair:
+        """Return the 2nd and 98th percentile of a measurement, between which cells are coloured."""
+        values = self._column(measure)
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return 0.0, 1.0
+        low, high = np.quantile(values, (0.02, 0.98)).tolist()
+        return low, high if high > low else low + 1.0
+
+    def outlines(self, box: FBox, hidden: frozenset[int] = frozenset(), measure: str = "") -> Outlines:
+        """Return the outlines that meet *box* (base pixels), in the order of the file."""
+        codes, lengths, vertices = [], [], []
+        for i in self._groups(box):
+            group = self._group(i)
+            rows = np.flatnonzero(_meet(group.boxes, box) & self._shown(i, hidden))
+            codes.append(self._codes(self._offsets[i] + rows, measure))
+            lengths.append(np.diff(group.starts)[rows])
+            vertices.append(group.xy[ranges(group.starts[rows], lengths[-1])])
+        if not codes:
+            return Outlines(np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros((0, 2), np.float32))
+        return Outlines(np.concatenate(codes), np.concatenate(lengths), np.concatenate(vertices))
+
+    def dots(self, box: FBox, hidden: frozenset[int] = frozenset(), measure: str = "") -> Dots:
+        """Return the centroids in *box* (base pixels, half-open)."""
+        rows = []
+        for i in self._groups(box, 0.0):
+            begin, end = self._offsets[i], self._offsets[i + 1]
+            x, y = self._xy[begin:end].T
+            inside = (x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3]) & self._shown(i, hidden)
+            rows.append(begin + np.flatnonzero(inside))
+        found = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        return Dots(self._codes(found, measure), self._xy[found])
+
+    def at(self, x: float, y: float, hidden: frozenset[int] = frozenset()) -> dict[str, Any] | None:
+        """Return the smallest cell over a point (base pixels): all its columns and its outline; None where none is."""
+        best: tuple[float, int, int] | None = None
+        for i in self._groups((x, y, x, y)):
+            group = self._group(i)
+            for row in np.flatnonzero(_meet(group.boxes, (x, y, x, y)) & self._shown(i, hidden)).tolist():
+                polygon = shapely.Polygon(group.xy[group.starts[row] : group.starts[row + 1]])
+                if shapely.intersects_xy(polygon, x, y) and (best is None or polygon.area < best[0]):
+                    best = polygon.area, i, row
+        return None if best is None else self._tell(best[1], best[2])
+
+    def counts(self, bin_px: float, hidden: frozenset[int] = frozenset()) -> NDArray[np.float32]:
+        """Return the number of cells in each square of *bin_px* base pixels of the slide, (rows, columns)."""
+        width, height = self.about["size"]
+        shape = math.ceil(height / bin_px), math.ceil(width / bin_px)
+        shown = ~np.isin(self._class, list(hidden)) if hidden else slice(None)
+        column, row = (self._xy[shown] / bin_px).astype(np.intp).T
+        flat = row.clip(0, shape[0] - 1) * shape[1] + column.clip(0, shape[1] - 1)
+        return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float32)
+
+    def _read_centroids(self) -> None:
+        """Read centroid and class of every cell, and the extent of each row group."""
+        groups = self._footer.num_row_groups
+        self._xy = np.empty((self._footer.num_rows, 2), np.float32)
+        self._class = np.empty(self._footer.num_rows, np.uint8)
+        self._offsets = np.zeros(groups + 1, np.int64)
+        self._extents = np.empty((groups, 4), np.float32)
+        with self._open() as file:
+            for i in range(groups):
+                table = file.read_row_group(i, ["x", "y", "class"])
+                begin = self._offsets[i]
+                end = self._offsets[i + 1] = begin + table.num_rows
+                self._xy[begin:end] = np.column_stack([table["x"].to_numpy(), table["y"].to_numpy()])
+                codes = class_codes(table["class"].combine_chunks(), tuple(self.colours))
+                self._class[begin:end] = np.minimum(codes, HIDDEN - 1)
+                part = self._xy[begin:end]
+                self._extents[i] = (*part.min(axis=0), *part.max(axis=0))
+
+    def _groups(self, box: FBox, margin: float = MARGIN) -> list[int]:
+        """Return the row groups whose cells may meet *box*."""
+        x0, y0, x1, y1 = box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin
+        return np.flatnonzero(_meet(self._extents, (x0, y0, x1, y1))).tolist()
+
+    def _shown(self, group: int, hidden: frozenset[int]) -> Any:
+        """Return which cells of a row group are of classes that are not hidden; True for all."""
+        if not hidden:
+            return True
+        return ~np.isin(self._class[self._offsets[group] : self._offsets[group + 1]], list(hidden))
+
+    def _codes(self, rows: NDArray[np.int64], measure: str) -> Codes:
+        """Return the class of each cell, or its place in the spread of *measure* from 0 to 254 (255: no number)."""
+        codes: Codes = self._class[rows]
+        if not measure:
+            return codes
+        low, high = self.spread(measure)
+        share = (self._column(measure)[rows] - low) / (high - low)
+        codes = np.rint(np.clip(np.nan_to_num(share), 0, 1) * 254).astype(np.uint8)
+        codes[~np.isfinite(share)] = HIDDEN
+        return codes
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019
+    def _column(self, measure: str) -> NDArray[np.float32]:
+        """Return a measurement of every cell."""
+        with self._open() as file:
+            return np.asarray(file.read([measure])[measure].to_numpy(), np.float32)
+
+    def _load(self, i: int) -> Group:
+        with self._lock, self._open() as file:
+            table = file.read_row_group(i)
+        xy, owner = shapely.get_coordinates(shapely.from_wkb(table["geometry"].to_numpy()), return_index=True)
+        starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=table.num_rows))])
+        box = table["bbox"].combine_chunks()
+        boxes = np.column_stack([box.field(side).to_numpy() for side in ("xmin", "ymin", "xmax", "ymax")])
+        kept = [name for name in table.schema.names if name not in ("geometry", "nucleus", "bbox")]
+        return Group(table.select(kept).combine_chunks(), boxes, xy.astype(np.float32), starts)
+
+    def _tell(self, i: int, row: int) -> dict[str, Any]:
+        """Return what is known of a cell."""
+        group = self._group(i)
+        found: dict[str, Any] = group.table.slice(row, 1).to_pylist()[0]
+        ring = group.xy[group.starts[row] : group.starts[row + 1]]
+        return found | {"outline": np.round(ring.astype(np.float64), 2).tolist()}
+
+    def _open(self) -> pq.ParquetFile:
+        return pq.ParquetFile(self._path, metadata=self._footer)
+
+
+def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return ``start, start + 1, ...`` of each of several runs, one after the other."""
+    if not len(starts):
+        return np.zeros(0, np.int64)
+    ends = np.cumsum(lengths)
+    places: NDArray[np.int64] = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+    return places
+
+
+def _meet(boxes: NDArray[np.float32], box: FBox) -> NDArray[np.bool_]:
+    """Return which *boxes* (n, 4) meet *box*."""
+    x0, y0, x1, y1 = boxes.T
+    met: NDArray[np.bool_] = (x0 <= box[2]) & (x1 >= box[0]) & (y0 <= box[3]) & (y1 >= box[1])
+    return met
