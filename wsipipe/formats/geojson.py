@@ -6,11 +6,10 @@ import contextlib
 import itertools
 import math
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 import orjson
@@ -18,12 +17,13 @@ import pyarrow as pa
 
 from wsipipe.artifacts import atomic_path
 from wsipipe.formats.colours import class_colours
+from wsipipe.formats.columns import measurement_names
 from wsipipe.formats.parquet import metadata, row_groups
+from wsipipe.formats.stream import opened, separated
 from wsipipe.formats.text import point_coordinates, polygon_coordinates
 from wsipipe.settings import ExportSettings
 from wsipipe.units import Box, Pair
 
-GZIP_LEVEL = 1
 _ROWS = 16384
 _MEASUREMENT_DECIMALS = 4
 _UNREADABLE = {"name": "Unreadable", "color": [128, 128, 128]}
@@ -62,7 +62,7 @@ def write_geojson(
         for i, path in enumerate(paths):
             extra = style.unreadable(about.get("bad_boxes", ())) if settings.unreadable and i == 0 else []
             temporary = stack.enter_context(atomic_path(path))
-            _write_collection(temporary, path.name.endswith(".gz"), extra, features, settings.split or math.inf)
+            _write_collection(temporary, path.name.endswith(".gz"), extra, features, settings.split or None)
     return paths
 
 
@@ -153,7 +153,7 @@ def _batches(table: pa.Table) -> list[pa.RecordBatch]:
 
 def _measurements(batch: pa.RecordBatch) -> list[dict[str, float | str]]:
     """Return the measurements of each row by name; what is not a number becomes the text that QuPath reads as such."""
-    names = [f.name for f in batch.schema if pa.types.is_floating(f.type) and f.name not in ("x", "y")]
+    names = measurement_names(batch.schema)
     columns = [batch[name].to_numpy().astype(np.float64) for name in names]
     values = np.round(np.column_stack(columns), _MEASUREMENT_DECIMALS)
     rows: list[dict[str, float | str]] = [dict(zip(names, row, strict=True)) for row in values.tolist()]
@@ -164,54 +164,11 @@ def _measurements(batch: pa.RecordBatch) -> list[dict[str, float | str]]:
 
 
 def _write_collection(
-    path: Path, compressed: bool, first: Sequence[bytes], features: Iterator[bytes], most: float
+    path: Path, compressed: bool, first: Sequence[bytes], features: Iterator[bytes], most: int | None
 ) -> None:
     """Write a FeatureCollection of *first* and up to *most* of the *features* that are left."""
-    with path.open("wb") as file, _stream(file, compressed) as stream:
+    with opened(path, compressed) as stream:
         stream.write(b'{"type":"FeatureCollection","features":[\n')
-        comma = b""
-        for many in _chunks(first, features, most):
-            stream.write(comma + b",\n".join(many))
-            comma = b",\n"
+        for text in separated(itertools.chain(first, itertools.islice(features, most))):
+            stream.write(text)
         stream.write(b"\n]}\n")
-
-
-def _chunks(first: Sequence[bytes], features: Iterator[bytes], most: float) -> Iterator[list[bytes]]:
-    """Yield *first*, then up to *most* of *features*, a thousand at a time, never an empty list."""
-    if first:
-        yield list(first)
-    left = most
-    while left > 0:
-        many = list(itertools.islice(features, int(min(left, 1000))))
-        if not many:
-            return
-        yield many
-        left -= len(many)
-
-
-class _Writable(Protocol):
-    def write(self, data: bytes, /) -> Any: ...
-
-
-@contextlib.contextmanager
-def _stream(file: IO[bytes], compressed: bool) -> Iterator[_Writable]:
-    """Yield what takes the text of *file*; compressed, its bytes depend on the text alone (no name, no time)."""
-    if not compressed:
-        yield file
-        return
-    gzip = _Gzip(file)
-    yield gzip
-    gzip.finish()
-
-
-class _Gzip:
-    """Gzip without a name or time in its header."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._zlib = file, zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 31, 9)
-
-    def write(self, data: bytes, /) -> None:
-        self._file.write(self._zlib.compress(data))
-
-    def finish(self) -> None:
-        self._file.write(self._zlib.flush())

@@ -34,6 +34,7 @@ __all__ = [
     "CellWriter",
     "batches",
     "cells_table",
+    "geo_metadata",
     "merge_parts",
     "metadata",
     "read_cells",
@@ -167,7 +168,7 @@ class CellWriter(contextlib.AbstractContextManager["CellWriter"]):
         area = self._metadata.get("tissue_area_um2")
         if area:
             ours["cells_per_mm2"] = self.cells / (area * 1e-6)
-        return {"geo": canonical_json(_geo(self._schema.names, self._bbox)), "wsipipe": canonical_json(ours)}
+        return {"geo": canonical_json(geo_metadata(self._schema.names, self._bbox)), "wsipipe": canonical_json(ours)}
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -263,10 +264,10 @@ def _encoding(schema: pa.Schema) -> dict[str, Any]:
     }
 
 
-def _geo(names: Sequence[str], bbox: Sequence[float] | None) -> dict[str, Any]:
-    """Return the GeoParquet 1.1 metadata."""
+def geo_metadata(names: Sequence[str], bbox: Sequence[float] | None, covering: bool = True) -> dict[str, Any]:
+    """Return the GeoParquet 1.1 metadata of a file with the columns *names*; *covering*: with a column ``bbox``."""
     polygon: dict[str, Any] = {"encoding": "WKB", "geometry_types": ["Polygon"], "crs": None, "edges": "planar"}
-    covering = {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}}
-    main = polygon | {"covering": covering} | ({"bbox": list(bbox)} if bbox else {})
+    sides = {"covering": {"bbox": {side: ["bbox", side] for side in ("xmin", "ymin", "xmax", "ymax")}}}
+    main = polygon | (sides if covering else {}) | ({"bbox": list(bbox)} if bbox else {})
     columns = {"geometry": main} | ({"nucleus": polygon} if "nucleus" in names else {})
     return {"version": "1.1.0", "primary_column": "geometry", "columns": columns}

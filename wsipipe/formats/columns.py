@@ -1,0 +1,32 @@
+"""Columns of the master file as other formats take them: numbers and names, without shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SHAPES = ("geometry", "nucleus", "bbox")
+"""Columns that hold shapes."""
+
+
+def plain_names(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns that hold no shape, in order."""
+    return [name for name in schema.names if name not in SHAPES]
+
+
+def measurement_names(schema: pa.Schema) -> list[str]:
+    """Return the names of the measurements: numbers that are no coordinates."""
+    return [f.name for f in schema if pa.types.is_floating(f.type) and f.name not in ("x", "y")]
+
+
+def plain_columns(table: pa.Table, about: dict[str, Any]) -> pa.Table:
+    """Return the columns of *table* without shapes, with the centroid in um (``x_um``, ``y_um``) after that in px."""
+    names = plain_names(table.schema)
+    columns = {name: table[name] for name in names}
+    place = names.index("y") + 1
+    scaled = (pc.multiply(table[axis], float(about["mpp"][i])) for i, axis in enumerate("xy"))
+    microns = {f"{axis}_um": pc.round(column, 4) for axis, column in zip("xy", scaled)}
+    ordered = [*names[:place], *microns, *names[place:]]
+    return pa.table({name: columns.get(name, microns.get(name)) for name in ordered})

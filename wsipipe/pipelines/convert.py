@@ -1,0 +1,116 @@
+"""The story of ``wsipipe convert``: found cells in, the same cells in other formats out."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsipipe.artifacts import check_writable
+from wsipipe.cell_settings import SubsetSettings, ZarrSettings
+from wsipipe.errors import OutputError, SettingsError
+from wsipipe.formats.exports import Format, Style, format_of
+from wsipipe.formats.ngff import label_grid
+from wsipipe.formats.parquet import metadata
+from wsipipe.formats.subset import write_subset
+from wsipipe.raster import SlideRaster, slide_grid
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import ExportSettings, SlideSettings
+from wsipipe.slide import fingerprint, open_slide
+
+
+@dataclass(frozen=True)
+class ConvertJob:
+    """What to convert, and into what.
+
+    Attributes
+    ----------
+    cells : Path
+        A master file (``.parquet``).
+    outputs : tuple of Path
+    to : str
+        Name of the format of all outputs; "" tells by their endings.
+    slide : str
+        The slide, to add its picture to Zarr outputs; "" for none.
+    """
+
+    cells: Path
+    outputs: tuple[Path, ...]
+    to: str = ""
+    slide: str = ""
+    subset: SubsetSettings = field(default_factory=SubsetSettings)
+    export: ExportSettings = field(default_factory=ExportSettings)
+    zarr: ZarrSettings = field(default_factory=ZarrSettings)
+    slide_settings: SlideSettings = field(default_factory=SlideSettings)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """How many cells were written, of how many, and where."""
+
+    cells: int
+    of: int
+    files: tuple[Path, ...]
+
+
+def run_convert(job: ConvertJob, progress: Progress) -> Converted:
+    """Write the cells of a master file in other formats; each output appears whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        When the input is not a cells file of wsipipe.
+    SettingsError, OutputError, SlideError
+    """
+    about = metadata(job.cells)
+    wanted = [(path, format_of(path, job.to)) for path in job.outputs]
+    _check(job, wanted)
+    progress.start("writing", len(wanted))
+    files: list[Path] = []
+    with _master(job) as master, _picture(job, about) as raster:
+        style = Style(job.export, job.zarr, raster)
+        for path, kind in wanted:
+            files += kind.write(master, path, style)
+            progress.advance("writing")
+        return Converted(metadata(master)["cells"], about["cells"], tuple(files))
+
+
+def _check(job: ConvertJob, wanted: list[tuple[Path, Format]]) -> None:
+    """Refuse, before any work, outputs that cannot be written and options that mean nothing for them."""
+    if job.slide and not any(kind.folder for _, kind in wanted):
+        raise SettingsError("--slide adds the slide's picture to .zarr and .ome.zarr; none of the outputs is one")
+    for path, kind in wanted:
+        if path.exists() and path.samefile(job.cells):
+            raise OutputError(f"{path} is the input itself; give another name")
+        if not kind.folder:
+            check_writable(path)
+
+
+@contextlib.contextmanager
+def _master(job: ConvertJob) -> Iterator[Path]:
+    """Yield the master file of the wanted cells: the input, or a part of it in a temporary file."""
+    if job.subset.everything:
+        yield job.cells
+        return
+    with tempfile.TemporaryDirectory(prefix=".wsipipe-", dir=job.outputs[0].parent) as folder:
+        part = Path(folder) / "cells.parquet"
+        write_subset(job.cells, part, job.subset)
+        yield part
+
+
+@contextlib.contextmanager
+def _picture(job: ConvertJob, about: dict[str, object]) -> Iterator[SlideRaster | None]:
+    """Yield the slide on the grid of the label images, if its picture is wanted."""
+    if not job.slide:
+        yield None
+        return
+    found = fingerprint(job.slide)
+    if found != about["fingerprint"]:
+        raise SettingsError(f"--slide {job.slide}: not the slide that these cells were found on (fingerprints differ)")
+    with open_slide(job.slide, job.slide_settings) as slide:
+        grid = label_grid(about, job.zarr)
+        base = grid.mpp[0] / grid.scale[0], grid.mpp[1] / grid.scale[1]
+        working = slide_grid(slide.info, base, grid.mpp[0], allow_upsample=True)
+        yield SlideRaster(slide, working, found)
