@@ -150,7 +150,10 @@ class BatchSettings(_Checked):
     stage: str = knob("", "Copy the next slides to this folder on a fast local disk ahead of time.", result=False)
     stage_gb: float = knob(50.0, "At most this much is staged at a time.", unit="GB", low=0.001, result=False)
     lease_seconds: float = knob(
-        120.0, "A process on another host that shows no sign of life for this long is given up.", unit="s", low=1,
+        120.0,
+        "A process on another host that shows no sign of life for this long is given up.",
+        unit="s",
+        low=1,
         result=False,
     )
 
@@ -193,7 +196,7 @@ class CorpusSettings(_Checked):
     max_zoom: float = knob(1.0, "An image too small for a patch is taken this much finer at most.", low=1, high=8)
     allow_upsample: bool = knob(False, "Take images more than 2x coarser than --mpp.")
     max_background: float = knob(0.5, "Largest share of glass in a patch.", low=0, high=1)
-    min_focus: float = knob(6.0, "Least sharpness: 99th percentile of the Laplacian.", unit="grey levels", low=0)
+    min_focus: float = knob(8.0, "Least sharpness: 99th percentile of the Laplacian.", unit="grey levels", low=0)
     max_pen: float = knob(0.02, "Largest share of pen ink.", low=0, high=1)
     max_folds: float = knob(0.1, "Largest share of folded tissue.", low=0, high=1)
     duplicates: int = knob(8, "Bits of 64 in which near-duplicates' hashes may differ (-1: keep all).", low=-1, high=24)

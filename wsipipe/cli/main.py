@@ -36,6 +36,9 @@ COMMANDS = {
     "measure": Entry("wsipipe.cli.measure:measure", "Cells", "Measure cells, also edited ones, on their slide."),
     "classify": Entry("wsipipe.cli.classify:classify", "Cells", "Type cells after a few labelled ones."),
     "features": Entry("wsipipe.cli.features:features", "Slides", "Features of a slide's tiles, for slide models."),
+    "build-corpus": Entry(
+        "wsipipe.cli.build_corpus:build_corpus", "Models", "Cut slides into patches for pretraining."
+    ),
     "pretrain": Entry("wsipipe.cli.pretrain:pretrain", "Models", "Pretrain a backbone on unlabelled patches."),
     "fit": Entry("wsipipe.cli.fit:fit", "Models", "Train a head on annotated images."),
     "evaluate": Entry("wsipipe.cli.evaluate:evaluate", "Models", "Score a model against annotated images."),

@@ -19,18 +19,30 @@ from typing import Any, TypeVar
 
 import click
 
+from wsipipe.cell_settings import (
+    ClassifySettings,
+    FeatureSettings,
+    MeasureSettings,
+    SubsetSettings,
+    ZarrSettings,
+)
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import SettingsError
 from wsipipe.settings import (
     AugmentSettings,
+    BatchSettings,
     CellSettings,
+    CorpusSettings,
+    ClusterSettings,
     EvaluateSettings,
     ExportSettings,
     FitSettings,
     GridSettings,
     LoopSettings,
+    PretrainSettings,
     RunSettings,
     SlideSettings,
+    StoreSettings,
     TissueSettings,
 )
 
@@ -40,8 +52,18 @@ SECTIONS: dict[str, type[Any]] = {
     "grid": GridSettings,
     "cells": CellSettings,
     "run": RunSettings,
+    "cluster": ClusterSettings,
+    "batch": BatchSettings,
+    "store": StoreSettings,
     "export": ExportSettings,
+    "subset": SubsetSettings,
+    "zarr": ZarrSettings,
+    "features": FeatureSettings,
+    "measure": MeasureSettings,
+    "classify": ClassifySettings,
     "evaluate": EvaluateSettings,
+    "corpus": CorpusSettings,
+    "pretrain": PretrainSettings,
     "fit": FitSettings,
     "loop": LoopSettings,
     "augment": AugmentSettings,

@@ -44,3 +44,21 @@ class MppType(click.ParamType["float | str"]):
         if not 0.05 <= mpp <= 5:
             self.fail(f"{value!r} is no resolution; expected 0.05 to 5 um/px, auto, or nuclei", param, ctx)
         return mpp
+
+
+class PatchMppType(click.ParamType[float]):
+    """A resolution in um/px, or ``native``, which is 0: each image's own."""
+
+    name = "um/px|native"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        if value == "native":
+            return 0.0
+        try:
+            mpp = float(value)
+        except ValueError:
+            mpp = -1.0
+        if not 0.05 <= mpp <= 5:
+            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 um/px, or native", param, ctx)
+        return mpp

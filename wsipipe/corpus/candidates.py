@@ -18,6 +18,7 @@ from wsipipe.geometry import intersect
 from wsipipe.raster import Pixels, SlideRaster, slide_grid
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings
 from wsipipe.slide import Slide, fingerprint, open_slide, require_mpp, thumbnail
+from wsipipe.slide.overview import read_tolerantly
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.tissue import Tissue, find_tissue
 from wsipipe.tissue.search import glass_colour, optical_density
@@ -28,6 +29,9 @@ TOLERANCE = 0.98
 
 NEUTRAL = 8.0
 """Glass is grey: a bright colour whose channels differ by more is pale tissue of a picture without any glass."""
+
+SMALL_PIXELS = 1 << 22
+"""A picture of no more pixels is reduced in one go."""
 
 
 class Look(NamedTuple):
@@ -177,7 +181,7 @@ def _working_mpp(info: SlideInfo, base_mpp: Pair, settings: CorpusSettings) -> t
 
 def _look(slide: Slide, base_mpp: Pair, tissue: Tissue) -> Look:
     side_um = min(n * m for n, m in zip(slide.info.size, base_mpp, strict=True))
-    picture, scale = thumbnail(slide, max(*base_mpp, min(8.0, side_um / 256)))
+    picture, scale = _small(slide, max(*base_mpp, min(8.0, side_um / 256)))
     glass = glass_colour(picture, slide.info.background)
     if np.ptp(glass) > NEUTRAL:
         glass = np.full(3, 245, np.float32)
@@ -185,6 +189,16 @@ def _look(slide: Slide, base_mpp: Pair, tissue: Tissue) -> Look:
     mask = tissue.mask(scale, (0, 0, picture.shape[1], picture.shape[0]))
     density = optical_density(np.asarray(smooth, np.uint8), glass).mean(axis=2)
     return Look(glass, float(np.median(density[mask])) if mask.any() else 0.0, max(base_mpp))
+
+
+def _small(slide: Slide, mpp: float) -> tuple[Pixels, Pair]:
+    """Return the whole slide at about *mpp*, uint8 (h, w, 3), and base pixels per pixel of it."""
+    width, height = slide.info.size
+    if width * height > SMALL_PIXELS or slide.info.mpp is None:
+        return thumbnail(slide, mpp)
+    size = tuple(max(1, round(n * m / mpp)) for n, m in zip((width, height), slide.info.mpp, strict=True))
+    picture = cv2.resize(read_tolerantly(slide, 0, 0, 0, width, height), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(picture, np.uint8), (width / size[0], height / size[1])
 
 
 def _ordered(corners: NDArray[np.int64], settings: CorpusSettings, name: str) -> NDArray[np.int64]:

@@ -9,10 +9,12 @@ import hashlib
 import pickle
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
+
+import cv2
 
 from wsipipe.corpus.candidates import Candidates, find_candidates
 from wsipipe.corpus.duplicates import Hashes, SeenPatches, hashes
@@ -121,23 +123,20 @@ class Collector:
             When the patches cannot be written; whole shards are kept.
         """
         start, first = self.writer.state.position
-        pool = ThreadPoolExecutor(threads)
+        pool, inner = ThreadPoolExecutor(threads), cv2.getNumThreads()
+        cv2.setNumThreads(1)  # threads of threads would only wait for one another
         try:
             for number, found in ahead(pool, self._find, range(start, len(self.sources)), 2 * threads):
                 listener.slide(number)
                 self._slide(number, found, first if number == start else 0, pool, 3 * threads, listener)
         finally:
             pool.shutdown(cancel_futures=True)
+            cv2.setNumThreads(inner)
         self._commit((len(self.sources), 0))
         return self.notes
 
     def _find(self, number: int) -> Candidates | str:
-        """Return what a slide could give, or why it cannot be used."""
-        rules = self.rules
-        try:
-            return find_candidates(self.sources[number], rules.settings, rules.slide, rules.tissue, rules.image_mpp)
-        except (SlideError, SettingsError) as error:
-            return " ".join(str(error).split())
+        return candidates_of(self.sources[number], self.rules)
 
     def _slide(
         self, number: int, found: Candidates | str, first: int, pool: ThreadPoolExecutor, depth: int, to: Listener
@@ -155,12 +154,13 @@ class Collector:
         cap, total = self.rules.settings.cap or len(found.corners), len(found.corners)
         wanted = (i for i in range(first, total) if note.kept < cap)
         judge = Judge(found, self.rules)
+        done = first
         for i, outcome in ahead(pool, judge, wanted, depth):
-            if note.kept < cap:
-                self._patch(number, i, found, outcome)
             if note.kept == cap:
-                note.drop("cap", total - i - 1)
                 break
+            self._patch(number, i, found, outcome)
+            done = i + 1
+        note.drop("cap", total - done)
         judge.close()
 
     def _patch(self, number: int, i: int, found: Candidates, outcome: Outcome) -> None:
@@ -183,6 +183,14 @@ class Collector:
     def _commit(self, position: tuple[int, int]) -> None:
         self.writer.commit(position, {number: asdict(self.notes[number]) for number in sorted(self._touched)})
         self._touched = {position[0]} & set(self.notes)
+
+
+def candidates_of(source: Source, rules: Rules) -> Candidates | str:
+    """Return the patches that a slide could give, or why it cannot be used."""
+    try:
+        return find_candidates(source, rules.settings, rules.slide, rules.tissue, rules.image_mpp)
+    except (SlideError, SettingsError) as error:
+        return " ".join(str(error).split())
 
 
 class Judge:
@@ -244,13 +252,3 @@ def ahead(
     finally:
         for _, future in waiting:
             future.cancel()
-
-
-def totals(notes: Mapping[int, Note]) -> dict[str, Any]:
-    """Return patches kept, dropped by reason, and slides that could not be used, over all slides."""
-    dropped: dict[str, int] = {}
-    for note in notes.values():
-        for reason, count in note.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
-    failed = sum(1 for note in notes.values() if note.failure)
-    return {"slides": len(notes), "failed": failed, "kept": sum(n.kept for n in notes.values()), "dropped": dropped}

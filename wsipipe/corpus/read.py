@@ -53,7 +53,9 @@ class Corpus:
         self._patches: Any = zarr.open_array(self.path / "patches", mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_patches", "table")}
+        return {
+            key: value for key, value in self.__dict__.items() if key not in ("_patches", "table", "slides", "excluded")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -66,6 +68,16 @@ class Corpus:
     def table(self) -> pa.Table:
         """Slide, patient, organ, x_base and y_base (base pixels), mpp, split and hash of every patch."""
         return read_table(self.path / "table")
+
+    @cached_property
+    def slides(self) -> pa.Table:
+        """Slide, patient, organ, split, mpp, patches kept, dropped by reason, and failure of every slide."""
+        return read_table(self.path / "slides")
+
+    @cached_property
+    def excluded(self) -> pa.Table:
+        """Slide, x_base, y_base, image, overlap and correlation of the patches that show part of a test image."""
+        return read_table(self.path / "excluded")
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the numbers of the patches of *split* (train, val, test or all), ascending, int64 (n,).

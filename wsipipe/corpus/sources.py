@@ -134,9 +134,8 @@ def _read_csv(path: Path, root: Path | None) -> Iterator[Source]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: not a readable CSV ({error}); expected UTF-8 text with a header") from error
     if "path" not in columns:
-        raise DatasetError(
-            f"{path}: no column 'path' among {', '.join(columns) or 'none'}; mpp, organ, patient may follow"
-        )
+        found = ", ".join(columns) or "none"
+        raise DatasetError(f"{path}: no column 'path' among {found}; mpp, organ and patient may stand beside it")
     if not rows:
         raise DatasetError(f"{path}: no row below the header; expected one per slide")
     base = root or path.parent
@@ -149,13 +148,9 @@ def _row(said: Mapping[str, str], base: Path, where: str) -> Iterator[Source]:
     """Yield what one row of a CSV names."""
     if not said["path"]:
         raise DatasetError(f"{where}: the path is empty; expected a file, a folder, or a pattern")
-    common = {
-        "mpp": _mpp(said.get("mpp", ""), where),
-        "patient": said.get("patient", ""),
-        "organ": said.get("organ", ""),
-    }
+    model = Source("", "", _mpp(said.get("mpp", ""), where), said.get("patient", ""), said.get("organ", ""))
     if is_url(said["path"]):
-        yield replace(Source(said["path"], said["path"]), **common)
+        yield replace(model, path=said["path"], name=said["path"])
         return
     whole = os.path.join(base, said["path"])
     paths = sorted(glob.glob(whole, recursive=True)) if glob.has_magic(said["path"]) else [whole]
@@ -165,7 +160,7 @@ def _row(said: Mapping[str, str], base: Path, where: str) -> Iterator[Source]:
         inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(base))
         start = Path(os.path.abspath(base if inside else path.parent))
         named = _files(path, start) if path.exists() else [Source(str(path), said["path"])]
-        yield from (replace(source, **common) for source in named)
+        yield from (replace(model, path=source.path, name=source.name) for source in named)
 
 
 def _mpp(text: str, where: str) -> float | None:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import zarr
+from numpy.typing import NDArray
 
-COLUMNS: dict[str, Any] = {
-    "slide": str,
-    "patient": str,
-    "organ": str,
-    "x_base": np.int64,
-    "y_base": np.int64,
-    "mpp": np.float64,
-    "split": str,
-    "hash": np.uint64,
-}
-"""Columns of the table and how Zarr keeps them."""
 CHUNK = 65_536
+Columns = Mapping[str, Sequence[str] | NDArray[Any]]
 
 
 class Patch(NamedTuple):
@@ -58,27 +49,38 @@ class Origin(NamedTuple):
     split: str
 
 
-def columns_of(patches: Sequence[Patch], origins: Sequence[Origin]) -> dict[str, list[Any]]:
-    """Return the columns of the table, in :data:`COLUMNS`' order; *origins* are indexed by ``Patch.source``."""
-    found = [(*origins[patch.source][:3], patch, origins[patch.source].split) for patch in patches]
-    rows = [(s, who, organ, p.x_base, p.y_base, p.mpp, split, p.hash) for s, who, organ, p, split in found]
-    return {name: [row[i] for row in rows] for i, name in enumerate(COLUMNS)}
+def patch_columns(patches: Sequence[Patch], origins: Sequence[Origin]) -> Columns:
+    """Return the columns of the table of patches; *origins* are indexed by ``Patch.source``."""
+    of = [origins[patch.source] for patch in patches]
+    return {
+        "slide": [origin.slide for origin in of],
+        "patient": [origin.patient for origin in of],
+        "organ": [origin.organ for origin in of],
+        "x_base": np.array([patch.x_base for patch in patches], np.int64),
+        "y_base": np.array([patch.y_base for patch in patches], np.int64),
+        "mpp": np.array([patch.mpp for patch in patches], np.float64),
+        "split": [origin.split for origin in of],
+        "hash": np.array([patch.hash for patch in patches], np.uint64),
+    }
 
 
-def write_table(folder: Path, columns: dict[str, list[Any]]) -> None:
-    """Write *columns* as one-dimensional arrays of a new Zarr group at *folder*."""
-    zarr.create_group(folder)
+def write_table(folder: Path, columns: Columns) -> None:
+    """Write *columns* (arrays, or lists of text) as one-dimensional arrays of a new Zarr group at *folder*."""
+    zarr.create_group(folder, attributes={"columns": list(columns)})
     for name, values in columns.items():
-        kind = COLUMNS[name]
+        data = values if isinstance(values, np.ndarray) else np.array(values, dtype=np.dtypes.StringDType())
+        kind = data.dtype if isinstance(values, np.ndarray) else str
         array = zarr.create_array(folder / name, shape=(len(values),), chunks=(CHUNK,), dtype=kind)
-        array[:] = np.array(values, dtype=np.dtypes.StringDType() if kind is str else kind)
+        if len(values):
+            array[:] = data
 
 
 def read_table(folder: Path) -> pa.Table:
     """Return the table at *folder* as an Arrow table."""
-    group = zarr.open_group(folder, mode="r")
+    group: Any = zarr.open_group(folder, mode="r")
     columns = {}
-    for name, kind in COLUMNS.items():
+    for name in group.attrs["columns"]:
         values = np.asarray(group[name])
-        columns[name] = pa.array(values.tolist(), pa.string()) if kind is str else pa.array(values)
+        text = isinstance(values.dtype, np.dtypes.StringDType)
+        columns[name] = pa.array(values.tolist(), pa.string()) if text else pa.array(values)
     return pa.table(columns)

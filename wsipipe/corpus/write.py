@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wsipipe.artifacts import digest
 from wsipipe.corpus.codec import array_options
 from wsipipe.corpus.read import ATTRIBUTE, SCHEMA, read_about
-from wsipipe.corpus.table import Origin, Patch, columns_of, write_table
+from wsipipe.corpus.table import Columns, Patch, write_table
 from wsipipe.errors import OutputError
 from wsipipe.store.write import flush
 
@@ -104,22 +104,20 @@ class CorpusWriter:
         self._stored, self._buffer = last, []
         self.state.position = position
 
-    def finish(self, target: Path, about: Mapping[str, Any], origins: Sequence[Origin]) -> str:
-        """Write the table and the attributes, give the corpus its name, and return its fingerprint.
+    def finish(self, about: Mapping[str, Any], tables: Mapping[str, Columns]) -> None:
+        """Write the *tables* and the attributes: the corpus is complete, and :func:`publish` must follow.
 
         Raises
         ------
-        OutputError
+        OSError
         """
-        shutil.rmtree(self.work / "table", ignore_errors=True)
-        columns = columns_of(self.state.patches, origins)
-        write_table(self.work / "table", columns)
+        for name, columns in tables.items():
+            shutil.rmtree(self.work / name, ignore_errors=True)
+            write_table(self.work / name, columns)
         pixels = [patch.pixels for patch in self.state.patches]
-        fingerprint = digest({"about": about, "columns": columns, "pixels": pixels})
-        whole = {**about, "schema": SCHEMA, "complete": True, "fingerprint": fingerprint}
+        whole = {**about, "schema": SCHEMA, "complete": True}
+        whole["fingerprint"] = digest({"about": about, "tables": tables, "pixels": pixels})
         zarr.open_group(self.work, mode="r+").update_attributes({ATTRIBUTE: whole})
-        publish(self.work, target)
-        return fingerprint
 
 
 def publish(work: Path, target: Path) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wsipipe import __version__
-from wsipipe.artifacts import digest, plain
+from wsipipe.artifacts import digest, plain, write_json
+from wsipipe.corpus import Corpus, open_corpus
 from wsipipe.corpus.candidates import refuse
-from wsipipe.corpus.collect import Collector, Listener, Note, Rules, totals
+from wsipipe.corpus.collect import Collector, Listener, Note, Rules
+from wsipipe.corpus.exclude import Excluded, index_images
+from wsipipe.corpus.pictures import draw_contact_sheet, draw_organs
 from wsipipe.corpus.read import read_about
+from wsipipe.corpus.report import match_columns, report, slide_columns
 from wsipipe.corpus.sources import Naming, Source, find_sources
 from wsipipe.corpus.splits import draw_splits
-from wsipipe.corpus.table import Origin
+from wsipipe.corpus.table import Columns, Origin, patch_columns
 from wsipipe.corpus.write import CorpusWriter, publish, stands
 from wsipipe.errors import DatasetError, SlideError
 from wsipipe.schedule.progress import Progress
@@ -21,6 +28,9 @@ from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings, determining
 from wsipipe.slide import fingerprint
 from wsipipe.store.write import locked, writing
+
+RATIOS = {"webp": 0.45, "zstd": 0.8, "none": 1.0}
+"""Bytes of a stored patch per byte of its pixels, as measured on stained tissue (docs/decisions/corpus-codec.md)."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +44,19 @@ class CorpusJob:
     output : Path
         The store, a folder.
     root : Path, optional
-        Folder that the paths in a CSV start from.
-    exclude : tuple of Path
-        Images of test sets, or folders of them, of which no patch may show a part.
+        Folder that the paths in a CSV start from; by default the CSV's own.
+    exclude : tuple of str
+        Images of test sets, named like *inputs*, of which no patch may show a part.
     image_mpp : float, optional
         Resolution of pictures that state none, um/px.
+    naming : Naming
+        How patient and organ are read from file names.
     """
 
     inputs: tuple[str, ...]
     output: Path
     root: Path | None = None
-    exclude: tuple[Path, ...] = ()
+    exclude: tuple[str, ...] = ()
     image_mpp: float | None = None
     naming: Naming = field(default_factory=Naming)
     settings: CorpusSettings = field(default_factory=CorpusSettings)
@@ -55,47 +67,102 @@ class CorpusJob:
 def run_build_corpus(job: CorpusJob, progress: Progress) -> Path:
     """Build the corpus and return its folder; resume an interrupted run; do nothing when it is there already.
 
-    Slides that cannot be used are named, counted in the report, and left out.
+    Slides that cannot be used are named, counted in the report, and left out. Beside the store lie the report, a
+    contact sheet and a chart of the organs (see :func:`beside`).
 
     Raises
     ------
     DatasetError
-        An input names nothing, or no patch is left.
+        An input names nothing, an excluded image cannot be read, or no patch is left.
     SettingsError
         Settings contradict one another.
     OutputError
         The store cannot be written; whole shards are kept for the next run.
     """
     refuse(job.settings)
-    sources = find_sources(job.inputs, job.root, job.naming)
+    sources, tests = find_sources(job.inputs, job.root, job.naming), find_sources(job.exclude, job.root)
     progress.say(f"{len(sources):,} slides and pictures of {len({s.patient for s in sources}):,} patients")
     target = Path(os.path.realpath(job.output))
-    identity = identify(job, sources)
+    identity = identify(job, sources, tests)
     if stands(target, identity):
         progress.say(f"{job.output}: there already, up to date")
-        return job.output
-    work = target.with_name(f".{target.name}.work")
-    with writing(job.output), locked(work):
-        if read_about(work).get("identity") == identity and read_about(work)["complete"]:
+    else:
+        work = target.with_name(f".{target.name}.work")
+        with writing(job.output), locked(work):
+            if not _finished(work, identity):
+                _collect(job, sources, tests, identity, work, progress)
             publish(work, target)
-            return job.output
-        writer = CorpusWriter(work, identity, job.settings.patch, job.settings.shard, job.settings.codec)
-        collector = Collector(sources, Rules(job.settings, job.slide, job.tissue, job.image_mpp), writer)
-        progress.start("slides", len(sources))
-        notes = collector.run(job.settings.threads or allowed_cores(), Bars(progress, writer))
-        refuse_empty(notes)
-        split = draw_splits((s.patient for s in sources), job.settings.val, job.settings.test, job.settings.seed)
-        origins = [Origin(s.name, s.patient, s.organ, split[s.patient]) for s in sources]
-        about = {"identity": identity, "wsipipe": __version__, "settings": determining(job.settings)}
-        writer.finish(target, {**about, "totals": totals(notes)}, origins)
+    _picture(open_corpus(target), target)
     return job.output
+
+
+def beside(output: Path) -> dict[str, Path]:
+    """Return the files that accompany the corpus at *output*: report, sheet and organs."""
+    stem = output.name.removesuffix(".zarr")
+    return {
+        "report": output.with_name(f"{stem}.report.json"),
+        "sheet": output.with_name(f"{stem}.sheet.png"),
+        "organs": output.with_name(f"{stem}.organs.png"),
+    }
+
+
+def _collect(
+    job: CorpusJob, sources: Sequence[Source], tests: Sequence[Source], identity: str, work: Path, progress: Progress
+) -> None:
+    """Fill the folder *work* with the corpus, from where it stands."""
+    excluded = _index(tests, progress)
+    writer = CorpusWriter(work, identity, job.settings.patch, job.settings.shard, job.settings.codec)
+    if len(writer):
+        progress.say(f"going on after {len(writer):,} patches")
+    rules = Rules(job.settings, job.slide, job.tissue, job.image_mpp, excluded)
+    progress.start("slides", len(sources))
+    notes = Collector(sources, rules, writer).run(job.settings.threads or allowed_cores(), Bars(progress))
+    progress.advance("slides")
+    refuse_empty(notes)
+    split = draw_splits((s.patient for s in sources), job.settings.val, job.settings.test, job.settings.seed)
+    origins = [Origin(s.name, s.patient, s.organ, split[s.patient]) for s in sources]
+    about = {
+        "identity": identity,
+        "wsipipe": __version__,
+        "settings": determining(job.settings),
+        "excluding": list(excluded.names) if excluded else [],
+    }
+    tables: dict[str, Columns] = {
+        "table": patch_columns(writer.state.patches, origins),
+        "slides": slide_columns(origins, notes),
+        "excluded": match_columns(origins, notes),
+    }
+    writer.finish(about, tables)
+
+
+def _index(tests: Sequence[Source], progress: Progress) -> Excluded | None:
+    if not tests:
+        return None
+    progress.start("excluded", len(tests))
+    return index_images(tests, progress.say, lambda: progress.advance("excluded"))
+
+
+def _finished(work: Path, identity: str) -> bool:
+    about = read_about(work)
+    return about.get("identity") == identity and bool(about["complete"])
+
+
+def _picture(corpus: Corpus, target: Path) -> None:
+    """Write report and pictures where they are missing or of another corpus."""
+    paths, content = beside(target), report(corpus)
+    same = paths["report"].exists() and corpus.fingerprint in paths["report"].read_text(encoding="utf-8")
+    if same and all(path.exists() for path in paths.values()):
+        return
+    draw_contact_sheet(corpus, paths["sheet"])
+    draw_organs(content["organs"], paths["organs"])
+    write_json(paths["report"], content)
 
 
 class Bars(Listener):
     """Passes on how the collection goes."""
 
-    def __init__(self, progress: Progress, writer: CorpusWriter) -> None:
-        self._progress, self._writer, self._at = progress, writer, -1
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._at = progress, 0
 
     def slide(self, number: int) -> None:
         """Move the bar on to slide *number*."""
@@ -107,30 +174,80 @@ class Bars(Listener):
         self._progress.say(line)
 
 
-def identify(job: CorpusJob, sources: list[Source]) -> str:
+def identify(job: CorpusJob, sources: Sequence[Source], tests: Sequence[Source]) -> str:
     """Return the digest of everything that determines the corpus."""
-    slides = [
-        {"name": s.name, "mpp": s.mpp, "patient": s.patient, "organ": s.organ, "file": _fingerprint(s.path)}
-        for s in sources
-    ]
     settings = [determining(part) for part in (job.settings, job.slide, job.tissue)]
-    return digest({"wsipipe": __version__, "slides": slides, "settings": plain(settings), "mpp": job.image_mpp})
+    return digest(
+        {
+            "wsipipe": __version__,
+            "slides": [_identity(source) for source in sources],
+            "tests": [_identity(test) for test in tests],
+            "settings": plain(settings),
+            "image_mpp": job.image_mpp,
+        }
+    )
 
 
-def refuse_empty(notes: dict[int, Note]) -> None:
-    """Raise :class:`~wsipipe.errors.DatasetError` when no patch was kept, with the commonest reason."""
-    found = totals(notes)
-    if found["kept"]:
+def _identity(source: Source) -> Mapping[str, Any]:
+    """Return what identifies a slide: all but where it lies; a file that cannot be read is reported in its turn."""
+    said = {"name": source.name, "mpp": source.mpp, "patient": source.patient, "organ": source.organ}
+    try:
+        return {**said, "file": fingerprint(source.path)}
+    except SlideError:
+        return {**said, "file": ""}
+
+
+def refuse_empty(notes: Mapping[int, Note]) -> None:
+    """Raise :class:`~wsipipe.errors.DatasetError` when no patch was kept, with the reasons."""
+    if any(note.kept for note in notes.values()):
         return
     failures = [note.failure for note in notes.values() if note.failure]
-    reasons = ", ".join(f"{count} {reason}" for reason, count in found["dropped"].items())
-    why = f"{len(failures)} slides cannot be used, the first: {failures[0]}" if failures else reasons or "no tissue"
-    raise DatasetError(f"no patch is left for a corpus of {len(notes)} slides: {why}")
+    dropped: dict[str, int] = {}
+    for reason, count in ((r, c) for note in notes.values() for r, c in note.dropped.items()):
+        dropped[reason] = dropped.get(reason, 0) + count
+    why = [f"{len(failures)} cannot be used, the first: {failures[0]}"] if failures else []
+    why += [", ".join(f"{count} patches dropped for {reason}" for reason, count in dropped.items())] if dropped else []
+    raise DatasetError(f"no patch is left of {len(notes)} slides: {'; '.join(why) or 'no tissue'}")
 
 
-def _fingerprint(path: str) -> str:
-    """Return the fingerprint of a slide; empty where the file cannot be read, which is reported in its turn."""
-    try:
-        return fingerprint(path)
-    except SlideError:
-        return ""
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do: patches at most, before the filters, and how many bytes they would take."""
+
+    slides: int
+    patients: int
+    patches: int
+    outside: int
+    failures: Mapping[str, str]
+    raw_bytes: int
+    stored_bytes: int
+    free_bytes: int
+
+
+def forecast(job: CorpusJob, progress: Progress) -> Forecast:
+    """Return what :func:`run_build_corpus` would do; opens every slide, and writes nothing."""
+    import shutil
+
+    from wsipipe.corpus.collect import ahead, candidates_of
+
+    refuse(job.settings)
+    sources = find_sources(job.inputs, job.root, job.naming)
+    rules, threads = Rules(job.settings, job.slide, job.tissue, job.image_mpp), job.settings.threads or allowed_cores()
+    patches, outside, failures = 0, 0, {}
+    progress.start("slides", len(sources))
+    with ThreadPoolExecutor(threads) as pool:
+        for source, found in ahead(pool, lambda source: candidates_of(source, rules), sources, 2 * threads):
+            progress.advance("slides")
+            if isinstance(found, str):
+                failures[source.name] = found
+                continue
+            patches += min(len(found.corners), job.settings.cap or len(found.corners))
+            outside += found.outside
+            found.raster.close()
+    raw = patches * job.settings.patch**2 * 3
+    there = next(folder for folder in Path(os.path.realpath(job.output)).parents if folder.exists())
+    free = shutil.disk_usage(there).free
+    people = len({source.patient for source in sources})
+    return Forecast(
+        len(sources), people, patches, outside, failures, raw, round(raw * RATIOS[job.settings.codec]), free
+    )
