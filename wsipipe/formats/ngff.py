@@ -85,7 +85,11 @@ def write_labels(
         read = label_reader(windows, grid, "nucleus" if nuclei else "geometry")
         levels = write_pyramid(group, grid.size, read, labels=True, shard=settings.shard, prefix="")
     about = {"source": {"image": source}} if source else {}
-    ome: dict[str, Any] = {"version": VERSION, "multiscales": [multiscale(NAME, levels, grid.mpp, "yx")], "image-label": about}
+    ome: dict[str, Any] = {
+        "version": VERSION,
+        "multiscales": [multiscale(NAME, levels, grid.mpp, "yx")],
+        "image-label": about,
+    }
     group.attrs["ome"] = ome
 
 

@@ -113,7 +113,11 @@ def _write_image(group: zarr.Group, raster: Raster, about: Mapping[str, Any], sh
         "coordinateTransformations": _transformations("cyx", raster.grid.scale, about["mpp"]),
     }
     channels = [{"label": name} for name in "rgb"]
-    ome: dict[str, Any] = {"version": "0.5-dev-spatialdata", "multiscales": [multiscale], "omero": {"channels": channels}}
+    ome: dict[str, Any] = {
+        "version": "0.5-dev-spatialdata",
+        "multiscales": [multiscale],
+        "omero": {"channels": channels},
+    }
     group.attrs.update({"ome": ome, "spatialdata_attrs": {"version": "0.3"}})
 
 

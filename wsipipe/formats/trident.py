@@ -52,13 +52,17 @@ def write_coords_h5(
     OutputError
         When the file cannot be written.
     """
-    attributes = _attributes(
-        path, info.size, grid.mpp[0] / grid.scale[0], grid.mpp[0], objective=info.objective, name=name
-    )
-    attributes |= {"patch_size": TILE, "patch_size_level0": round(TILE * grid.scale[0]), "overlap": overlap}
+    attributes = tile_attributes(path, info, grid, overlap, name)
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         dataset = file.create_dataset("coords", data=np.asarray(coords, dtype=np.int64).reshape(-1, 2))
         dataset.attrs.update(attributes)
+
+
+def tile_attributes(path: str | Path, info: SlideInfo, grid: Grid, overlap: int, name: str) -> dict[str, Any]:
+    """Return the attributes of tile coordinates; parameters as in :func:`write_coords_h5`."""
+    base_mpp = grid.mpp[0] / grid.scale[0]
+    about = _attributes(path, info.size, base_mpp, grid.mpp[0], objective=info.objective, name=name)
+    return about | {"patch_size": TILE, "patch_size_level0": round(TILE * grid.scale[0]), "overlap": overlap}
 
 
 def write_cell_patches(

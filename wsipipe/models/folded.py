@@ -96,12 +96,20 @@ class FoldedSegmenter(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the decoder maps that heads use; see :meth:`wsipipe.models.cmd.CMD.features`."""
+        return self.decode(*self.encode(x))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the bottleneck's output and the skip connections, finest first."""
         x, skips = self.stem(x), []
         for blocks, down in zip(self.encoder, self.down, strict=True):
             x = blocks(x)
             skips.append(x)
             x = down(x)
-        x, outputs = self.bottleneck(x), []
+        return self.bottleneck(x), skips
+
+    def decode(self, x: Tensor, skips: list[Tensor]) -> list[Tensor]:
+        """Return the decoder maps that heads use, of what :meth:`encode` returns."""
+        outputs = []
         for up, blocks, skip in zip(self.up, self.decoder, skips[::-1], strict=True):
             x = up(x, skip)
             for block in cast(nn.Sequential, blocks):

@@ -1,0 +1,134 @@
+"""`wsipipe features`: the same numbers however they are made, in a layout that others read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from tests import tiny
+from tests.conftest import Phantom
+from wsipipe.cell_settings import FeatureSettings
+from wsipipe.embed import Embedder
+from wsipipe.errors import OutputError
+from wsipipe.formats.features import features_made
+from wsipipe.models import checkpoint
+from wsipipe.models.cmd import FEATURE_BLOCKS
+from wsipipe.pipelines.features import FeaturesJob, run_features
+from wsipipe.raster import open_slide_raster
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import RunSettings, SlideSettings, TissueSettings
+
+CPU = RunSettings(device="cpu", precision="fp32")
+
+
+class Stop(Progress):
+    """Interrupts after some tiles, and counts those that were done before and after."""
+
+    def __init__(self, after: int) -> None:
+        self.after, self.done, self.first = after, 0, -1
+
+    def advance(self, stage: str, steps: int = 1) -> None:
+        self.first = steps if self.first < 0 else self.first
+        self.done += steps
+        if self.done >= self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    checkpoint.save(path, tiny.segmenter(), tiny.card())
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def _job(phantom: Phantom, out: Path, model: Path, **features: object) -> FeaturesJob:
+    settings = FeatureSettings(**features)  # type: ignore[arg-type]
+    return FeaturesJob(str(phantom.path), out, str(model), features=settings, run=CPU, tissue=TissueSettings())
+
+
+def test_features_are_means_of_the_networks_maps(model: Path) -> None:
+    tiles = np.random.default_rng(0).integers(0, 256, (5, 256, 256, 3), np.uint8)
+    both = Embedder(model, "both", "cpu", "fp32", batch=2)
+    found = both.features(tiles)
+    assert found.shape == (5, both.width) == (5, sum(tiny.FEATURES) + tiny.WIDTHS[-1])
+    network, _ = checkpoint.load(model)
+    assert isinstance(network, checkpoint.Segmenter)
+    with torch.inference_mode():
+        x = torch.from_numpy(tiles).permute(0, 3, 1, 2).float() / 127.5 - 1
+        maps = network.backbone.features(x)
+        assert len(maps) == len(FEATURE_BLOCKS)
+        constant = network.backbone.condition(torch.full((5,), 50), None)
+        maps.append(network.backbone.encode(x, constant)[0])
+    expected = torch.cat([m.mean(dim=(2, 3)) for m in maps], 1).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    decoder, bottleneck = (
+        Embedder(model, pool, "cpu", "fp32", 2).features(tiles) for pool in ("decoder", "bottleneck")
+    )
+    np.testing.assert_array_equal(np.hstack([decoder, bottleneck]), found)
+
+
+def test_a_backbone_alone_gives_the_same(model: Path, tmp_path: Path) -> None:
+    network, card = checkpoint.load(model)
+    assert isinstance(network, checkpoint.Segmenter)
+    checkpoint.save(tmp_path / "b.safetensors", network.backbone, checkpoint.ModelCard("b", card.backbone))
+    tiles = np.random.default_rng(1).integers(0, 256, (2, 256, 256, 3), np.uint8)
+    one, other = (Embedder(path, "decoder", "cpu", "fp32", 2) for path in (model, tmp_path / "b.safetensors"))
+    np.testing.assert_array_equal(one.features(tiles), other.features(tiles))
+
+
+def test_layout_and_places(phantom: Phantom, model: Path, tmp_path: Path) -> None:
+    done = run_features(_job(phantom, tmp_path / "a.h5", model), Progress())
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert sorted(file) == ["coords", "features"]
+        features, coords, about = file["features"][:], file["coords"][:], dict(file["coords"].attrs)
+    assert features.shape == (done.tiles, done.width) and features.dtype == np.float32
+    assert coords.shape == (done.tiles, 2) and coords.dtype == np.int64
+    assert 0 < done.tiles < 6 * 4 and (coords % 256 == 0).all()
+    assert about["patch_size"] == about["patch_size_level0"] == 256 and about["level0_width"] == 1536
+    x, y = coords[0].tolist()
+    raster = open_slide_raster(phantom.path, SlideSettings(), 0.5)
+    tile = raster.read((x, y, x + 256, y + 256))[None]
+    np.testing.assert_array_equal(Embedder(model, "decoder", "cpu", "fp32").features(tile)[0], features[0])
+    run_features(_job(phantom, tmp_path / "a.zarr", model), Progress())
+    group = zarr.open_group(tmp_path / "a.zarr", mode="r")
+    np.testing.assert_array_equal(np.asarray(group["features"]), features)
+    np.testing.assert_array_equal(np.asarray(group["coords"]), coords)
+    assert features_made(tmp_path / "a.zarr") == features_made(tmp_path / "a.h5")
+
+
+def test_an_interrupted_run_goes_on(
+    phantom: Phantom, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsipipe.pipelines.features.FLUSH", 1)
+    whole = run_features(_job(phantom, tmp_path / "whole.h5", model, min_tissue=0.0), Progress())
+    job = _job(phantom, tmp_path / "a.h5", model, min_tissue=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run_features(job, Stop(9))
+    assert not job.output.exists()
+    again = Stop(10_000)
+    assert run_features(job, again) == whole
+    assert again.first == 8 and again.done == whole.tiles
+    with h5py.File(tmp_path / "a.h5") as one, h5py.File(tmp_path / "whole.h5") as other:
+        np.testing.assert_array_equal(one["features"], other["features"])
+    assert not job.work.exists()
+    assert not run_features(job, Progress()).fresh
+    assert run_features(_job(phantom, job.output, model, min_tissue=0.5), Progress()).fresh
+
+
+def test_errors(phantom: Phantom, model: Path, tmp_path: Path) -> None:
+    for name, said in (("a.pt", "expected a name ending in .h5 or .zarr"), ("no/a.h5", "folder does not exist")):
+        with pytest.raises(OutputError, match=said):
+            run_features(_job(phantom, tmp_path / name, model), Progress())

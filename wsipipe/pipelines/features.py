@@ -1,0 +1,178 @@
+"""The story of ``wsipipe features``: a slide in, the features of its tissue tiles out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+import wsipipe
+from wsipipe.artifacts import atomic_write, digest
+from wsipipe.cell_settings import FeatureSettings
+from wsipipe.embed import Embedder
+from wsipipe.errors import OutputError
+from wsipipe.formats.features import check_suffix, features_made, write_features
+from wsipipe.formats.trident import tile_attributes
+from wsipipe.models.checkpoint import model_hash
+from wsipipe.models.zoo import resolve
+from wsipipe.pipelines.source import Source, open_source
+from wsipipe.predict import SmallerBatch, card_of, set_threads
+from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.resources import allowed_cores
+from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings, determining
+from wsipipe.tiling import TILE, TileGrid
+from wsipipe.tissue import Tissue
+from wsipipe.units import Box, Pair
+
+FLUSH = 16
+"""Batches between two writes of an unfinished run."""
+
+
+@dataclass(frozen=True)
+class FeaturesJob:
+    """Of what, by which model, and where to."""
+
+    source: str
+    output: Path
+    model: str = "cmd-t"
+    force: bool = False
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    slide: SlideSettings = field(default_factory=SlideSettings)
+    tissue: TissueSettings = field(default_factory=TissueSettings)
+    grid: GridSettings = field(default_factory=GridSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    @property
+    def work(self) -> Path:
+        """Folder of the unfinished run."""
+        return self.output.parent / f".{self.output.name}.work"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What came of it: tiles, features of each, unreadable areas, and whether it had to be made."""
+
+    tiles: int
+    width: int
+    bad: int = 0
+    fresh: bool = True
+
+
+def run_features(job: FeaturesJob, progress: Progress) -> Features:
+    """Write the features of a slide's tissue tiles; the same call goes on with an interrupted run.
+
+    Raises
+    ------
+    WsipipeError
+        What stood at the output is untouched.
+    """
+    check_suffix(job.output)
+    if not job.output.parent.is_dir():
+        raise OutputError(f"cannot write {job.output}: the folder does not exist: create it first")
+    path = resolve(job.model).resolve()
+    grid = replace(job.grid, target_mpp=job.grid.target_mpp or card_of(path).mpp, overlap=job.features.overlap)
+    source = open_source(job.source, job.slide, job.tissue, grid)
+    for warning in source.warnings:
+        progress.say(f"warning: {warning}")
+    set_threads(allowed_cores())
+    batch = job.run.batch
+    while True:
+        embedder = Embedder(path, job.features.pool, job.run.device, job.run.precision, batch)
+        try:
+            return _run(job, source, embedder, model_hash(path), progress)
+        except SmallerBatch as error:
+            progress.say(str(error))
+            batch = error.batch
+
+
+def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, progress: Progress) -> Features:
+    grid = source.raster.grid
+    tiles = TileGrid(grid.size, job.features.overlap)
+    boxes = tissue_boxes(tiles, source.tissue, grid.scale, job.features.min_tissue)
+    about = _about(job, source, embedder, sha, boxes)
+    if not job.force and features_made(job.output).get("fingerprint") == about["fingerprint"]:
+        return Features(len(boxes), embedder.width, fresh=False)
+    features = _embed(job.work, str(about["fingerprint"]), source, embedder, boxes, progress)
+    coords = np.rint(boxes[:, :2] * np.array(grid.scale)).astype(np.int64)
+    name = Path(job.source).stem
+    attributes = tile_attributes(job.output, source.raster.slide, grid, job.features.overlap, name)
+    write_features(job.output, features, coords, attributes, about)
+    shutil.rmtree(job.work, ignore_errors=True)
+    return Features(len(boxes), embedder.width, len(source.raster.bad))
+
+
+def tissue_boxes(tiles: TileGrid, tissue: Tissue, scale: Pair, least: float) -> NDArray[np.int64]:
+    """Return the boxes (n, 4), in grid pixels, of the tiles of which at least the share *least* is tissue."""
+    boxes = tiles.boxes().reshape(-1, 4)
+    if tissue.source == "none":
+        return boxes
+    boxes = boxes[tissue.overlaps(boxes, scale)]
+    whole = shapely.MultiPolygon(tissue.polygons)
+    shapely.prepare(whole)
+    squares = shapely.box(*(boxes * np.array([*scale, *scale])).T)
+    share = shapely.area(shapely.intersection(whole, squares)) / (TILE * TILE * scale[0] * scale[1])
+    return np.asarray(boxes[share >= least], dtype=np.int64)
+
+
+def _about(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, boxes: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what determines the features, with its digest."""
+    about = {
+        "slide": source.raster.fingerprint,
+        "model": {"name": embedder.card.name, "sha256": sha, "licence": embedder.card.licence},
+        "recipe": asdict(embedder.recipe),
+        "mpp": list(source.raster.grid.mpp),
+        "settings": determining(job.features),
+        "version": wsipipe.__version__,
+    }
+    return about | {"fingerprint": digest(about | {"boxes": boxes.tolist()})}
+
+
+def _embed(
+    work: Path, fingerprint: str, source: Source, embedder: Embedder, boxes: NDArray[np.int64], progress: Progress
+) -> NDArray[np.float32]:
+    """Return the features (n, D) of *boxes*, from where an interrupted run of the same *fingerprint* stopped."""
+    mark, kept = work / "fingerprint", work / "features.f32"
+    if not mark.is_file() or mark.read_text() != fingerprint:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        with atomic_write(mark, "w") as file:
+            file.write(fingerprint)
+    row = 4 * embedder.width
+    done = kept.stat().st_size // row // embedder.batch * embedder.batch if kept.exists() else 0
+    progress.start("tiles", len(boxes))
+    progress.advance("tiles", done)
+    with kept.open("ab") as file:
+        file.truncate(done * row)
+        held: list[NDArray[np.float32]] = []
+        for pixels in _pixels(source, boxes[done:], embedder.batch):
+            held.append(embedder.features(pixels))
+            progress.advance("tiles", len(pixels))
+            if len(held) == FLUSH:
+                file.write(np.concatenate(held).tobytes())
+                file.flush()
+                held = []
+        file.write(np.concatenate(held).tobytes() if held else b"")
+    return np.fromfile(kept, np.float32).reshape(-1, embedder.width)
+
+
+def _pixels(source: Source, boxes: NDArray[np.int64], batch: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the pixels (k, 256, 256, 3) of *boxes*, a batch at a time; the next is read while one is used."""
+    parts: list[list[Box]] = [boxes[k : k + batch].tolist() for k in range(0, len(boxes), batch)]
+
+    def read(part: list[Box]) -> NDArray[np.uint8]:
+        return np.stack([source.raster.read(tuple(box)) for box in part])  # type: ignore[arg-type]
+
+    with ThreadPoolExecutor(1) as ahead:
+        pending = [ahead.submit(read, part) for part in parts[:2]]
+        for k in range(len(parts)):
+            pixels = pending.pop(0).result()
+            if k + 2 < len(parts):
+                pending.append(ahead.submit(read, parts[k + 2]))
+            yield pixels
