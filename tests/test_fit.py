@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 
 from tests import tiny
-from wsipipe.fit import Pool, batch_of, count_trainable, fit, new_segmenter, nuclei_in
+from wsipipe.errors import SettingsError
+from wsipipe.fit import Fitting, Pool, Watch, batch_of, count_trainable, fit, new_segmenter, nuclei_in
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint
+from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.settings import FitSettings, LoopSettings
+from wsipipe.train.cached import feature_cache
+from wsipipe.train.samples import planned
 
 
 @pytest.fixture
@@ -120,3 +125,105 @@ def test_random_weights_follow_the_seed_and_start_with_open_gates() -> None:
 
 def test_nuclei_are_counted(pool: Pool) -> None:
     assert nuclei_in(pool) == 4 + 2 + 4
+
+
+HEADS_AND_MODES = [(head, cache) for head in ("linear", "light", "sota", "cisca") for cache in (0, 2)]
+
+
+@pytest.mark.parametrize(("head", "cache"), HEADS_AND_MODES)
+def test_a_frozen_backbone_gets_no_gradient_and_every_part_of_the_head_does(
+    head: str, cache: int, pool: Pool, settings: FitSettings, tmp_path: Path
+) -> None:
+    settings = planned(replace(settings, unfreeze=False, head=head, cache_features=cache), pool)
+    network, _ = new_segmenter(settings)
+    fitting = Fitting(network, settings, None)
+    batch: Any = batch_of(0, pool, settings)
+    if cache:
+        batch = feature_cache(tmp_path / "features", pool, settings, (), fitting.extract).batch(0)
+    fitting.loss(batch).backward()
+    assert all(p.grad is None for p in network.backbone.parameters())
+    assert [n for n, p in network.head.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert not network.backbone.training and network.head.training
+    assert {n for n, p in network.named_parameters() if p.requires_grad} == {
+        f"head.{n}" for n, _ in network.head.named_parameters()
+    }
+
+
+@pytest.mark.parametrize("cache", [0, 2])
+def test_frozen_features_are_those_of_the_network(
+    cache: int, pool: Pool, settings: FitSettings, tmp_path: Path
+) -> None:
+    settings = planned(replace(settings, unfreeze=False, head="light"), pool)
+    network, _ = new_segmenter(settings)
+    x, _ = batch_of(0, pool, settings)
+    for ours, plain in zip(Fitting(network, settings, None).extract(x), network.backbone.features(x), strict=True):
+        assert torch.allclose(ours, plain, atol=1e-4)
+
+
+def test_a_resumed_fit_on_cached_features_is_the_same_fit(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
+    settings = replace(settings, unfreeze=False, head="light", cache_features=2)
+
+    def stop(step: int, loss: float) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole, _ = fit(pool, settings, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(pool, settings, tmp_path / "parts", stop)
+    resumed, _ = fit(pool, settings, tmp_path / "parts")
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in resumed.state_dict().items())
+    assert (tmp_path / "whole/log.csv").read_bytes() == (tmp_path / "parts/log.csv").read_bytes()
+
+
+def test_features_of_a_backbone_that_changes_are_not_kept(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--cache-features needs a frozen backbone"):
+        fit(pool, replace(settings, cache_features=1), tmp_path)
+
+
+def test_the_backbone_may_learn_more_slowly(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
+    settings = replace(settings, head="linear", backbone_lr=0.0)
+    network, _ = fit(pool, settings, tmp_path)
+    start, _ = new_segmenter(settings)
+    for name, value in start.backbone.state_dict().items():
+        assert torch.equal(network.backbone.state_dict()[name], value)
+    assert not torch.equal(network.head.trunk.levels[0].weight, start.head.trunk.levels[0].weight)
+
+
+def test_random_weights_may_stay_frozen() -> None:
+    settings = FitSettings(head="linear", unfreeze=False)
+    network, _ = new_segmenter(settings)
+    assert settings.frozen and settings.crop_px == 256 and FitSettings().crop_px == 160 and not FitSettings().frozen
+    assert not any(p.requires_grad for p in network.backbone.parameters())
+
+
+@pytest.mark.parametrize("head", ["light", "cisca"])
+def test_types_are_learned(head: str, pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
+    typed = [
+        (spec, [replace(a, types=tuple("ab"[k % 2] for k in range(a.labels.max()))) for a in images])
+        for spec, images in pool
+    ]
+    _, targets = batch_of(0, typed, settings, ("a", "b"))
+    assert targets.types is not None and set(targets.types.unique().tolist()) == {0, 1, 2}
+    assert (targets.classes[targets.types > 0] > 0).all()
+    network, card = fit(typed, replace(settings, head=head), tmp_path)
+    assert card.head is not None and card.head.types == ("a", "b") and set(card.classes) == {"a", "b"}
+    assert network.head.map_names[-2:] == ("type:a", "type:b")
+    checkpoint.save(tmp_path / "m.safetensors", network, card)
+    assert checkpoint.load(tmp_path / "m.safetensors")[1] == card
+
+
+def test_what_watches_sees_the_average_now_and_then(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
+    class Seen(Watch):
+        steps: ClassVar[list[int]] = []
+
+        def rewind(self, step: int) -> None:
+            self.steps.append(-step)
+
+        def __call__(self, step: int, network: Segmenter, card: ModelCard) -> None:
+            assert not network.head.training
+            self.steps.append(step)
+
+    fit(pool, replace(settings, head="linear", validate_every=3), tmp_path, watch=Seen())
+    assert Seen.steps == [0, 3, 4]

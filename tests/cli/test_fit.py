@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from tests.conftest import ROOT, Phantom
 from wsipipe.cli.main import main
 from wsipipe.cli.options import read_config
+from wsipipe.formats.parquet import read_cells
 from wsipipe.labels import DatasetSpec
 from wsipipe.models.checkpoint import read_card
 from wsipipe.models.zoo import resolve
@@ -33,9 +37,7 @@ def annotated(phantom: Phantom, tmp_path: Path) -> Path:
 SMALL = ["--crop", "64", "--batch", "1", "--final-share", "0", "--warmup", "1"]
 
 
-def test_fits_a_model_that_segment_takes(
-    annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_fits_a_model_that_segment_takes(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = ["fit", str(annotated), "--mpp", "0.5", "-o", str(tmp_path / "run"), "--steps", "2", *SMALL]
     assert main([*command, "--name", "mine"]) == 0
     card = read_card(tmp_path / "run" / "model.safetensors")
@@ -76,3 +78,87 @@ def test_the_shipped_recipe_is_the_models() -> None:
     assert [s.path for s in specs] == [d["path"] for d in training["datasets"]]
     assert training["settings"]["loop"]["steps"] == recipe["loop"]["steps"]
     assert training["settings"]["seed"] == recipe["fit"]["seed"]
+
+
+KINDS = ("epithelial", "stromal", "lymphocyte")
+
+
+@pytest.fixture
+def typed(phantom: Phantom, tmp_path: Path) -> Path:
+    """Return a HoVer-Net set cut from the phantom, with the types of its nuclei, and its split."""
+    for k in range(4):
+        box = 300 + 170 * k, 400, 460 + 170 * k, 560
+        save = tmp_path / "typed"
+        for folder in ("Images", "Labels"):
+            (save / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(phantom.truth.picture(box)).save(save / "Images" / f"p{k}_a.png")
+        labels = phantom.truth.instance_map(box)
+        kinds = {int(n["id"]): int(n["kind"]) + 1 for n in phantom.truth.nuclei(box)}
+        types = np.array([[kinds[i]] for i in np.unique(labels[labels > 0])])
+        content = {
+            "inst_map": labels.astype(np.float64),
+            "inst_type": types,
+            "inst_centroid": np.zeros((len(types), 2)),
+        }
+        scipy.io.savemat(save / "Labels" / f"p{k}_a.mat", content)
+    (save / "split.json").write_text('{"train": ["p0_a", "p1_a"], "val": ["p2_a"], "test": ["p3_a"]}')
+    return save
+
+
+def test_types_from_labels_to_cells_and_scores(typed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    of_set = [str(typed), "--mpp", "0.5", "--classes", ",".join(KINDS), "--split", str(typed / "split.json")]
+    run, out = tmp_path / "run", tmp_path / "scores"
+    command = ["fit", *of_set, "-o", str(run), "--steps", "3", "--validate-every", "2", *SMALL, "--head", "linear"]
+    assert main([*command, "--backbone", str(resolve("cmd-t"))]) == 0
+    card = read_card(run / "model.safetensors")
+    assert card.head is not None and card.head.types == tuple(sorted(KINDS)) == tuple(sorted(card.classes))
+    assert [line.split(",")[0] for line in (run / "validation.csv").read_text().splitlines()] == ["step", "2", "3"]
+    assert card.training["validation"]["step"] in (2, 3)
+    model = str(run / "model.safetensors")
+    picture = str(typed / "Images" / "p3_a.png")
+    assert main(["segment", picture, "--mpp", "0.5", "--tissue", "none", "--model", model, "--threshold", "0.05",
+                 "-o", str(tmp_path / "cells.parquet")]) == 0  # fmt: skip
+    cells = read_cells(tmp_path / "cells.parquet")
+    assert len(cells) and set(cells["class"]) <= set(KINDS)
+    assert main(["evaluate", *of_set, "--model", model, "-o", str(out), "--resamples", "5"]) == 0
+    rows = (out / "types.csv").read_text().splitlines()
+    shown = [row.split(",")[0] for row in rows[1:]]
+    assert rows[0].startswith("type,annotated,found,DQ") and shown == sorted(shown) and set(shown) <= set(KINDS)
+    assert "mPQ+" in (out / "scores.md").read_text() and "mPQ+" in (out / "scores.json").read_text()
+
+
+def test_few_shots_and_kept_features(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    command = ["fit", str(annotated), "--mpp", "0.5", "-o", str(run), "--steps", "2", "--crop", "64", "--batch", "2"]
+    command += ["--head", "linear", "--backbone", str(resolve("cmd-t")), "--cache-features", "1"]
+    assert main([*command, "--shots", "1", "--seed", "1"]) == 0
+    (names,) = json.loads((run / "run.json").read_text())["images"].values()
+    training = read_card(run / "model.safetensors").training
+    assert len(names) == 1 and training["datasets"][0]["names"] == names
+    assert training["settings"]["loop"]["steps"] == 2 and (run / "features" / "about.json").exists()
+    assert main([*command, "--shots", "3"]) == 5
+    assert main([*command, "--shots", "1", "--seed", "1", "--validate-every", "1"]) == 6
+    assert main([*command[:4], "-o", str(tmp_path / "new"), *command[6:], "--validate-every", "1"]) == 5
+    said = capfd.readouterr().err
+    assert "--shots 3: the training split holds 2 images" in said and "holds another run" in said
+    assert "no image belongs to the validation split" in said
+
+
+def test_a_loss_that_is_no_number_is_one_line_and_keeps_the_work(
+    annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", str(annotated), "--mpp", "0.5", "-o", str(tmp_path / "run"), "--steps", "9", *SMALL]
+    command += ["--head", "linear", "--backbone", str(resolve("cmd-t")), "--lr", "1", "--checkpoint-every", "1"]
+    import wsipipe.fit
+
+    real = wsipipe.fit.head_loss
+    with pytest.MonkeyPatch.context() as patch:
+        steps: list[int] = []
+        patch.setattr(
+            wsipipe.fit, "head_loss", lambda *a: real(*a) * (float("nan") if len(steps) > 2 else steps.append(1) or 1)
+        )
+        assert main(command) == 5
+    said = capfd.readouterr().err
+    assert said.count("error:") == 1 and "the loss is nan at step 3; lower --lr (last checkpoint:" in said
+    assert (tmp_path / "run" / "state.safetensors").exists()
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 3

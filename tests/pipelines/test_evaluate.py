@@ -298,4 +298,4 @@ def test_the_command_scores_and_tunes(job: EvaluateJob, monkeypatch: pytest.Monk
     )
     assert done.exit_code == 0 and "5 images of 5 patients" in done.output
     wrong = CliRunner().invoke(evaluate, [*base, "--mpp", "fast"])
-    assert wrong.exit_code == 2 and "'fast' is no resolution; expected 0.05 to 5 um/px, or nuclei" in wrong.output
+    assert wrong.exit_code == 2 and "'fast' is no resolution; expected 0.05 to 5 um/px, auto, or nuclei" in wrong.output

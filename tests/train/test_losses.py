@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.tiny import disc_batch, disc_labels
 from wsipipe.fit import targets_of
 from wsipipe.models.heads import HEADS
-from wsipipe.train.losses import Targets, divergence, head_loss, instance_loss, mask_loss, tversky
+from wsipipe.train.losses import Targets, divergence, head_loss, instance_loss, mask_loss, tversky, type_loss
 
 
 def ideal(kind: str, targets: Targets, sure: float = 12.0) -> Tensor:
@@ -89,3 +89,54 @@ def test_half_precision_logits_are_judged_in_fp32() -> None:
     loss = head_loss("cisca", logits, targets)
     assert loss.dtype == torch.float32 and torch.equal(loss, instance_loss(logits.float(), targets))
     assert torch.equal(head_loss("linear", logits[:, :2], targets), mask_loss(logits[:, :2].float(), targets))
+
+
+def typed_targets() -> tuple[Targets, Tensor]:
+    """Return targets whose nuclei are of two types, some unknown, and weights."""
+    _, targets = disc_batch()
+    side = torch.arange(64).expand(2, 64, 64)
+    types = torch.where(targets.classes > 0, (side > 20).long() + 1, 0)
+    types[:, :, 50:] = 0
+    return Targets(targets.classes, targets.directions, targets.centres, targets.weight, types), torch.tensor(
+        [0.6, 1.4]
+    )
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_right_types_cost_nothing_and_wrong_ones_do(kind: str) -> None:
+    targets, weights = typed_targets()
+    assert targets.types is not None
+    right = 12 * torch.nn.functional.one_hot(targets.types, 3).permute(0, 3, 1, 2).float()
+    if kind == "cisca":
+        best = torch.cat((ideal(kind, targets), right), 1)
+        wrong = torch.cat((ideal(kind, targets), right[:, [0, 2, 1]]), 1)
+    else:
+        nucleus = (targets.classes > 0)[:, None]
+        unknown = nucleus & (targets.types == 0)[:, None]
+        best = torch.where(unknown, torch.tensor([0.0, 12, 12])[None, :, None, None], right)
+        wrong = best[:, [0, 2, 1]]
+    assert head_loss(kind, best, targets, weights) < 0.01
+    assert head_loss(kind, wrong, targets, weights) > 5
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_types_are_learned_on_nuclei_of_known_type_alone(kind: str) -> None:
+    torch.manual_seed(0)
+    targets, weights = typed_targets()
+    assert targets.types is not None
+    logits = torch.randn(2, (8 if kind == "cisca" else 0) + 3, 64, 64, requires_grad=True)
+    untyped = Targets(targets.classes, targets.directions, targets.centres, targets.weight)
+    (head_loss(kind, logits, targets, weights) - head_loss(kind, logits, untyped, weights)).backward()
+    assert logits.grad is not None
+    size = logits.grad.abs().amax(1)
+    assert size[targets.types > 0].min() > 1e-6 and size[targets.types == 0].max() < 1e-7
+
+
+def test_rare_types_weigh_more() -> None:
+    targets, _ = typed_targets()
+    assert targets.types is not None
+    logits = torch.zeros(2, 2, 64, 64)
+    logits[:, 0] = 3  # everything is the first type
+    even, rare = (type_loss(logits, targets.types, torch.tensor(w)) for w in ([1.0, 1.0], [0.5, 1.5]))
+    assert rare > even
+    assert type_loss(logits, torch.zeros(2, 64, 64, dtype=torch.long), torch.ones(2)) == 0

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsipipe.cli.datasets import FORMS, dataset_options, spec_of
 from wsipipe.cli.options import Command, collect, config_option, options_for
-from wsipipe.cli.types import MppType
 from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
 
 if TYPE_CHECKING:
@@ -19,52 +19,39 @@ SHOWN = 10
 
 
 @click.command(cls=Command)
-@click.argument("dataset", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("dataset", type=click.Path(path_type=Path))
 @click.option(
     "-o", "--output", "out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
     help="Folder of the results.",
 )  # fmt: skip
 @click.option("--model", default="cmd-t", show_default=True, help="Shipped model, or a .safetensors file.")
-@click.option(
-    "--mpp", type=MppType(), default=0.25, show_default=True,
-    help="Resolution of the images; `nuclei` estimates it from the size of the annotated nuclei.",
-)  # fmt: skip
-@click.option(
-    "--split", type=click.Path(exists=True, dir_okay=False), default=None,
-    help='JSON file {"train": [...], "val": [...], "test": [...]} of patients or file names.',
-)  # fmt: skip
+@dataset_options
 @click.option(
     "--part", type=click.Choice(("train", "val", "test")), default="test", show_default=True,
     help="Part of the split to score; without --split, all images are scored.",
 )  # fmt: skip
-@click.option(
-    "--patient", default=r"(.+)", show_default=True, metavar="REGEX",
-    help="Its first group, matched at the start of a file name, is the patient.",
-)  # fmt: skip
 @click.option("--tune", "tuning", is_flag=True, help="Choose the thresholds on these images; do not score.")
 @config_option
 @options_for(EvaluateSettings, GridSettings, CellSettings, RunSettings, exclude=NOT_HERE)
-def evaluate(
-    dataset: Path, out: Path, model: str, mpp: float | str, split: str | None, part: str, patient: str, tuning: bool,
-    config: Any, **options: Any,
-) -> None:  # fmt: skip
-    """Score a model on DATASET: images/ and labels/ with the same file names.
+def evaluate(dataset: Path, out: Path, model: str, part: str, tuning: bool, config: Any, **options: Any) -> None:
+    """Score a model on DATASET, an annotated set.
 
-    Labels are instance maps (PNG, TIFF or NPY; 0 is background). Images go through the very code that segments slides.
-    The report is printed and written to scores.md; scores.json, images.csv, images.parquet, the label maps and pictures
-    of the best and worst images lie beside it.
+    Images go through the very code that segments slides. The report is printed and written to scores.md; scores.json,
+    images.csv, images.parquet, the label maps and pictures of the best and worst images lie beside it. Where labels and
+    model have cell types of the same names, their scores and a confusion table are added (types.csv).
 
     \b
     Examples:
       wsipipe evaluate kumar --mpp 0.25 -o results
+      wsipipe evaluate CoNSeP/Test --classes other,inflammatory,epithelial,epithelial,spindle,spindle,spindle \\
+          --model typed.safetensors -o results
       wsipipe evaluate tnbc --split tnbc/split.json --part val --patient '(\\d+)_' --tune -o tuned
     """
     from wsipipe.cli.progress import TerminalProgress
-    from wsipipe.labels import DatasetSpec
     from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate, run_tune
 
     job = EvaluateJob(
-        DatasetSpec(str(dataset), mpp, patient, split or "", default_split=""),
+        spec_of(str(dataset), options, default_split=""),
         out,
         part,
         model,
@@ -81,6 +68,9 @@ def evaluate(
     else:
         click.echo(result.markdown)
         click.echo(f"wrote {out / 'scores.md'} and what lies beside it")
+
+
+evaluate.help = f"{evaluate.help}\n{FORMS}"
 
 
 def _show_trials(trials: list[Trial]) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import DatasetError, OutputError, SettingsError
 from wsipipe.labels import Annotated, DatasetSpec, read_set
-from wsipipe.metrics import Counts, Summary, count, scores, summarise
+from wsipipe.metrics import Counts, Summary, TypeSummary, count, scores, summarise
 from wsipipe.models.checkpoint import Rules, model_hash
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
 from wsipipe.pipelines.scored import markdown, write_labels, write_pictures, write_scores, write_tables, write_trials
+from wsipipe.pipelines.scored_types import TypeTally
 from wsipipe.pipelines.tune import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
 from wsipipe.predict import Predictor, load_predictor, set_threads
 from wsipipe.schedule.progress import Progress
@@ -63,16 +64,19 @@ class Evaluation:
     summary : Summary
     about : dict
         What was scored, how, and with what: for reports.
+    types : TypeSummary, optional
+        Scores of cell types, where labels and model have them.
     """
 
     images: list[tuple[Annotated, Counts]]
     summary: Summary
     about: dict[str, object]
+    types: TypeSummary | None = None
 
     @property
     def markdown(self) -> str:
         """The report as Markdown."""
-        return markdown(self.about, self.summary)
+        return markdown(self.about, self.summary, self.types)
 
 
 def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
@@ -82,22 +86,24 @@ def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
     ------
     WsipipeError
     """
-    images = read_images(job)
-    _check_out(job.out)
     predictor = _load(job)
+    images = read_images(job, predictor.card.mpp)
+    _check_out(job.out)
+    tally = TypeTally.of(images, predictor.card.head.types if predictor.card.head else ())
     rules = rules_of(predictor.card.rules, job.cells)
     progress.start("images", len(images))
     counted: list[tuple[Annotated, Counts]] = []
     found: dict[str, Labels] = {}
     for item, maps in predicted(images, predictor, job.grid):
-        found[item.name] = maps.labels(rules, job.cells)
+        found[item.name], types = maps.labels_and_types(rules, job.cells)
+        tally.add(item, found[item.name], types)
         counted.append((item, count(item.labels, found[item.name], job.scoring.tolerance_px)))
         write_labels(job.out / "labels", item.name, found[item.name])
         progress.advance("images")
     summary = summarise([c for _, c in counted], job.scoring.resamples, job.scoring.seed)
-    result = Evaluation(counted, summary, _about(job, counted, predictor, rules))
+    result = Evaluation(counted, summary, _about(job, counted, predictor, rules), tally.summary(job.scoring))
     write_tables(job.out, counted)
-    write_scores(job.out, result.about, summary)
+    write_scores(job.out, result.about, summary, result.types)
     write_pictures(job.out / "pictures", _ranked(counted, job.scoring.pictures), found)
     return result
 
@@ -112,9 +118,9 @@ def run_tune(job: EvaluateJob, progress: Progress) -> list[Trial]:
     """
     if job.dataset.split and job.part == "test":
         raise SettingsError("thresholds are not to be chosen on test images; expected --part val (or train)")
-    images = read_images(job)
-    _check_out(job.out)
     predictor = _load(job)
+    images = read_images(job, predictor.card.mpp)
+    _check_out(job.out)
     progress.start("images", len(images))
     pairs = []
     for item, maps in predicted(images, predictor, job.grid):
@@ -126,8 +132,8 @@ def run_tune(job: EvaluateJob, progress: Progress) -> list[Trial]:
     return trials
 
 
-def read_images(job: EvaluateJob) -> list[Annotated]:
-    """Return the images to score.
+def read_images(job: EvaluateJob, working_mpp: float | None = None) -> list[Annotated]:
+    """Return the images to score; regions of a slide are read at *working_mpp* where the set names no resolution.
 
     Raises
     ------
@@ -135,7 +141,7 @@ def read_images(job: EvaluateJob) -> list[Annotated]:
         When there are none, or the set cannot be used.
     """
     spec = job.dataset if job.dataset.split else replace(job.dataset, default_split=job.part)
-    images = read_set(spec, job.part)
+    images = read_set(spec, job.part, working_mpp=working_mpp)
     if not images:
         where = f"part {job.part!r} of {spec.split}" if spec.split else "images/"
         raise DatasetError(f"{spec.path}: {where} holds no image; expected at least one")

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from wsipipe.blend import blend
 from wsipipe.geometry import Grid
-from wsipipe.instances import find_cells
+from wsipipe.instances import Cells, find_cells
 from wsipipe.models.checkpoint import Rules
 from wsipipe.pipelines.prepare import cell_rules
 from wsipipe.polygons import trace
 from wsipipe.predict import Predictor
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.raster.fill import fill_edges
-from wsipipe.rules import FOREGROUND
+from wsipipe.rules import FOREGROUND, TYPE
 from wsipipe.settings import CellSettings, GridSettings
 from wsipipe.slide.memory import ArraySlide
 from wsipipe.tiling import TileGrid
@@ -60,14 +60,28 @@ class ImageMaps:
         """
         return self.labels_and_pixels(rules, asked)[0]
 
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Names of the model's cell types."""
+        return tuple(name.removeprefix(TYPE) for name in self.names if name.startswith(TYPE))
+
+    def labels_and_types(self, rules: Rules, asked: CellSettings | None = None) -> tuple[Labels, tuple[str, ...]]:
+        """Return the label map and the type of labels 1..n; no types from a model without."""
+        cells, labels = self._found(rules, asked)
+        return labels, tuple(self.types[k] for k in cells.type) if self.types else ()
+
     def labels_and_pixels(self, rules: Rules, asked: CellSettings | None = None) -> tuple[Labels, NDArray[np.int64]]:
         """Return the label map and the number of working-grid pixels of labels 1..n, int64 (n,)."""
+        cells, labels = self._found(rules, asked)
+        return labels, cells.sums[:, 0]
+
+    def _found(self, rules: Rules, asked: CellSettings | None) -> tuple[Cells, Labels]:
         in_px = cell_rules(rules, asked or CellSettings(), self.grid)
         box = 0, 0, *self.grid.size
         cells = find_cells(self.maps, self.names, box, box, self.grid.size, in_px)
         foreground = self.maps[self.names.index(FOREGROUND)]
         outlines = trace(cells, foreground, in_px.threshold, self.grid, base_size=self.size)
-        return rasterise(outlines, self.size), cells.sums[:, 0]
+        return cells, rasterise(outlines, self.size)
 
 
 def instances_of(

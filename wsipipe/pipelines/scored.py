@@ -18,8 +18,9 @@ from wsipipe import __version__
 from wsipipe.artifacts import atomic_path, atomic_write, write_json
 from wsipipe.errors import OutputError
 from wsipipe.labels import Annotated
-from wsipipe.metrics import MATCH_IOU, Counts, Interval, Summary, boundary, consecutive, overlaps, scores
+from wsipipe.metrics import MATCH_IOU, Counts, Interval, Summary, TypeSummary, boundary, overlaps, scored, scores
 from wsipipe.overlay import View, draw_legend, draw_scale_bar, write_png
+from wsipipe.pipelines.scored_types import markdown_types, write_types
 from wsipipe.pipelines.tune import Trial
 
 CLASSES = (("Dice", "dice", "mDice"), ("precision", "precision", "mPrecision"), ("recall", "recall", "mRecall"),
@@ -46,9 +47,10 @@ PICTURE_SIDE = 1600
 Labels = NDArray[np.int32]
 
 
-def markdown(about: Mapping[str, Any], summary: Summary) -> str:
-    """Return the report of an evaluation: what was scored and how, then two tables of scores with intervals."""
-    return "\n".join([*_heading(about), "", *_class_table(summary), "", *_value_table(summary, about), ""])
+def markdown(about: Mapping[str, Any], summary: Summary, types: TypeSummary | None = None) -> str:
+    """Return the report of an evaluation: what was scored and how, then tables of scores with intervals."""
+    text = "\n".join([*_heading(about), "", *_class_table(summary), "", *_value_table(summary, about), ""])
+    return text if types is None else f"{text}\n{markdown_types(types)}"
 
 
 def _heading(about: Mapping[str, Any]) -> list[str]:
@@ -104,14 +106,20 @@ def write_tables(out: Path, counted: Sequence[tuple[Annotated, Counts]]) -> None
     _write_csv(out / "images.csv", rows)
 
 
-def write_scores(out: Path, about: Mapping[str, Any], summary: Summary) -> None:
-    """Write the report as ``scores.md`` and its numbers as ``scores.json``."""
+def write_scores(out: Path, about: Mapping[str, Any], summary: Summary, types: TypeSummary | None = None) -> None:
+    """Write the report as ``scores.md`` and its numbers as ``scores.json``; those of types as ``types.csv`` too."""
     with atomic_write(out / "scores.md", "w") as file:
-        file.write(markdown(about, summary))
+        file.write(markdown(about, summary, types))
     tables = {
         kind: {name: score._asdict() for name, score in values.items()} for kind, values in summary._asdict().items()
     }
-    write_json(out / "scores.json", {**about, **tables})
+    of_types: dict[str, Any] = {}
+    if types is not None:
+        write_types(out / "types.csv", types)
+        each = {name: {score: v._asdict() for score, v in values.items()} for name, values in types.scores.items()}
+        of_types = {"mPQ+": types.mpq_plus._asdict(), "mF1@0.5": types.mean_f1._asdict(), "types": each,
+                    "confusion": types.confusion}  # fmt: skip
+    write_json(out / "scores.json", {**about, **tables, **of_types})
 
 
 def write_trials(path: Path, trials: Sequence[Trial]) -> None:
@@ -151,7 +159,7 @@ def picture(item: Annotated, found: Labels) -> NDArray[np.uint8]:
     """Return the image, enlarged when small, with outlines in :data:`COLOURS`, a legend and a scale bar."""
     height, width = found.shape
     times = max(1, min(4, PICTURE_SIDE // max(height, width)))
-    truth, found = consecutive(item.labels), consecutive(found)
+    truth, found = scored(item.labels, found)
     pairs = overlaps(truth, found)
     good = pairs.iou > MATCH_IOU
     hit = np.isin(found, pairs.found[good])

@@ -10,14 +10,13 @@ scores: of one image for a mean over images, of a set's sum for a pooled score. 
 - ``DQ`` (F1@0.5), ``object_precision``, ``object_recall``: of nuclei, matched when IoU > 0.5, so that pairs are unique;
 - ``SQ``: mean IoU of the matched pairs; ``PQ`` = DQ * SQ;
 - ``AJI``: aggregated Jaccard index, every true nucleus with the found one of highest IoU (Kumar 2017);
-- mPQ+ (:func:`mpq_plus`): mean over types of PQ, with counts pooled over images.
 
 0 / 0 is 0: an image without true and without found nuclei lowers a mean over images, and leaves pooled scores alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -78,7 +77,7 @@ def count(truth: Labels, found: Labels, tolerance: float | None = EvaluateSettin
     Parameters
     ----------
     truth, found : int (H, W)
-        Label maps; 0 is background, other values need not be consecutive.
+        Label maps; 0 is background, other values need not be consecutive; truth is -1 where nobody annotated.
     tolerance : float or None
         In px, for boundaries; None leaves them out (much faster).
 
@@ -89,13 +88,14 @@ def count(truth: Labels, found: Labels, tolerance: float | None = EvaluateSettin
     """
     if truth.shape != found.shape:
         raise DatasetError(f"truth is {truth.shape} and the prediction {found.shape}; expected label maps of one size")
-    truth, found = consecutive(truth), consecutive(found)
+    pixels = int((truth >= 0).sum())
+    truth, found = scored(truth, found)
     pairs = overlaps(truth, found)
     good, best = pairs.iou > MATCH_IOU, _best_partners(pairs)
     alone_t = pairs.truth_area[1:].sum() - pairs.truth_area[pairs.truth[best]].sum()
     alone_f = pairs.found_area[1:].sum() - pairs.found_area[np.unique(pairs.found[best])].sum()
     return Counts(
-        pixels=truth.size,
+        pixels=pixels,
         truth_px=int(pairs.truth_area[1:].sum()),
         found_px=int(pairs.found_area[1:].sum()),
         both_px=int(pairs.both.sum()),
@@ -107,6 +107,19 @@ def count(truth: Labels, found: Labels, tolerance: float | None = EvaluateSettin
         aji_either=int(pairs.union[best].sum() + alone_t + alone_f),
         **({} if tolerance is None else _count_edges(truth, found, tolerance)),
     )
+
+
+def scored(truth: Labels, found: Labels) -> tuple[Labels, Labels]:
+    """Return both label maps numbered without gaps, and 0 where *truth* is not annotated (negative).
+
+    A found cell with more than half of its pixels there is dropped, another one cut.
+    """
+    known = truth >= 0
+    if not known.all():
+        inside, whole = np.bincount(found[known], minlength=1), np.bincount(found.ravel(), minlength=1)
+        kept = 2 * np.pad(inside, (0, len(whole) - len(inside))) >= whole
+        truth, found = np.maximum(truth, 0), np.where(known & kept[found], found, 0)
+    return consecutive(truth), consecutive(found)
 
 
 class Overlaps(NamedTuple):
@@ -262,37 +275,29 @@ def summarise(counts: Sequence[Counts], resamples: int = EvaluateSettings.resamp
         raise DatasetError("no image to score; expected at least one")
     n = len(counts)
     each = stack(counts)
-    rng = np.random.default_rng(seed)
-    drawn = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(resamples)]).astype(np.float64)
-    resampled = scores(Counts(*(drawn @ column for column in _values(each))))
-    pooled = {name: _interval(value, resampled[name]) for name, value in scores(pool(counts)).items()}
+    drawn = resampling(n, resamples, seed)
+    resampled = scores(weighted(each, drawn))
+    pooled = {name: interval(value, resampled[name]) for name, value in scores(pool(counts)).items()}
     per_image = scores(each)
-    mean = {name: _interval(value.mean(), drawn @ value / n) for name, value in per_image.items()}
+    mean = {name: interval(value.mean(), drawn @ value / n) for name, value in per_image.items()}
     return Summary(pooled, mean)
 
 
-def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+def resampling(n: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each of *n* images is drawn in each resample with replacement, float64 (resamples, n)."""
+    rng = np.random.default_rng(seed)
+    return np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(resamples)]).astype(np.float64)
+
+
+def weighted(each: Counts, drawn: NDArray[np.float64]) -> Counts:
+    """Return the sums of stacked counts over each resample of :func:`resampling`."""
+    return Counts(*(drawn @ column for column in _values(each)))
+
+
+def interval(value: float, resampled: NDArray[np.float64]) -> Interval:
+    """Return *value* with the central 95 % of what it is in the resamples."""
     low, high = np.quantile(resampled, (0.025, 0.975))
     return Interval(float(value), float(low), float(high))
-
-
-def count_types(
-    truth: Labels, truth_types: Mapping[int, str], found: Labels, found_types: Mapping[int, str], names: Sequence[str]
-) -> dict[str, Counts]:
-    """Return the counts of each type of *names*: only nuclei of that type in truth and in the prediction.
-
-    Nuclei without a type in *truth_types* or *found_types* (by label), or with one not in *names*, are left out.
-    """
-
-    def only(labels: Labels, types: Mapping[int, str], name: str) -> Labels:
-        return np.where(np.isin(labels, [k for k, kind in types.items() if kind == name]), labels, 0)
-
-    return {n: count(only(truth, truth_types, n), only(found, found_types, n), tolerance=None) for n in names}
-
-
-def mpq_plus(by_type: Mapping[str, Counts]) -> float:
-    """Return mPQ+: the mean over types of the PQ of *by_type*, whose counts are pooled over all images."""
-    return float(np.mean([scores(c)["PQ"] for c in by_type.values()]))
 
 
 def _values(c: Counts) -> list[Values]:
