@@ -6,6 +6,7 @@ import math
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from wsipipe.errors import MissingMpp, TileReadError
@@ -62,9 +63,7 @@ def _averaged(slide: Slide, level: int, factor: Pair) -> NDArray[np.uint8]:
     for top in range(0, len(out), rows):
         edges = y_edges[top : top + rows + 1]
         y0, y1 = math.floor(edges[0]), math.ceil(edges[-1])
-        strip = read_tolerantly(slide, level, 0, y0, width, y1 - y0)
-        across = _area_mean(strip, x_edges, axis=1)
-        out[top : top + rows] = np.rint(_area_mean(across, edges - y0, axis=0)).astype(np.uint8)
+        _area_means(read_tolerantly(slide, level, 0, y0, width, y1 - y0), x_edges, edges - y0, out[top : top + rows])
     return out
 
 
@@ -75,17 +74,27 @@ def _edges(size: int, factor: float) -> NDArray[np.float64]:
     return edges
 
 
-def _area_mean(pixels: NDArray[np.generic], edges: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """Return means of *pixels* between fractional *edges* along *axis*."""
-    moved = np.moveaxis(pixels, axis, 0)
-    sums = np.zeros((len(moved) + 1, *moved.shape[1:]))
-    np.cumsum(moved, axis=0, out=sums[1:])
-    whole = np.minimum(edges.astype(np.intp), len(moved) - 1)
-    part = (edges - whole).reshape(-1, *[1] * (moved.ndim - 1))
-    integral = sums[whole] + part * (sums[whole + 1] - sums[whole])
-    lengths = np.diff(edges).reshape(part[1:].shape)
-    means: NDArray[np.float64] = np.diff(integral, axis=0) / lengths
-    return np.moveaxis(means, 0, axis)
+@njit(cache=True, nogil=True)
+def _area_means(
+    pixels: NDArray[np.uint8], x_edges: NDArray[np.float64], y_edges: NDArray[np.float64], out: NDArray[np.uint8]
+) -> None:
+    """Write the means of *pixels* (h, w, 3) between fractional edges into *out* (ny, nx, 3)."""
+    for i in range(out.shape[0]):
+        y0, y1 = y_edges[i], y_edges[i + 1]
+        for j in range(out.shape[1]):
+            x0, x1 = x_edges[j], x_edges[j + 1]
+            red = green = blue = 0.0
+            for y in range(int(y0), min(math.ceil(y1), pixels.shape[0])):
+                high = min(y + 1.0, y1) - max(float(y), y0)
+                for x in range(int(x0), min(math.ceil(x1), pixels.shape[1])):
+                    weight = high * (min(x + 1.0, x1) - max(float(x), x0))
+                    red += weight * pixels[y, x, 0]
+                    green += weight * pixels[y, x, 1]
+                    blue += weight * pixels[y, x, 2]
+            area = (y1 - y0) * (x1 - x0)
+            out[i, j, 0] = np.uint8(np.rint(red / area))
+            out[i, j, 1] = np.uint8(np.rint(green / area))
+            out[i, j, 2] = np.uint8(np.rint(blue / area))
 
 
 def read_scaled(slide: Slide, box: Box, scale: Pair, size: Size) -> NDArray[np.uint8]:

@@ -6,6 +6,8 @@ shadow or dust; what absorbs red more than green is blue or green ink, and so on
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import cv2
@@ -28,6 +30,8 @@ GREY_WEIGHT = 0.35
 SMOOTHING_UM = 8.0
 CLOSING_UM = 24.0
 SMALLEST_INK_UM2 = 10_000.0
+STRIP = 256
+"""Rows of the picture that are worked on at a time."""
 
 
 def tissue_mask(rgb: Pixels, um_per_px: float, settings: TissueSettings, fill: tuple[int, int, int]) -> Mask:
@@ -35,9 +39,7 @@ def tissue_mask(rgb: Pixels, um_per_px: float, settings: TissueSettings, fill: t
 
     *fill* is the colour of areas that were never scanned.
     """
-    smooth = cv2.GaussianBlur(rgb, (0, 0), max(1.5, SMOOTHING_UM / um_per_px), borderType=cv2.BORDER_REPLICATE)
-    signal, ink = signal_and_ink(np.asarray(smooth, np.uint8), glass_colour(rgb, fill), um_per_px)
-    mask = (signal >= THRESHOLD) & ~ink
+    mask, ink = _tissue_and_ink(rgb, glass_colour(rgb, fill), um_per_px)
     reach = max(1, round(CLOSING_UM / 2 / um_per_px))
     mask = _morph(mask, cv2.MORPH_CLOSE, reach) & ~ink
     mask = _morph(mask, cv2.MORPH_OPEN, max(1, reach // 2))
@@ -52,43 +54,90 @@ def glass_colour(rgb: Pixels, fill: tuple[int, int, int]) -> Floats:
 
     Where less than 1 % of the picture is like that (tissue throughout), it is a bright grey.
     """
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    rough = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    spread = rgb.max(axis=2) - rgb.min(axis=2)
-    glass = (rough <= 8) & (spread <= 24) & (grey > 120)
-    scanned = glass & ~(rgb == np.array(fill, np.uint8)).all(axis=2)
-    chosen = scanned if scanned.sum() >= 0.01 * scanned.size else glass
-    if chosen.sum() < 0.01 * chosen.size:
+    counts, seen = np.zeros((2, 256), np.int64), np.zeros(2, np.int64)
+    for rows in _strips(len(rgb)):
+        grey, kinds = _glass(rgb, rows, fill)
+        for k, kind in enumerate(kinds):
+            counts[k] += np.bincount(grey[kind], minlength=256)
+            seen[k] += np.count_nonzero(kind)
+    pixels = rgb.shape[0] * rgb.shape[1]
+    chosen = 0 if seen[0] >= 0.01 * pixels else 1
+    if seen[chosen] < 0.01 * pixels:
         return np.full(3, 245, np.float32)
-    counts = np.bincount(grey[chosen], minlength=256)
-    mode = int(np.convolve(counts, np.ones(5), mode="same").argmax())
-    near = chosen & (np.abs(grey.astype(np.int16) - mode) <= 2)
-    return np.asarray(rgb[near].mean(axis=0), dtype=np.float32)
+    mode = int(np.convolve(counts[chosen], np.ones(5), mode="same").argmax())
+    total = np.zeros(3)
+    for rows in _strips(len(rgb)):
+        grey, kinds = _glass(rgb, rows, fill)
+        near = kinds[chosen] & (np.abs(grey.astype(np.int16) - mode) <= 2)
+        total += cv2.sumElems(cv2.bitwise_and(rgb[rows], rgb[rows], mask=near.view(np.uint8)))[:3]
+    return np.asarray(total / counts[chosen][max(0, mode - 2) : mode + 3].sum(), dtype=np.float32)
+
+
+def _strips(height: int) -> Iterator[slice]:
+    """Yield the rows of a picture a few at a time: bounded memory."""
+    for top in range(0, height, STRIP):
+        yield slice(top, min(top + STRIP, height))
+
+
+def _glass(rgb: Pixels, rows: slice, fill: tuple[int, int, int]) -> tuple[Pixels, tuple[Mask, Mask]]:
+    """Return the brightness of some *rows*, and which pixels are like glass: of what was scanned, and of all."""
+    first, last = max(0, rows.start - 1), rows.stop + 1  # a row more on either side
+    around = np.asarray(cv2.cvtColor(rgb[first:last], cv2.COLOR_RGB2GRAY))
+    inner = slice(rows.start - first, rows.stop - first)
+    rough = cv2.morphologyEx(around, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[inner]
+    grey, (red, green, blue) = around[inner], cv2.split(rgb[rows])
+    spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
+    glass = (rough <= 8) & (spread <= 24) & (grey > 120)
+    return grey, (glass & (cv2.inRange(rgb[rows], fill, fill) == 0), glass)
 
 
 def optical_density(rgb: Pixels, glass: Floats) -> Floats:
     """Return the optical density of each channel relative to *glass*, float32 (h, w, 3), at least 0."""
     table = np.log10((glass + 1)[None, :] / (np.arange(256, dtype=np.float32) + 1)[:, None])
     table = np.clip(table, 0, None).astype(np.float32)
-    return np.stack([table[rgb[..., channel], channel] for channel in range(3)], axis=-1)
+    return np.asarray(cv2.LUT(np.ascontiguousarray(rgb), table[None]), np.float32)
 
 
 def signal_and_ink(smooth: Pixels, glass: Floats, um_per_px: float) -> tuple[Floats, Mask]:
     """Return how much each pixel looks like tissue (OD units), float32 (h, w), and which are ink, bool (h, w)."""
-    shape = smooth.shape[:2]
-    signal, sure, likely = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
-    for top in range(0, shape[0], 256):  # in strips: bounded memory
-        rows = slice(top, top + 256)
-        od = optical_density(smooth[rows], glass)
-        spread, mean = od.max(axis=2) - od.min(axis=2), od.mean(axis=2)
-        stained = spread > 0.012 + 0.05 * mean
-        signal[rows] = np.where(stained, spread + GREY_WEIGHT * mean, 0)
-        sure[rows], likely[rows] = _ink(od, spread, mean)
+    signal, sure, likely = _signal(smooth, glass)
+    return signal, _whole_ink(sure, likely, um_per_px)
+
+
+def _tissue_and_ink(rgb: Pixels, glass: Floats, um_per_px: float) -> tuple[Mask, Mask]:
+    """Return where the smoothed picture shows tissue that is no ink, and ink; memory is a few bytes a pixel."""
+    shape, sigma = rgb.shape[:2], max(1.5, SMOOTHING_UM / um_per_px)
+    mask, sure, likely = np.empty(shape, bool), np.empty(shape, bool), np.empty(shape, bool)
+    margin = math.ceil(4 * sigma) + 1  # more than the filter reaches
+    for rows in _strips(shape[0]):
+        first = max(0, rows.start - margin)
+        around = cv2.GaussianBlur(rgb[first : rows.stop + margin], (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        smooth = np.asarray(around[rows.start - first : rows.stop - first], np.uint8)
+        signal, sure[rows], likely[rows] = _signal(smooth, glass)
+        mask[rows] = signal >= THRESHOLD
+    ink = _whole_ink(sure, likely, um_per_px)
+    return mask & ~ink, ink
+
+
+def _signal(smooth: Pixels, glass: Floats) -> tuple[Floats, Mask, Mask]:
+    """Return how much each pixel looks like tissue, which are surely pen ink, and which may be."""
+    od = optical_density(smooth, glass)
+    red, green, blue = od[..., 0], od[..., 1], od[..., 2]
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    mean = (red + green + blue) / np.float32(3)
+    signal = np.where(spread > 0.012 + 0.05 * mean, spread + GREY_WEIGHT * mean, np.float32(0))
+    return signal, *_ink(od, spread, mean)
+
+
+def _whole_ink(sure: Mask, likely: Mask, um_per_px: float) -> Mask:
+    """Return the ink: what is surely ink over a large enough area, with its edges."""
+    if not sure.any():
+        return sure
     sure = _drop_small(sure, SMALLEST_INK_UM2 / um_per_px**2)
     if not sure.any():
-        return signal, sure
+        return sure
     edge = max(1, round(3 * SMOOTHING_UM / um_per_px))
-    return signal, _grow(sure, max(1, edge // 3)) | (_grow(sure, 2 * edge) & likely)
+    return _grow(sure, max(1, edge // 3)) | (_grow(sure, 2 * edge) & likely)
 
 
 def _ink(od: Floats, spread: Floats, mean: Floats) -> tuple[Mask, Mask]:
@@ -112,12 +161,12 @@ def _morph(mask: Mask, operation: int, radius: int) -> Mask:
 
 
 def _grow(mask: Mask, radius: int) -> Mask:
-    return np.asarray(cv2.dilate(mask.astype(np.uint8), _disc(radius)), dtype=bool)
+    return np.asarray(cv2.dilate(mask.view(np.uint8), _disc(radius)), dtype=bool)
 
 
 def _drop_small(mask: Mask, min_px: float) -> Mask:
     """Return *mask* without the connected components of fewer than *min_px* pixels."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     keep = stats[:, cv2.CC_STAT_AREA] >= min_px
     keep[0] = False
     return np.asarray(keep[labels], dtype=bool)
