@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from wsipipe.tiling import TILE, TileGrid
 from wsipipe.units import Box
 
+BAND = 256
+"""Rows that are summed up at a time: sums take twelve bytes a pixel where the maps take two."""
+
 
 def window(overlap: int) -> NDArray[np.int64]:
     """Return the weight of each pixel along a tile's side, int64 (256,): a ramp over the overlap, never below 1."""
@@ -36,13 +39,25 @@ def blend(
         The tiles at hand; tiles missing here were not selected.
     """
     x0, y0, x1, y1 = box
-    total = np.zeros((channels, y1 - y0, x1 - x0), np.int32)
-    weights = np.zeros((y1 - y0, x1 - x0), np.int32)
+    out = np.empty((channels, y1 - y0, x1 - x0), np.uint8)
+    order = sorted(tiles, key=lambda tile: (tile[1], tile[0]))
+    for top in range(y0, y1, BAND):
+        _blend_band(out[:, top - y0 : top - y0 + BAND], (x0, top), grid, [(*tile, tiles[tile]) for tile in order])
+    return out
+
+
+def _blend_band(
+    out: NDArray[np.uint8], corner: tuple[int, int], grid: TileGrid, tiles: list[tuple[int, int, NDArray[np.uint8]]]
+) -> None:
+    """Write the blended maps of a few rows, whose top-left pixel is *corner*, into *out* (channels, h, w)."""
+    (x0, y0), (channels, height, width) = corner, out.shape
+    total, weights = np.zeros((channels, height, width), np.int32), np.zeros((height, width), np.int32)
     ramp = window(grid.overlap)
-    for (i, j), maps in sorted(tiles.items(), key=lambda item: (item[0][1], item[0][0])):
+    for i, j, maps in tiles:
         left, top = grid.origin(i, j)
-        _add(total, weights, maps, ramp, left - x0, top - y0)
-    return _divide(total, weights)
+        if y0 - TILE < top < y0 + height:
+            _add(total, weights, maps, ramp, left - x0, top - y0)
+    _divide(total, weights, out)
 
 
 @njit(cache=True, nogil=True)
@@ -64,13 +79,10 @@ def _add(
 
 
 @njit(cache=True, nogil=True)
-def _divide(total: NDArray[np.int32], weights: NDArray[np.int32]) -> NDArray[np.uint8]:
+def _divide(total: NDArray[np.int32], weights: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
     channels, height, width = total.shape
-    out = np.zeros((channels, height, width), np.uint8)
     for k in range(channels):
         for y in range(height):
             for x in range(width):
                 w = weights[y, x]
-                if w > 0:
-                    out[k, y, x] = np.uint8((total[k, y, x] + w // 2) // w)
-    return out
+                out[k, y, x] = np.uint8((total[k, y, x] + w // 2) // w) if w > 0 else np.uint8(0)
