@@ -85,17 +85,17 @@ def page_beside(master: Path) -> Path:
 
 def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -> Entry:
     """Write the page of one slide, and return its entry for the page of the batch."""
-    record = record_of(master)
-    facts = Facts.of(master, record, job.title)
+    record, many = record_of(master), job.source.is_dir()
+    facts = Facts.of(master, record, "" if many else job.title)
     path = job.slide or slide_of(master, record)
     with contextlib.ExitStack() as stack:
         slide = stack.enter_context(_open(path, job, master, progress)) if path else None
         if path is None:
             progress.say(f"warning: {master}: its slide was not found, so its report has no pictures; give it: --slide")
-        if job.force or not is_current(out, facts, slide) or not job.source.is_dir():
+        if job.force or not many or not is_current(out, facts, slide):
             tissue = tissue_again(slide, path, facts.about) if slide is not None and path else None
             write_report(master, out, facts, slide, tissue)
-        picture = small_picture(facts, slide) if slide is not None and job.source.is_dir() else None
+        picture = small_picture(facts, slide) if slide is not None and many else None
     return Entry(facts.title, facts=facts, picture=picture)
 
 

@@ -13,7 +13,6 @@ import shapely
 
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import metadata
-from wsipipe.pipelines.prepare import tissue_area
 from wsipipe.settings import SlideSettings, TissueSettings
 from wsipipe.slide import Slide, fingerprint, open_slide
 from wsipipe.store import is_store, open_store
@@ -80,14 +79,11 @@ def tissue_again(slide: Slide, path: str, about: Mapping[str, Any]) -> Tissue | 
         tissue = open_store(path).tissue if is_store(path) else find_tissue(slide, mpp, settings)
     except SettingsError:  # the file of polygons is gone
         return None
-    analysed = tuple(about["analysed"]) if about.get("analysed") else None
+    if about.get("analysed"):
+        inside = shapely.intersection(shapely.MultiPolygon(tissue.polygons), shapely.box(*about["analysed"]))
+        tissue = Tissue.of(inside, slide.info, mpp, tissue.source)
     recorded = float(about.get("tissue_area_um2") or 0)
-    if abs(tissue_area(tissue, mpp, analysed) - recorded) > AREA_TOLERANCE * max(recorded, 1):
-        return None
-    if analysed is None:
-        return tissue
-    inside = shapely.intersection(shapely.MultiPolygon(tissue.polygons), shapely.box(*analysed))
-    return Tissue.of(inside, slide.info, mpp, tissue.source)
+    return tissue if abs(tissue.area_um2 - recorded) <= AREA_TOLERANCE * max(recorded, 1) else None
 
 
 def _as_run(settings: SlideSettings, about: Mapping[str, Any] | None) -> SlideSettings:

@@ -10,8 +10,9 @@ from pathlib import Path
 from wsipipe.pipelines.shown import open_pair
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
+from wsipipe.view.answers import Shown
 from wsipipe.view.index import CellIndex
-from wsipipe.view.server import Shown, listen, new_token, serve
+from wsipipe.view.server import listen, new_token, serve
 
 
 @dataclass(frozen=True)

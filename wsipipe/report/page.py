@@ -86,6 +86,7 @@ def write_report(
         class_bar=_class_bar(found, colours),
         histograms=_histograms(found, colours),
         timings=timings(facts.stages),
+        how=how_found(facts),
         **_pictures(master, facts, found, slide, tissue, colours),
     )
     write_page(out, page)
@@ -122,6 +123,28 @@ def timings(spent: Mapping[str, float]) -> dict[str, Any]:
     total = sum(spent.values()) or 1.0
     rows = [(s, STAGES.get(s, s), spent[s], spent[s] / total, SHADES[i % len(SHADES)]) for i, s in enumerate(order)]
     return {"bar": charts.bar([charts.Slice(r[0], f"{r[2]:,.1f} s", r[3], r[4]) for r in rows]), "rows": rows}
+
+
+def how_found(facts: Facts) -> list[tuple[str, str]]:
+    """Return what determines the result besides the settings, as far as the file says it."""
+    about, record = facts.about, facts.record
+    width, height = about["size"]
+    rows = [("slide", f"{width:,} × {height:,} px"), ("fingerprint", str(about["fingerprint"])[:16])]
+    if about.get("analysed"):
+        rows.append(("only", "--bounds " + ",".join(map(str, about["analysed"]))))
+    if model := about.get("model"):
+        rows.append(("model", f"{model.get('name')} {str(model.get('sha256'))[:16]}"))
+        rows.append(("weights", str(model.get("licence"))))
+    if mpp := about.get("working_mpp"):
+        rows.append(("network at", f"{mpp[0]:.4g} µm/px"))
+    if recipe := about.get("recipe"):
+        told = f"{recipe.get('dtype')} on {recipe.get('device')}, {recipe.get('engine')}, batch {recipe.get('batch')}"
+        rows.append(("arithmetic", f"{told}; torch {recipe.get('version')}"))
+    rows.append(("wsipipe", str(about.get("version", ""))))
+    if tiles := record.get("tiles"):
+        workers = (record.get("run") or {}).get("workers", 1)
+        rows.append(("work", f"{tiles:,} tiles in {record.get('blocks')} blocks, {workers} workers"))
+    return rows
 
 
 def class_rows(facts: Facts, found: Survey, colours: dict[str, Rgb]) -> list[ClassRow]:
@@ -192,5 +215,5 @@ def _class_bar(found: Survey, colours: dict[str, Rgb]) -> Any:
 def _environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("wsipipe.report")
     return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader, autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )

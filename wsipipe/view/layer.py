@@ -22,7 +22,7 @@ FAR_PX = 1.5
 """Cells smaller than this on the tile are merged into one dot for each square of two by two pixels."""
 OUTLINES, DOTS = 1, 2
 _SIXTEENTHS, _BLEED = 16, 2.0
-_STEP_PX = 1.0  # vertices of small outlines are thinned to about this distance
+_STEP_PX = 1.5  # vertices of small outlines are thinned to about this distance
 _DENSITY_SIDE, _DENSITY_UM, _SMOOTH_UM = 1536, 8.0, 25.0
 
 
@@ -109,16 +109,20 @@ def _dot_bytes(
     measure: str,
 ) -> bytes:
     codes, xy = index.dots(box, hidden, measure)
-    placed = np.rint((xy - np.asarray(box[:2], np.float32)) * (_SIXTEENTHS / scale)).astype(np.int64)
-    counts = np.ones(len(codes), np.int64)
+    placed = (
+        np.rint((xy - np.asarray(box[:2], np.float32)) * (_SIXTEENTHS / scale))
+        .clip(0, TILE * _SIXTEENTHS - 1)
+        .astype(np.int32)
+    )
+    counts = np.ones(len(codes), np.int32)
     if index.diameter_px / scale < FAR_PX and len(codes):
         codes, counts, placed = _merged(codes, placed // (2 * _SIXTEENTHS))
     return _packed(DOTS, len(codes), codes, counts.clip(1, 255).astype(np.uint8), placed.astype("<i2"))
 
 
 def _merged(
-    codes: NDArray[np.uint8], square: NDArray[np.int64]
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    codes: NDArray[np.uint8], square: NDArray[np.int32]
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
     """Return one dot for each *square* (n, 2) of two by two pixels: its commonest code, its cells, and its centre."""
     side = TILE // 2
     keys, counts = np.unique((square[:, 1] * side + square[:, 0]) * 256 + codes, return_counts=True)

@@ -22,7 +22,9 @@ viewer = OpenSeadragon({
 globalThis.wsipipe = { viewer, state, info, layers };  // for the console, and for tests
 
 viewer.navigator.world.addHandler("add-item", ({ item }) => {
-  if (item.source.areCells) viewer.navigator.world.removeItem(item);
+  if (!item.source.areCells) return;
+  item.setOpacity(0);  // and let it stay so when the layer's own opacity changes
+  item.setOpacity = () => {};
 });
 viewer.addOnceHandler("open", () => {
   fillPanel(info, state, changed);
@@ -294,6 +296,6 @@ for (const [id, act] of Object.entries(acts)) $(id).addEventListener("click", ac
 const keys = { p: acts.shot, l: acts.link, h: acts.fold, 0: acts.home, "+": acts.closer, "-": acts.farther,
   c: () => $("cells-on").click(), d: () => $("density-on").click(), f: () => $("filled").click(), Escape: clearHover };
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input, select")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select")) return;
   if (keys[event.key] && (info.cells !== undefined || !"cdf".includes(event.key))) keys[event.key]();
 });

@@ -1,0 +1,158 @@
+"""The report of a slide: what it shows, what it must never show, and that it needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import shapely
+
+from tests.masters import write_master
+from wsipipe.report import Facts, is_current, write_report
+from wsipipe.slide import ArraySlide
+from wsipipe.tissue import Tissue
+
+RECORD: dict[str, Any] = {
+    "fingerprint": "r" * 64,
+    "slide": "/clinic/Jane Doe 1970/a<b>.svs",
+    "seconds": {"prepare": 1.0, "network": 7.5, "decode": 0.5, "wall": 8.25},
+    "warnings": ["/clinic/Jane Doe 1970/a<b>.svs is out of focus"],
+    "finished": "2026-01-02T03:04:05+0000",
+    "tiles": 12,
+    "blocks": 1,
+    "host": "secret-host",
+}
+VOID = {"meta", "link", "img", "input", "br", "image", "path", "rect", "use"}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and whether every one that opens closes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self._open.pop() == tag
+
+    def all(self, tag: str, **attrs: str) -> list[dict[str, str | None]]:
+        return [a for t, a in self.tags if t == tag and all(a.get(k) == v for k, v in attrs.items())]
+
+
+@pytest.fixture
+def slide() -> ArraySlide:
+    y, x = np.indices((800, 1200))
+    return ArraySlide([np.stack([x // 8 + 80, y // 8 + 100, x // 16 + 90], axis=-1).astype(np.uint8)], mpp=0.5)
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> Path:
+    xy = np.random.default_rng(1).uniform((20, 20), (1180, 780), (600, 2))
+    return write_master(tmp_path / "cells.parquet", xy, np.arange(600) % 3 - 1, bad_boxes=[[100, 100, 200, 200]])
+
+
+@pytest.fixture
+def tissue() -> Tissue:
+    ring = shapely.Polygon(shapely.box(10, 10, 1100, 700).exterior, [shapely.box(300, 300, 500, 500).exterior])
+    return Tissue((ring,), float(ring.area) / 4, "auto")
+
+
+def page_of(master: Path, out: Path, slide: ArraySlide | None, tissue: Tissue | None, **record: Any) -> str:
+    write_report(master, out, Facts.of(master, RECORD | record), slide, tissue)
+    return out.read_text()
+
+
+def test_loads_nothing_and_has_no_script(master: Path, tmp_path: Path, slide: ArraySlide, tissue: Tissue) -> None:
+    text = page_of(master, tmp_path / "r.html", slide, tissue)
+    page = Page(text)
+    assert not page.all("script") and not page.all("link") and not page.all("iframe")
+    for _, attrs in page.tags:
+        assert not [name for name in attrs if name.startswith("on")]
+        for name in ("src", "href"):
+            value = attrs.get(name) or "#"
+            assert value.startswith(("#", "data:image/")), value[:80]
+    assert not re.findall(r"url\(|@import|https?://", text)
+    assert "default-src 'none'" in text and 'name="viewport"' in text and "@media print" in text
+
+
+def test_tells_nothing_of_the_patient(master: Path, tmp_path: Path, slide: ArraySlide, tissue: Tissue) -> None:
+    text = page_of(master, tmp_path / "r.html", slide, tissue)
+    for secret in ("Jane", "Doe 1970", "clinic", "secret-host", "/home", "someone"):
+        assert secret not in text
+    assert "drawn.geojson" in text  # the name of the file of polygons, without its folder
+    assert "a&lt;b&gt;.svs is out of focus" in text and "a<b>" not in text
+    write_report(master, tmp_path / "t.html", Facts.of(master, RECORD, "Case 12"), slide, tissue)
+    assert "Case 12" in (tmp_path / "t.html").read_text()
+    assert "<h1>a&lt;b" not in (tmp_path / "t.html").read_text()
+
+
+def test_shows_what_it_should(master: Path, tmp_path: Path, slide: ArraySlide, tissue: Tissue) -> None:
+    text = page_of(master, tmp_path / "r.html", slide, tissue)
+    page = Page(text)
+    assert len(page.all("path", **{"class": "tissue"})) == 1
+    assert len(page.all("image", **{"class": "heat"})) == 1
+    assert len(page.all("svg", **{"class": "chart"})) == 6
+    assert len(page.all("rect", **{"class": "bad"})) == 1
+    fields = page.all("rect", **{"class": "field"})
+    assert len(fields) == len(page.all("svg", **{"class": "cells"})) == 6
+    assert "100,100,200,200" in text
+    assert "600" in text and "3,000" in text  # cells, and per mm² of 0.2 mm²
+    for word in ("Epithelial", "no class", "network", "8.25", "CC0-1.0", "0.5 µm/px", "12 tiles"):
+        assert word in text, word
+    assert "bottleneck: network" in text
+
+
+def test_overview_has_the_slides_own_pixels(master: Path, tmp_path: Path, slide: ArraySlide) -> None:
+    page = Page(page_of(master, tmp_path / "r.html", slide, None))
+    (image,) = page.all("image", id="pixels")
+    data = base64.b64decode(str(image["href"]).partition("base64,")[2])
+    rgb = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    want = cv2.resize(slide.read_region(0, 0, 0, 1200, 800), rgb.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(rgb.astype(int) - want).mean() < 4
+
+
+def test_same_facts_same_bytes(master: Path, tmp_path: Path, slide: ArraySlide, tissue: Tissue) -> None:
+    first = page_of(master, tmp_path / "a.html", slide, tissue)
+    assert first == page_of(master, tmp_path / "b.html", slide, tissue)
+    facts = Facts.of(master, RECORD)
+    assert is_current(tmp_path / "a.html", facts, slide)
+    assert not is_current(tmp_path / "a.html", facts, None)
+    assert not is_current(tmp_path / "a.html", Facts.of(master, RECORD | {"finished": "2027"}), slide)
+
+
+def test_without_slide_and_record(master: Path, tmp_path: Path) -> None:
+    write_report(master, tmp_path / "r.html", Facts.of(master, {"fingerprint": "another run's"}))
+    text = (tmp_path / "r.html").read_text()
+    page = Page(text)
+    assert "not at hand" in text and "<h1>cells.parquet</h1>" in text and "bottleneck" not in text
+    assert len(page.all("image", **{"class": "heat"})) == 1 and not page.all("rect", **{"class": "field"})
+
+
+def test_without_cells(tmp_path: Path, slide: ArraySlide) -> None:
+    master = write_master(tmp_path / "none.parquet", np.zeros((0, 2)), tissue_area_um2=0.0)
+    text = page_of(master, tmp_path / "r.html", slide, Tissue((), 0.0, "auto"))
+    assert "none was found" in text
+    Page(text)
+
+
+def test_only_the_analysed_part_has_a_density(master: Path, tmp_path: Path, slide: ArraySlide) -> None:
+    xy = np.random.default_rng(1).uniform((420, 220), (780, 580), (99, 2))
+    part = write_master(tmp_path / "part.parquet", xy, analysed=[400, 200, 800, 600])
+    text = page_of(part, tmp_path / "r.html", slide, None)
+    assert "--bounds 400,200,800,600" in text
+    assert not Page(text).all("use")

@@ -1,0 +1,186 @@
+"""What the viewer answers to each address: the page, tiles of the slide, and the cells of a window."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from wsipipe.slide import Slide
+from wsipipe.view import layer
+from wsipipe.view.index import CellIndex
+from wsipipe.view.pyramid import TILE, Pyramid
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+AT_ONCE = 2
+"""Tiles of cells made at a time: far ones pass through many cells."""
+ASSETS = {
+    "viewer.css": "text/css",
+    "viewer.js": "text/javascript",
+    "cells.js": "text/javascript",
+    "panel.js": "text/javascript",
+    "openseadragon/openseadragon.min.js": "text/javascript",
+    "openseadragon/LICENSE.txt": "text/plain",
+}
+_KEEP = {"cache-control": "private, max-age=86400"}  # the next run has another token, hence other addresses
+_STEADY = {"cache-control": "no-store"}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown.
+
+    Attributes
+    ----------
+    slide : Slide
+    name : str
+        Of the slide.
+    index : CellIndex, optional
+    warnings : tuple of str
+    """
+
+    slide: Slide
+    name: str
+    index: CellIndex | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def routes(shown: Shown) -> list[Any]:
+    """Return the addresses that *shown* answers to, for Starlette."""
+    from starlette.routing import Route
+
+    pyramid, index = Pyramid(shown.slide), shown.index
+    handlers = _Handlers(shown, pyramid)
+    found = [
+        Route("/", handlers.page),
+        Route("/assets/{name:path}", handlers.asset),
+        Route("/info", handlers.info),
+        Route("/tiles/{level:int}/{column:int}_{row:int}.jpg", handlers.tile),
+    ]
+    if index is not None:
+        found += [
+            Route("/cells/{level:int}/{column:int}_{row:int}", handlers.cells),
+            Route("/cell", handlers.cell),
+            Route("/density.png", handlers.density),
+            Route("/spread/{measure}", handlers.spread),
+        ]
+    return found
+
+
+class _Handlers:
+    """Answers to requests. Starlette runs them in threads."""
+
+    def __init__(self, shown: Shown, pyramid: Pyramid) -> None:
+        self._shown, self._pyramid = shown, pyramid
+        self._turn = threading.Semaphore(AT_ONCE)
+        package = resources.files("wsipipe.view") / "assets"
+        self._page = (package / "index.html").read_bytes()
+        self._assets = {name: package.joinpath(*name.split("/")).read_bytes() for name in ASSETS}
+
+    @property
+    def _index(self) -> CellIndex:
+        assert self._shown.index is not None
+        return self._shown.index
+
+    def page(self, request: Request) -> Response:
+        return _answer(self._page, "text/html", _STEADY)
+
+    def asset(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        return _answer(self._assets[name], ASSETS[name]) if name in self._assets else _answer(None)
+
+    def info(self, request: Request) -> Response:
+        return _json(about(self._shown, self._pyramid))
+
+    def tile(self, request: Request) -> Response:
+        at = request.path_params
+        return _answer(self._pyramid.tile(at["level"], at["column"], at["row"]), "image/jpeg")
+
+    def cells(self, request: Request) -> Response:
+        at, index = request.path_params, self._index
+        deepest = self._pyramid.max_level + layer.DEEPER
+        measure = request.query_params.get("by", "")
+        if not 0 <= at["level"] <= deepest or (measure and measure not in index.measures):
+            return _answer(None)
+        scale = 2.0 ** (self._pyramid.max_level - at["level"])
+        with self._turn:
+            data = layer.tile_bytes(index, scale, at["column"], at["row"], _hidden(request.query_params), measure)
+        return _answer(data, "application/octet-stream")
+
+    def cell(self, request: Request) -> Response:
+        x, y = (_number(request.query_params.get(name)) for name in ("x", "y"))
+        if x is None or y is None:
+            return _answer(None)
+        return _json(self._index.at(x, y, _hidden(request.query_params)))
+
+    def density(self, request: Request) -> Response:
+        heat = layer.density(self._index, _hidden(request.query_params))
+        told = {"x-width": f"{heat.width:.3f}", "x-height": f"{heat.height:.3f}", "x-top": f"{heat.top:.1f}"}
+        return _answer(heat.png, "image/png", _KEEP | told)
+
+    def spread(self, request: Request) -> Response:
+        measure = request.path_params["measure"]
+        if measure not in self._index.measures:
+            return _answer(None)
+        return _json(self._index.spread(measure))
+
+
+def about(shown: Shown, pyramid: Pyramid) -> dict[str, Any]:
+    """Return what the page has to know before it draws anything."""
+    info, index = shown.slide.info, shown.index
+    cells: dict[str, Any] = {}
+    if index is not None:
+        model = index.about.get("model") or {}
+        cells = {
+            "cells": index.cells,
+            "classes": index.classes(),
+            "measures": list(index.measures),
+            "bad": index.about.get("bad_boxes") or [],
+            "model": model.get("name", ""),
+            "cell_tile": layer.TILE,
+            "deeper": layer.DEEPER,
+            "diameter": round(index.diameter_px, 2),
+        }
+    return {
+        "name": shown.name,
+        "size": list(info.size),
+        "mpp": list(info.mpp) if info.mpp else (index.about["mpp"] if index else None),
+        "bounds": list(info.bounds) if info.bounds else None,
+        "tile": TILE,
+        "max_level": pyramid.max_level,
+        "warnings": list(shown.warnings),
+    } | cells
+
+
+def _hidden(query: Mapping[str, str]) -> frozenset[int]:
+    """Return the classes that ``?hide=0,3`` names; what is no number is passed over."""
+    return frozenset(int(part) for part in query.get("hide", "").split(",") if part.isascii() and part.isdigit())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _answer(content: bytes | None, kind: str = "text/plain", headers: Mapping[str, str] = _KEEP) -> Response:
+    """Return an answer, or that there is nothing."""
+    from starlette.responses import Response
+
+    if content is None:
+        return Response("nothing here\n", 404, media_type="text/plain")
+    return Response(content, headers=dict(headers), media_type=kind)
+
+
+def _json(content: Any) -> Response:
+    import orjson
+
+    return _answer(orjson.dumps(content), "application/json", _STEADY)
