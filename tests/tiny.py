@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -100,3 +102,43 @@ class Patches:
 
     def add_features(self, name: str, array: NDArray[np.float32]) -> None:
         self.kept[name] = array
+
+
+def encoder_shapes(
+    swiglu: bool = False,
+    registers: int = 0,
+    class_position: bool = True,
+    width: int = 64,
+    patch: int = 8,
+    depth: int = 2,
+    side: int = 32,
+    hidden: int = 0,
+) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of a ViT's weights as timm saves them."""
+    hidden = hidden or 4 * width
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, width),
+        "pos_embed": (1, (side // patch) ** 2 + class_position, width),
+        "patch_embed.proj.weight": (width, 3, patch, patch),
+        "patch_embed.proj.bias": (width,),
+        "norm.weight": (width,),
+        "norm.bias": (width,),
+    }
+    shapes |= {"reg_token": (1, registers, width)} if registers else {}
+    linears = {"attn.qkv": (3 * width, width), "attn.proj": (width, width), "mlp.fc1": (hidden, width)}
+    linears |= {"mlp.fc2": (width, hidden // (1 + swiglu))}
+    for k in range(depth):
+        shapes |= {f"blocks.{k}.{name}.weight": shape for name, shape in linears.items()}
+        shapes |= {f"blocks.{k}.{name}.bias": shape[:1] for name, shape in linears.items()}
+        shapes |= {f"blocks.{k}.{name}": (width,) for name in ("norm1.weight", "norm1.bias", "norm2.weight")}
+        shapes |= {f"blocks.{k}.{name}": (width,) for name in ("norm2.bias", "ls1.gamma", "ls2.gamma")}
+    return shapes
+
+
+def save_encoder(folder: Path, seed: int = 0) -> Path:
+    """Write the weights of a small ViT to *folder* and return it."""
+    generator = torch.Generator().manual_seed(seed)
+    folder.mkdir(parents=True)
+    tensors = {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in encoder_shapes().items()}
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+    return folder

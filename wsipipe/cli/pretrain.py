@@ -13,13 +13,19 @@ from wsipipe.settings import CorpusSettings, PretrainSettings
 
 
 @click.command(cls=Command)
-@click.argument("sources", metavar="CORPUS", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("sources", metavar="CORPUS", nargs=-1, required=True)
 @click.option(
     "-o", "--output", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run."
 )
+@click.option(
+    "--image-mpp",
+    type=click.FloatRange(0.01, 20),
+    metavar="NUMBER",
+    help="Resolution of pictures that state none, in um/px, when a corpus is built first.",
+)
 @config_option
 @options_for(PretrainSettings)
-def pretrain(sources: tuple[Path, ...], output: Path, config: Any, **options: Any) -> int:
+def pretrain(sources: tuple[str, ...], output: Path, image_mpp: float | None, config: Any, **options: Any) -> int:
     """Pretrain a backbone by masked diffusion on a corpus of unlabelled patches.
 
     A share of every picture is masked, from almost nothing to almost all, and the backbone learns to fill it in. The
@@ -31,6 +37,7 @@ def pretrain(sources: tuple[Path, ...], output: Path, config: Any, **options: An
     Examples:
       wsipipe pretrain corpus.zarr -o run/ --size T --steps 5000 --batch 16 --lr 3e-4
       wsipipe pretrain slides/ -o run/
+      wsipipe pretrain pictures/ --image-mpp 0.5 -o run/
       wsipipe pretrain corpus.zarr -o run/ --encoder hf-hub:bioptimus/H0-mini --size B
       torchrun --nproc-per-node 8 -m wsipipe pretrain corpus.zarr -o run/ --size L --batch 512
       wsipipe fit my-set --backbone run/backbone.safetensors -o head/
@@ -41,7 +48,7 @@ def pretrain(sources: tuple[Path, ...], output: Path, config: Any, **options: An
     from wsipipe.train.distributed import ranks
 
     settings, corpus = collect(PretrainSettings, options, config), collect(CorpusSettings, {}, config)
-    job = PretrainJob(sources, output, settings, corpus)
+    job = PretrainJob(sources, output, settings, corpus, image_mpp)
     if not ranks().main:  # the first process speaks for all
         try:
             run_pretrain(job, Progress())

@@ -16,6 +16,7 @@ from wsipipe.errors import DatasetError, OutputError, SettingsError
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMD, SIZES
+from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
 from wsipipe.predict import set_threads
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
@@ -24,6 +25,7 @@ from wsipipe.train.diffusion import PATCH
 from wsipipe.train.distributed import World, joined, ranks
 from wsipipe.train.features import features_of
 from wsipipe.train.log import has_tensorboard
+from wsipipe.train.loop import STATE
 from wsipipe.train.pictures import write_reconstructions
 
 SHOWN = 4
@@ -36,17 +38,20 @@ class PretrainJob:
 
     Attributes
     ----------
-    sources : tuple of Path
-        A corpus; or slides and folders, of which one is built first, as *corpus* says.
+    sources : tuple of str
+        A corpus; or slides, pictures and folders, of which one is built first, as *corpus* says.
     out : Path
         Folder of the run: ``backbone.safetensors``, ``log.csv``, ``pictures/``, ``run.json``, and the state to resume
         from.
+    image_mpp : float, optional
+        Resolution of pictures that state none, um/px, when a corpus is built.
     """
 
-    sources: tuple[Path, ...]
+    sources: tuple[str, ...]
     out: Path
     settings: PretrainSettings = field(default_factory=PretrainSettings)
     corpus: CorpusSettings = field(default_factory=CorpusSettings)
+    image_mpp: float | None = None
 
 
 def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
@@ -63,6 +68,7 @@ def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
     cores = max(1, allowed_cores() // world.local_size)
     set_threads(cores)
     device = pretraining.device_of(job.settings, world)
+    pretraining.samples_here(job.settings, world)
     corpus = _corpus(job, world, progress)
     _claim(job, corpus, world)
     settings = replace(job.settings, workers=_workers(job.settings, device, cores))
@@ -85,22 +91,21 @@ def _corpus(job: PretrainJob, world: World, progress: Progress) -> Corpus:
             f"{job.sources[0]} is no corpus, and {world.size} processes cannot build one together; "
             "run `wsipipe build-corpus` first"
         )
-    from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
-
-    path = job.out / "corpus.zarr"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return open_corpus(run_build_corpus(CorpusJob(job.sources, path, job.corpus), progress))
+    job.out.mkdir(parents=True, exist_ok=True)
+    corpus = CorpusJob(job.sources, job.out / "corpus.zarr", image_mpp=job.image_mpp, settings=job.corpus)
+    return open_corpus(run_build_corpus(corpus, progress))
 
 
 def _claim(job: PretrainJob, corpus: Corpus, world: World) -> None:
-    """Make the folder the run's own, or find that it is already; refuse a folder that holds another run."""
+    """Make the folder the run's own, or find that it is already; refuse one that holds another run's checkpoint."""
     if not world.main:
         return
     (job.out / "pictures").mkdir(parents=True, exist_ok=True)
     record = job.out / "run.json"
     check_writable(record)
     identity = digest({"corpus": corpus.fingerprint, "settings": identifying(job.settings)})
-    if record.exists() and f'"{identity}"' not in record.read_text(encoding="utf-8"):
+    started = record.exists() and (job.out / STATE).exists()
+    if started and f'"{identity}"' not in record.read_text(encoding="utf-8"):
         raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
     write_json(record, {"identity": identity, "corpus": corpus.fingerprint, "settings": job.settings})
 

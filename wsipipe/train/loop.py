@@ -32,6 +32,10 @@ def learning_rate(step: int, settings: LoopSettings) -> float:
     return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
+STATE = "state.safetensors"
+"""Name of the checkpoint."""
+
+
 class EMA:
     """Exponential moving average of a network's floating-point weights and buffers."""
 
@@ -180,7 +184,7 @@ class Loop:
     @property
     def path(self) -> Path:
         """The checkpoint file."""
-        return self.folder / "state.safetensors"
+        return self.folder / STATE
 
     def save(self) -> None:
         """Write weights, average and optimiser state."""

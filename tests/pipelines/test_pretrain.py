@@ -1,0 +1,130 @@
+"""From a corpus to a backbone file: the card, the pictures, the folder's owner, conditioning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+from tests.conftest import Phantom
+from wsipipe.corpus import open_corpus
+from wsipipe.errors import DatasetError, OutputError
+from wsipipe.fit import new_segmenter
+from wsipipe.models import checkpoint, cmd
+from wsipipe.models.cmd import CMD, CMDConfig
+from wsipipe.models.conditioning import encoder_name, open_encoder
+from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
+from wsipipe.pipelines.pretrain import PretrainJob, run_pretrain
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import CorpusSettings, FitSettings, PretrainSettings
+
+SETTINGS = PretrainSettings(name="mine", licence="CC0-1.0", steps=3, batch=2, lr=3e-3, split="all")
+
+
+class Heard(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.counts: dict[str, int] = {}
+
+    def advance(self, stage: str, steps: int = 1) -> None:
+        self.counts[stage] = self.counts.get(stage, 0) + steps
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let size T be smaller still, and one thread do the arithmetic."""
+    monkeypatch.setitem(cmd.SIZES, "T", lambda condition=0: CMDConfig((4, 4, 4, 8, 8, 16), condition))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def corpus(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a corpus of the phantom's patches, all for validation."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.zarr"
+    settings = CorpusSettings(max_background=1, min_focus=0, duplicates=-1, val=1)
+    return run_build_corpus(CorpusJob((str(phantom.path),), path, settings=settings), Progress())
+
+
+def job(corpus: Path, out: Path, **changes: object) -> PretrainJob:
+    return PretrainJob((str(corpus),), out, replace(SETTINGS, **changes))
+
+
+def test_a_backbone_with_its_card_that_fit_takes(corpus: Path, tmp_path: Path) -> None:
+    heard, known = Heard(), open_corpus(corpus)
+    path = run_pretrain(job(corpus, tmp_path / "run"), heard)
+    network, card = checkpoint.load(path)
+    assert isinstance(network, CMD) and card.kind == "backbone"
+    assert (card.name, card.licence, card.mpp) == ("mine", "CC0-1.0", 0.5)
+    training = card.training
+    assert training["corpus"] == {"fingerprint": known.fingerprint, "patches": len(known)}
+    assert (training["steps"], training["seed"], training["settings"]["lr"]) == (3, 0, 3e-3)
+    assert heard.counts["steps"] == 3 and any("3 steps of 2 samples" in line for line in heard.lines)
+    fitted, _ = new_segmenter(FitSettings(head="linear", backbone=str(path)))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, fitted.backbone.state_dict()[name])
+
+
+def test_pictures_of_fixed_patches_at_fixed_times(corpus: Path, tmp_path: Path) -> None:
+    run_pretrain(job(corpus, tmp_path, picture_every=2), Progress())
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["step-0000002.png", "step-0000003.png"]
+    first, last = (np.asarray(Image.open(tmp_path / f"pictures/step-000000{k}.png")) for k in (2, 3))
+    rows = min(4, len(open_corpus(corpus)))
+    assert first.shape == (20 + rows * 260, 11 * 260 - 4, 3)
+
+    def column(picture: np.ndarray, k: int) -> np.ndarray:
+        return picture[20:276, k * 260 : k * 260 + 256]
+
+    assert np.array_equal(column(first, 0), column(last, 0)) and np.array_equal(column(first, 9), column(last, 9))
+    assert not np.array_equal(column(first, 10), column(last, 10))
+    grey = (column(first, 5) == 128).all(-1)  # half of the pixels are masked at t = 500
+    assert grey.mean() == pytest.approx(511 / 1024, abs=0.01)
+
+
+def test_the_same_command_goes_on_and_another_is_refused(corpus: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    first = run_pretrain(job(corpus, whole, steps=4, checkpoint_every=1), Progress())
+    run_pretrain(job(corpus, parts, steps=2, checkpoint_every=1), Progress())
+    heard = Heard()
+    again = run_pretrain(job(corpus, parts, steps=4, checkpoint_every=2, workers=1), heard)
+    assert heard.counts["steps"] == 4
+    weights = [path.read_bytes()[-1000:] for path in (first, again)]  # the headers differ in how the work was done
+    assert weights[0] == weights[1]
+    assert (whole / "log.csv").read_bytes() == (parts / "log.csv").read_bytes()
+    for changes in ({"seed": 1}, {"lr": 1e-3}, {"ssim": 0.5}):
+        with pytest.raises(OutputError, match="holds another run"):
+            run_pretrain(job(corpus, parts, steps=4, **changes), Progress())
+    assert json.loads((parts / "run.json").read_text())["settings"]["steps"] == 4
+
+
+def test_conditioned_on_a_local_encoder(corpus: Path, tmp_path: Path) -> None:
+    encoder = tiny.save_encoder(tmp_path / "encoder")
+    heard = Heard()
+    path = run_pretrain(job(corpus, tmp_path / "run", encoder=str(encoder), steps=1), heard)
+    known = open_corpus(corpus)
+    kept = known.features(encoder_name(str(encoder)))
+    assert kept is not None and kept.shape == (len(known), 64) and heard.counts["encoding"] == len(known)
+    whole = open_encoder(str(encoder), torch.device("cpu"))(torch.from_numpy(known.read(1))[None])
+    assert np.allclose(kept[1], whole[0], atol=1e-5)
+    network, card = checkpoint.load(path)
+    assert card.backbone.condition == 64 and isinstance(network, CMD)
+    again = Heard()
+    run_pretrain(job(corpus, tmp_path / "other", encoder=str(encoder), steps=1, seed=1), again)
+    assert "encoding" not in again.counts
+
+
+def test_a_corpus_without_such_patches(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no patch of the split 'train'; try --split all"):
+        run_pretrain(job(corpus, tmp_path, split="train"), Progress())
