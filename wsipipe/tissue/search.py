@@ -98,10 +98,12 @@ def optical_density(rgb: Pixels, glass: Floats) -> Floats:
     return np.asarray(cv2.LUT(np.ascontiguousarray(rgb), table[None]), np.float32)
 
 
-def signal_and_ink(smooth: Pixels, glass: Floats, um_per_px: float) -> tuple[Floats, Mask]:
+def signal_and_ink(
+    smooth: Pixels, glass: Floats, um_per_px: float, smallest_ink_um2: float = SMALLEST_INK_UM2
+) -> tuple[Floats, Mask]:
     """Return how much each pixel looks like tissue (OD units), float32 (h, w), and which are ink, bool (h, w)."""
     signal, sure, likely = _signal(smooth, glass)
-    return signal, _whole_ink(sure, likely, um_per_px)
+    return signal, _whole_ink(sure, likely, um_per_px, smallest_ink_um2)
 
 
 def _tissue_and_ink(rgb: Pixels, glass: Floats, um_per_px: float) -> tuple[Mask, Mask]:
@@ -129,11 +131,11 @@ def _signal(smooth: Pixels, glass: Floats) -> tuple[Floats, Mask, Mask]:
     return signal, *_ink(od, spread, mean)
 
 
-def _whole_ink(sure: Mask, likely: Mask, um_per_px: float) -> Mask:
+def _whole_ink(sure: Mask, likely: Mask, um_per_px: float, smallest_um2: float = SMALLEST_INK_UM2) -> Mask:
     """Return the ink: what is surely ink over a large enough area, with its edges."""
     if not sure.any():
         return sure
-    sure = _drop_small(sure, SMALLEST_INK_UM2 / um_per_px**2)
+    sure = _drop_small(sure, smallest_um2 / um_per_px**2)
     if not sure.any():
         return sure
     edge = max(1, round(3 * SMOOTHING_UM / um_per_px))
