@@ -1,21 +1,7 @@
 """Scores of predicted cells against annotated ones; of cells in :mod:`.cells`, of their types in :mod:`.types`."""
 
-from wsipipe.metrics.cells import (
-    MATCH_IOU,
-    Counts,
-    Interval,
-    Summary,
-    Values,
-    boundary,
-    consecutive,
-    count,
-    overlaps,
-    pool,
-    scored,
-    scores,
-    stack,
-    summarise,
-)
+from wsipipe.metrics.cells import Counts, Interval, Summary, Values, boundary, count, pool, scores, stack, summarise
+from wsipipe.metrics.matching import MATCH_IOU, consecutive, overlaps, scored
 from wsipipe.metrics.types import TypeSummary, confusion, count_types, mpq_plus, summarise_types
 
 __all__ = [

@@ -13,21 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsipipe.metrics.cells import (
-    MATCH_IOU,
-    Counts,
-    Interval,
-    Labels,
-    count,
-    interval,
-    overlaps,
-    pool,
-    resampling,
-    scored,
-    scores,
-    stack,
-    weighted,
-)
+from wsipipe.metrics.cells import Counts, Interval, count, interval, pool, resampling, scores, stack, weighted
+from wsipipe.metrics.matching import MATCH_IOU, Labels, overlaps, scored
 from wsipipe.settings import EvaluateSettings
 
 OF_A_TYPE = ("PQ", "DQ", "SQ")
