@@ -50,6 +50,27 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
     return Phantom(path, write_phantom(path, PhantomSettings(width=1536, height=1024, seed=7, mpp=0.5)))
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a very small network with random weights, which finds plenty of nonsense."""
+    from tests import tiny
+    from wsipipe.models import checkpoint
+
+    path = tmp_path_factory.mktemp("tiny") / "tiny.safetensors"
+    checkpoint.save(path, tiny.segmenter(), tiny.card())
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a phantom slide of 700 x 500 px at 0.5 µm/px: 12 tiles, 6 blocks of 256 px."""
+    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+
+    path = tmp_path_factory.mktemp("small") / "small.tiff"
+    write_phantom(path, PhantomSettings(width=700, height=500, seed=5, mpp=0.5, tissue=0.9))
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _no_user_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Keep the environment of whoever runs the tests out of them."""

@@ -10,11 +10,13 @@ import contextlib
 import dataclasses
 import enum
 import errno
+import glob
 import hashlib
 import json
 import math
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,6 +86,44 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str], mark: str = "zarr.json") -> Iterator[Path]:
+    """Yield an empty temporary folder that takes the place of the folder *path* when the block ends well.
+
+    Parameters
+    ----------
+    path : path
+        A folder that stands there is replaced only when it is empty or holds a file named *mark*, so that a mistyped
+        name costs nobody their files.
+    mark : str
+
+    Raises
+    ------
+    OutputError
+        When the output cannot be written, or something else stands at *path*; that is untouched then.
+    """
+    target = Path(os.path.realpath(path))
+    stands = target.is_dir() and any(target.iterdir())
+    if target.is_file() or (stands and not (target / mark).is_file()):
+        raise OutputError(f"cannot write {path}: something else stands there (no {mark} in it); give another name")
+    temporary, old = (target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
+    try:
+        temporary.mkdir()
+        yield temporary
+        if target.exists():
+            os.replace(target, old)
+        os.replace(temporary, target)
+    except OSError as error:
+        if isinstance(error, WsipipeError) or (temporary.exists() and error.errno not in _DISK):
+            raise
+        raise _refusal(path, error) from error
+    finally:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise :class:`~wsipipe.errors.OutputError` when *path* could not be written; leaves nothing behind.
 
@@ -94,6 +134,21 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         _create_beside(target).unlink()
     except OSError as error:
         raise _refusal(path, error) from error
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that killed processes have left beside *path*, whose lease the caller holds.
+
+    Parameters
+    ----------
+    path : path
+        An output; with the name ``*`` all outputs of its folder.
+    """
+    target = Path(os.path.realpath(path))
+    name = "*" if target.name == "*" else glob.escape(target.name[:100])
+    for leftover in target.parent.glob(f".{name}.????????.tmp"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
 
 
 def digest(obj: Any) -> str:

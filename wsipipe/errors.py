@@ -16,8 +16,10 @@
     │   └── NotAModel (ValueError)
     ├── DatasetError (ValueError)     exit 5    an annotated set or corpus is not usable
     ├── OutputError (OSError)         exit 6    cannot write; what was there is untouched
+    │   └── OutputBusy                          another process works on it
     ├── MissingDependency (ImportError) exit 7  an optional package is not installed; carries the install line
-    └── StoreError (ValueError)       exit 8    a Zarr store is not one of ours, or not for this slide
+    ├── StoreError (ValueError)       exit 8    a Zarr store is not one of ours, or not for this slide
+    └── ClusterError (RuntimeError)   exit 10   workers died, differ, or cannot be reached (9: slides of a batch failed)
 
 A message says what, where, the value, what was expected and what to do next, in one line.
 """
@@ -93,6 +95,10 @@ class OutputError(WsipipeError, OSError):
     exit_code = 6
 
 
+class OutputBusy(OutputError):
+    """Another process, alive, works on the same output."""
+
+
 class MissingDependency(WsipipeError, ImportError):
     """An optional package is not installed."""
 
@@ -108,3 +114,9 @@ class StoreError(WsipipeError, ValueError):
     """A Zarr store is not one that wsipipe wrote, or belongs to another slide."""
 
     exit_code = 8
+
+
+class ClusterError(WsipipeError, RuntimeError):
+    """The workers cannot do the work: they die, differ from each other, or cannot be reached."""
+
+    exit_code = 10

@@ -34,6 +34,10 @@ class SmallerBatch(ModelError):
     def __init__(self, batch: int) -> None:
         super().__init__(f"out of device memory with {batch} tiles per forward pass; trying {batch // 2}")
         self.batch = batch // 2
+        self.failed = batch
+
+    def __reduce__(self) -> tuple[type[SmallerBatch], tuple[int]]:
+        return type(self), (self.failed,)
 
 
 @dataclass(frozen=True)

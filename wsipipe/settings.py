@@ -148,7 +148,7 @@ class BatchSettings(_Checked):
         False, "At the end, wait for slides that other processes work on, and take over what they leave.", result=False
     )
     stage: str = knob("", "Copy the next slides to this folder on a fast local disk ahead of time.", result=False)
-    stage_gb: float = knob(50.0, "At most this much is staged at a time.", unit="GB", low=0.001, result=False)
+    stage_gb: float = knob(50.0, "At most this much is staged at a time.", unit="GB", low=1e-6, result=False)
     lease_seconds: float = knob(
         120.0,
         "A process on another host that shows no sign of life for this long is given up.",

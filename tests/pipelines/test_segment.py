@@ -16,9 +16,13 @@ import wsipipe
 from tests.conftest import Phantom
 from wsipipe.errors import OutputError, SettingsError, SlideError
 from wsipipe.formats.parquet import metadata, read_cells
+from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.segment import SegmentJob, execute, open_work, publish, run_segment
+from wsipipe.pipelines.publish import Done, publish
+from wsipipe.pipelines.request import network_of
+from wsipipe.pipelines.segment import execute, open_work, run_segment
 from wsipipe.schedule import serial
+from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.task import PREDICT, Board
 from wsipipe.schedule.work import Worker
@@ -89,13 +93,13 @@ def test_shifted_blocks_one_after_the_other_give_the_same_bytes(phantom: Phantom
     job = job_of(phantom.path, tmp_path / "cells.parquet", block=512)
     prepared = prepare(job, QUIET)
     prepared = dataclasses.replace(prepared, plan=dataclasses.replace(prepared.plan, shift=(131, 77)))
-    open_work(job.work, prepared)
+    scratch = open_work(job.work, prepared)
     forwarded: list[tuple[int, int]] = []
-    worker = Worker(job.work, prepared.predictor)
+    worker = Worker(scratch.folder, prepared.predictor)
     worker.maps_of = lambda batch, pixels: forwarded.extend(batch) or prepared.predictor.maps(pixels)  # type: ignore
     receipts: list = []
     serial.run(worker, Board(prepared.plan), receipts.append)
-    publish(job, prepared, receipts, QUIET, 0.0)
+    publish(job, prepared, Done(receipts), QUIET)
     assert job.outputs[0].read_bytes() == whole.read_bytes()
     assert len(forwarded) == len(set(forwarded)) == int(prepared.plan.selected.sum()), "each tile is forwarded once"
 
@@ -119,11 +123,12 @@ def test_an_interrupted_run_is_resumed(phantom: Phantom, whole: Path, tmp_path: 
     with pytest.raises(KeyboardInterrupt):
         run_segment(job, Stop())
     assert job.work.is_dir() and not job.outputs[0].exists()
-    prepared = prepare(job, QUIET)
-    receipts = execute(job, prepared, QUIET)
-    redone = sum(r.count for r in receipts if r.task.kind == PREDICT)
+    with PoolEngine() as engine:
+        prepared = prepare(job, QUIET, network_of(job, engine))
+        done = execute(job, prepared, engine, QUIET)
+    redone = sum(r.count for r in done.receipts if r.task.kind == PREDICT)
     assert 0 < redone < int(prepared.plan.selected.sum())
-    publish(job, prepared, receipts, QUIET, 0.0)
+    publish(job, prepared, done, QUIET)
     assert job.outputs[0].read_bytes() == whole.read_bytes()
     assert not job.work.exists()
 
@@ -235,9 +240,7 @@ def test_a_real_slide_has_plausible_nuclei(shared_data: Path, tmp_path: Path) ->
     assert about["working_mpp"] == pytest.approx([0.499, 0.499]), "a level within 2 % is used as it is"
 
 
-def test_a_run_that_cannot_fit_is_refused(
-    phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_cannot_fit_is_refused(phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsipipe.pipelines.dry_run.free_memory", lambda: 10 * 2**20)
     with pytest.raises(SettingsError, match="give a smaller --block"):
         run_segment(job_of(phantom.path, tmp_path / "c.parquet"), QUIET)

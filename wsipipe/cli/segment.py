@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,47 +10,68 @@ import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.types import BoxType
-from wsipipe.settings import CellSettings, ExportSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.errors import OutputError, SettingsError
+from wsipipe.settings import (
+    BatchSettings,
+    CellSettings,
+    ClusterSettings,
+    ExportSettings,
+    GridSettings,
+    RunSettings,
+    SlideSettings,
+    TissueSettings,
+)
 from wsipipe.units import Box
 
 if TYPE_CHECKING:
-    from wsipipe.pipelines.segment import SegmentJob, SegmentResult
+    from wsipipe.pipelines.job import SegmentJob, SegmentResult
 
 STAGES = ("prepare", "decode", "network", "scratch", "blend", "cells", "polygons", "measure", "write")
+SOME_FAILED = 9
+"""Exit code of a batch of which slides failed."""
 
 
 @click.command(cls=Command)
-@click.argument("slide", metavar="SLIDE")
+@click.argument("slides", metavar="SLIDE...", nargs=-1, required=True)
 @click.option(
-    "-o", "--output", "outputs", multiple=True, required=True, type=click.Path(path_type=Path, dir_okay=False),
-    metavar="OUT", help="Where the cells go: .geojson, .geojson.gz or .parquet; may be given several times.",
+    "-o", "--output", "outputs", multiple=True, required=True, metavar="OUT",
+    help="Where the cells go: .geojson, .geojson.gz, .parquet, .csv, .gpkg, .json (DSA) or .h5, also several times; or "
+    "a folder, for any number of slides.",
 )  # fmt: skip
 @click.option("--model", default="cmd-t", show_default=True, help="Shipped model, or a .safetensors file.")
 @click.option("--bounds", type=BoxType(), default=None, help="Only cells in this box of level-0 pixels.")
 @click.option(
     "--overlay", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="PNG",
-    help="Picture of the outlines over the slide (or over --bounds).",
+    help="Picture of the outlines over the slide (or over --bounds). Of several slides: --format parquet,png.",
 )  # fmt: skip
+@click.option("--report", is_flag=True, help="HTML report beside each .parquet; in a folder also of all slides.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it needs; do nothing.")
 @click.option("--force", is_flag=True, help="Run again even if the outputs are there and up to date.")
 @config_option
-@options_for(SlideSettings, TissueSettings, GridSettings, CellSettings, RunSettings, ExportSettings)
+@options_for(SlideSettings, TissueSettings, GridSettings, CellSettings, RunSettings, ClusterSettings, ExportSettings)
+@options_for(BatchSettings)
 def segment(
-    slide: str,
-    outputs: tuple[Path, ...],
+    slides: tuple[str, ...],
+    outputs: tuple[str, ...],
     model: str,
     bounds: Box | None,
     overlay: Path | None,
+    report: bool,
     dry_run: bool,
     force: bool,
     config: Any,
     **options: Any,
-) -> None:
-    """Find the cells of SLIDE and write them as polygons in level-0 pixels.
+) -> int:
+    """Find the cells of slides and write them as polygons in level-0 pixels.
 
     SLIDE is a whole-slide image, a picture (with --mpp), or a store made by `wsipipe tile`. In GeoJSON, cells are
     QuPath detections; the Parquet file has all measurements and opens in geopandas. What was interrupted is resumed
     by the same command.
+
+    Several slides, folders, patterns in quotes, or a CSV table (columns path, mpp, model, ...) go into a folder: one
+    result per slide under its own relative path, and report.json. A slide that fails stops no other; those that are
+    done are not done again; several processes and machines may share one output folder. The exit code is 9 when any
+    slide failed.
 
     \b
     Examples:
@@ -57,14 +79,15 @@ def segment(
       wsipipe segment slide.svs -o cells.parquet -o cells.geojson.gz --overlay cells.png
       wsipipe segment region.png --mpp 0.25 --tissue none -o cells.geojson
       wsipipe segment slide.svs -o cells.geojson --bounds 10000,8000,14096,12096
+      wsipipe segment slides/ -o out/
+      wsipipe segment cohort.csv -o out/ --devices cuda:0,cuda:1 --workers 8
+      wsipipe segment 'slides/**/*.svs' -o out/ --scheduler tcp://head-node:8786
     """
-    from wsipipe.cli.notice import show_notice
-    from wsipipe.cli.progress import TerminalProgress
-    from wsipipe.pipelines.segment import SegmentJob, run_segment
+    from wsipipe.pipelines.job import SegmentJob
 
-    job = SegmentJob(
-        source=slide,
-        outputs=outputs,
+    like = SegmentJob(
+        source=slides[0],
+        outputs=tuple(map(Path, outputs)),
         model=model,
         bounds=bounds,
         overlay=overlay,
@@ -75,17 +98,71 @@ def segment(
         cells=collect(CellSettings, options, config),
         run=collect(RunSettings, options, config),
         export=collect(ExportSettings, options, config),
+        cluster=collect(ClusterSettings, options, config),
     )
+    folder = _folder(slides, outputs)
+    if folder is None:
+        return _one(like, dry_run, _reported(like) if report else None)
+    if overlay:
+        raise SettingsError(f"--overlay {overlay} is one file; for pictures of all slides give --format parquet,png")
+    from wsipipe.cli.batch import run_many
+    from wsipipe.pipelines.batch import BatchJob
+
+    code = run_many(BatchJob(slides, folder, like, collect(BatchSettings, options, config)), dry_run)
+    if report and not dry_run:
+        _write_reports(folder)
+    return code
+
+
+def _reported(job: SegmentJob) -> Path:
+    """Return the cells that a report is to be made of."""
+    found = next((path for path in job.outputs if path.suffix == ".parquet"), None)
+    if found is None:
+        raise SettingsError("--report is made from the cells as Parquet: add -o NAME.parquet")
+    return found
+
+
+def _write_reports(source: Path) -> None:
+    """Write the report of one slide's cells, or of a folder of them."""
+    from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.pipelines.report import ReportJob, run_report
+
+    with TerminalProgress() as progress:
+        pages = run_report(ReportJob(source), progress)
+    click.echo(f"wrote {pages[-1]}")
+
+
+def _folder(slides: tuple[str, ...], outputs: tuple[str, ...]) -> Path | None:
+    """Return the output folder of a batch, None for one slide whose output files are named."""
+    from wsipipe.pipelines.job import SUFFIXES
+    from wsipipe.pipelines.slides import is_batch
+
+    (first, *more) = outputs
+    is_folder = os.path.isdir(first) or first.endswith(("/", os.sep))
+    if not is_batch(slides) and (more or not is_folder):
+        return None
+    if more or (first.endswith(SUFFIXES) and not is_folder):
+        raise OutputError(f"-o {' -o '.join(outputs)}: several slides need one folder, as in -o out/")
+    return Path(first)
+
+
+def _one(job: SegmentJob, dry_run: bool, reported: Path | None) -> int:
+    """Segment one slide, or say what that means."""
+    from wsipipe.cli.interrupt import prompt_interrupt
+    from wsipipe.cli.notice import show_notice
+    from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.pipelines.segment import run_segment
+
     if dry_run:
         _show_plan(job)
-        return
-    show_notice(model)
-    with TerminalProgress() as progress:
-        try:
-            result = run_segment(job, progress)
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt("the same command resumes it") from stop
+        return 0
+    show_notice(job.model)
+    with TerminalProgress() as progress, prompt_interrupt(progress.bars.stop):
+        result = run_segment(job, progress)
     _show_result(job, result)
+    if reported is not None:
+        _write_reports(reported)
+    return 0
 
 
 def _show_plan(job: SegmentJob) -> None:
@@ -111,11 +188,21 @@ def _show_result(job: SegmentJob, result: SegmentResult) -> None:
         f"{result.wall:.1f} s ({result.wall / result.tissue_mm2:.1f} s/mm²)"
     )
     spent = [f"{stage} {result.seconds[stage]:.1f}" for stage in STAGES if result.seconds.get(stage, 0) >= 0.05]
-    click.echo(f"seconds: {', '.join(spent)}; bottleneck: {result.bottleneck}")
+    click.echo(f"seconds: {', '.join(spent)}; {bottleneck(result.bottleneck)}")
     if result.bad_boxes:
-        click.echo(f"{result.bad_boxes} unreadable areas were left out; their boxes are in {job.record.name}")
+        click.echo(
+            f"{result.bad_boxes} unreadable areas ({result.bad_share:.2%} of what was analysed) were left out; their "
+            f"boxes are in the Parquet file's metadata and in {job.record.name}"
+        )
     click.echo(f"wrote {_names(job)}")
 
 
+def bottleneck(name: str) -> str:
+    """Return what takes longest, and what to change."""
+    from wsipipe.pipelines.job import ADVICE
+
+    return f"bottleneck: {name}; {ADVICE[name]}" if name in ADVICE else f"bottleneck: {name}"
+
+
 def _names(job: SegmentJob) -> str:
-    return ", ".join(str(path) for path in (*job.outputs, *([job.overlay] if job.overlay else [])))
+    return ", ".join(str(path) for path in job.wanted)

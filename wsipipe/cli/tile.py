@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.types import BoxType
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings, StoreSettings, TissueSettings
+from wsipipe.units import Box
 
 if TYPE_CHECKING:
     from wsipipe.pipelines.tile import TileJob
@@ -30,6 +32,7 @@ NOT_OF_TILING = ("block", "device", "precision", "batch")
     metavar="STORE",
     help="The store, a folder: .zarr.",
 )
+@click.option("--bounds", type=BoxType(), help="Only tiles that cells in this box of level-0 pixels depend on.")
 @click.option("--trident", type=FILE, metavar="H5", help="Also write tile coordinates for Trident and CLAM.")
 @click.option("--tissue-out", type=FILE, metavar="GEOJSON", help="Also write the tissue, to edit in QuPath.")
 @click.option("--dry-run", is_flag=True, help="Say what would be stored; write nothing.")
@@ -39,6 +42,7 @@ NOT_OF_TILING = ("block", "device", "precision", "batch")
 def tile(
     slide: str,
     output: Path,
+    bounds: Box | None,
     trident: Path | None,
     tissue_out: Path | None,
     dry_run: bool,
@@ -55,6 +59,7 @@ def tile(
       wsipipe tile slide.svs -o slide.zarr
       wsipipe tile slide.svs -o slide.zarr --tissue edited.geojson --target-mpp 0.25
       wsipipe tile slide.svs -o slide.zarr --trident slide.h5 --overlap 0
+      wsipipe tile slide.svs -o part.zarr --bounds 10000,8000,14096,12096
     """
     from wsipipe.pipelines.tile import TileJob, plan_tile
 
@@ -66,6 +71,7 @@ def tile(
         tissue_out=tissue_out,
         workers=_threads(run.workers),
         max_bad=run.max_bad_tiles,
+        bounds=bounds,
         slide_settings=collect(SlideSettings, options, config),
         tissue=collect(TissueSettings, options, config),
         grid=collect(GridSettings, options, config),

@@ -2,113 +2,33 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import shapely
 
-from wsipipe.artifacts import atomic_write, check_writable, write_json
-from wsipipe.errors import OutputError, SlideError
-from wsipipe.formats.geojson import write_geojson
-from wsipipe.formats.parquet import merge_parts, read_cells
-from wsipipe.overlay import write_overlay
+from wsipipe.artifacts import atomic_write, check_writable, remove_leftovers
+from wsipipe.errors import OutputError
+from wsipipe.formats.parquet import read_cells
 from wsipipe.pipelines.dry_run import check_memory
-from wsipipe.pipelines.prepare import Prepared, bad_share, file_metadata, prepare, run_record
+from wsipipe.pipelines.job import SUFFIXES, SegmentJob, SegmentResult
+from wsipipe.pipelines.prepare import Prepared, prepare
+from wsipipe.pipelines.publish import Done, clear, publish
+from wsipipe.pipelines.request import Network, finished_before, network_of, request_of
 from wsipipe.predict import SmallerBatch
-from wsipipe.schedule import pool
+from wsipipe.schedule.engine import Engine, open_engine
+from wsipipe.schedule.lease import Lease, acquire
 from wsipipe.schedule.progress import Progress
-from wsipipe.schedule.resources import allowed_cores
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
-from wsipipe.schedule.work import Worker
-from wsipipe.settings import CellSettings, ExportSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
-from wsipipe.slide import open_slide
-from wsipipe.units import Box
 
 if TYPE_CHECKING:
     import geopandas
-
-SUFFIXES = (".parquet", ".geojson", ".geojson.gz")
-
-
-@dataclass(frozen=True)
-class SegmentJob:
-    """What to segment, how, and where the cells go.
-
-    Attributes
-    ----------
-    source : str
-        Slide, picture, or tile store made by ``wsipipe tile``.
-    outputs : tuple of Path
-        Each ends in ``.parquet``, ``.geojson`` or ``.geojson.gz``.
-    model : str
-        Name of a shipped model, or a checkpoint.
-    bounds : Box, optional
-        Only cells with their centroid in this box of base pixels.
-    overlay : Path, optional
-        PNG of the outlines over the slide.
-    """
-
-    source: str
-    outputs: tuple[Path, ...]
-    model: str = "cmd-t"
-    bounds: Box | None = None
-    overlay: Path | None = None
-    force: bool = False
-    slide: SlideSettings = field(default_factory=SlideSettings)
-    tissue: TissueSettings = field(default_factory=TissueSettings)
-    grid: GridSettings = field(default_factory=GridSettings)
-    cells: CellSettings = field(default_factory=CellSettings)
-    run: RunSettings = field(default_factory=RunSettings)
-    export: ExportSettings = field(default_factory=ExportSettings)
-
-    @property
-    def work(self) -> Path:
-        """Folder of the unfinished run, beside the first output."""
-        return self.outputs[0].parent / f".{self.outputs[0].name}.work"
-
-    @property
-    def record(self) -> Path:
-        """The run record, beside the first output."""
-        name = self.outputs[0].name
-        stem = next((name.removesuffix(s) for s in SUFFIXES[::-1] if name.endswith(s)), name)
-        return self.outputs[0].parent / f"{stem}.run.json"
-
-
-@dataclass(frozen=True)
-class SegmentResult:
-    """What a run found and how long it took.
-
-    Attributes
-    ----------
-    seconds : mapping of stage to seconds
-        Summed over workers.
-    fresh : bool
-        False when the outputs were there already, made by the same slide, model, settings and version.
-    """
-
-    cells: int
-    tissue_mm2: float
-    wall: float
-    seconds: dict[str, float]
-    warnings: tuple[str, ...]
-    bad_boxes: int = 0
-    fresh: bool = True
-
-    @property
-    def density(self) -> float:
-        """Cells per mm² of analysed tissue."""
-        return self.cells / self.tissue_mm2 if self.tissue_mm2 else 0.0
-
-    @property
-    def bottleneck(self) -> str:
-        """The stage that took longest."""
-        return max(self.seconds, key=lambda stage: self.seconds[stage], default="none")
 
 
 def segment(
@@ -124,8 +44,8 @@ def segment(
         Files ending in ``.parquet``, ``.geojson`` or ``.geojson.gz``.
     progress : Progress, optional
     **options
-        Fields of :class:`SegmentJob`, such as ``model="cmd-t"``, ``bounds=(0, 0, 4096, 4096)``,
-        or whole settings objects: ``tissue=TissueSettings(tissue="none")``.
+        Fields of :class:`~wsipipe.pipelines.job.SegmentJob`, such as ``model="cmd-t"``,
+        ``bounds=(0, 0, 4096, 4096)``, or whole settings objects: ``tissue=TissueSettings(tissue="none")``.
 
     Returns
     -------
@@ -153,19 +73,14 @@ def run_segment(job: SegmentJob, progress: Progress) -> SegmentResult:
     """
     check_outputs(job)
     started = time.monotonic()
-    batch = job.run.batch
-    while True:
-        prepared = prepare(job, progress, batch)
-        if not job.force and (earlier := finished_before(job, prepared)):
+    with acquire(job.outputs[0]) as lease, open_engine(job.run, job.cluster, progress.say) as engine:
+        network = network_of(job, engine)
+        request = request_of(job, network)
+        if not job.force and (earlier := finished_before(job, request)):
+            clear(job)
             return earlier
-        check_memory(prepared)
-        try:
-            receipts = execute(job, prepared, progress)
-        except SmallerBatch as error:  # the device ran out of memory: the slide restarts under a new recipe
-            progress.say(str(error))
-            batch = error.batch
-            continue
-        return publish(job, prepared, receipts, progress, started)
+        prepared, done = compute(job, network, engine, progress, lease)
+        return publish(job, prepared, replace(done, request=request, started=started), progress)
 
 
 def check_outputs(job: SegmentJob) -> None:
@@ -173,105 +88,90 @@ def check_outputs(job: SegmentJob) -> None:
     for path in job.outputs:
         if not path.name.endswith(SUFFIXES):
             raise OutputError(f"{path}: unknown kind of output; expected a name ending in {', '.join(SUFFIXES)}")
-    for path in (*job.outputs, *([job.overlay] if job.overlay else [])):
+    for path in job.wanted:
         check_writable(path)
 
 
-def finished_before(job: SegmentJob, prepared: Prepared) -> SegmentResult | None:
-    """Return the result of an earlier run with the same fingerprint whose outputs are all still there."""
-    wanted = [*job.outputs, *([job.overlay] if job.overlay else [])]
-    if not job.record.is_file() or not all(path.is_file() for path in wanted):
-        return None
-    try:
-        record = json.loads(job.record.read_text())
-        same = record["fingerprint"] == prepared.fingerprint and set(record["outputs"]) >= {p.name for p in wanted}
-        if not same or any(p.stat().st_size != record["outputs"][p.name] for p in wanted):
-            return None
-        return SegmentResult(record["cells"], record["tissue_mm2"], 0.0, {}, (), record["bad_boxes"], fresh=False)
-    except (ValueError, KeyError, TypeError):
-        return None
+def compute(
+    job: SegmentJob,
+    network: Network,
+    engine: Engine,
+    progress: Progress,
+    lease: Lease | None = None,
+    prepared: Prepared | None = None,
+) -> tuple[Prepared, Done]:
+    """Do every task of a slide, in smaller batches when the device runs out of memory.
+
+    Parameters
+    ----------
+    prepared : Prepared, optional
+        The slide, when it was prepared ahead.
+    """
+    batch = 0
+    while True:
+        prepared = prepared or prepare(job, progress, network, batch)
+        if engine.local:
+            check_memory(prepared, engine.lanes[1])
+        try:
+            return prepared, execute(job, prepared, engine, progress, lease)
+        except SmallerBatch as error:  # the slide restarts under a new recipe
+            progress.say(str(error))
+            batch, prepared = error.batch, None
+            network = network_of(job, engine, batch)
 
 
-def execute(job: SegmentJob, prepared: Prepared, progress: Progress) -> list[Receipt]:
-    """Run every task of the plan that is not done yet, and return the receipts."""
+def execute(
+    job: SegmentJob, prepared: Prepared, engine: Engine, progress: Progress, lease: Lease | None = None
+) -> Done:
+    """Run every task of the plan that is not done yet."""
     scratch, plan = open_work(job.work, prepared), prepared.plan
     board = Board(plan, scratch.predicted(), scratch.finished())
+    kept = len(board.predicted), len(board.finished)
     receipts: list[Receipt] = []
     progress.start("tiles", sum(len(plan.tiles_of(b)) for b in board.to_predict))
     progress.start("cells", len(board.all_cells) - len(board.finished))
 
     def report(receipt: Receipt) -> None:
+        if lease is not None:
+            lease.check()
         receipts.append(receipt)
         stage, steps = ("tiles", receipt.count) if receipt.task.kind == PREDICT else ("cells", 1)
         progress.advance(stage, steps)
 
-    if job.run.workers > 1 and not board.done:
-        from wsipipe.schedule import dask
-
-        def announce(link: str) -> None:
-            progress.say(f"dashboard {link}")
-
-        dask.run(job.work, plan.fingerprint, board, job.run.workers, report, announce)
-    else:
-        pool.run(Worker(job.work, prepared.predictor), board, report, allowed_cores())
-    return receipts
+    if not board.done:
+        engine.run(scratch.folder, board, report)
+    return Done(receipts, engine.lanes, kept)
 
 
-def open_work(folder: Path, prepared: Prepared) -> Scratch:
-    """Return the scratch files of the run; those of another plan are removed first."""
-    scratch = Scratch(folder)
-    plan_file = folder / "plan.json"
-    if plan_file.exists() and not _same_plan(folder, prepared.plan):
-        shutil.rmtree(folder)
-    if not plan_file.exists():
+def open_work(work: Path, prepared: Prepared) -> Scratch:
+    """Return the scratch files of the run, in a folder of *work* that is named after the plan; others are removed."""
+    scratch = Scratch(work / prepared.plan.key)
+    for other in work.iterdir() if work.is_dir() else ():
+        if other != scratch.folder:
+            _remove(other)
+    if not _saved(scratch.folder, prepared.plan):
         scratch.create()
-        with atomic_write(folder / "tissue.wkb") as file:
+        with atomic_write(scratch.folder / "tissue.wkb") as file:
             file.write(shapely.to_wkb(shapely.MultiPolygon(prepared.tissue.polygons)))
-        prepared.plan.save(folder)
+        prepared.plan.save(scratch.folder)
+    for folder in (scratch.folder, scratch.maps_folder, scratch.parts_folder):
+        remove_leftovers(folder / "*")
     return scratch
 
 
-def _same_plan(folder: Path, plan: Plan) -> bool:
+def _saved(folder: Path, plan: Plan) -> bool:
+    """Whether *folder* holds this very plan; one for another copy of the slide is written again."""
     try:
         found = Plan.load(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return (found.fingerprint, found.run.block, found.shift) == (plan.fingerprint, plan.run.block, plan.shift)
+    return (found.key, found.source, found.run) == (plan.key, plan.source, plan.run)
 
 
-def publish(
-    job: SegmentJob, prepared: Prepared, receipts: list[Receipt], progress: Progress, started: float
-) -> SegmentResult:
-    """Merge the parts into the outputs, draw the overlay, write the run record, and clear the working folder."""
-    progress.start("writing", len(job.outputs) + bool(job.overlay))
-    begin = time.monotonic()
-    bad = Scratch(job.work).all_bad()
-    if (share := bad_share(bad, prepared)) > job.run.max_bad_tiles:
-        raise SlideError(
-            f"{job.source}: {share:.1%} of the analysed area cannot be read, more than --max-bad-tiles "
-            f"{job.run.max_bad_tiles:.1%}; the file is damaged (nothing was written)"
-        )
-    master = next((p for p in job.outputs if p.suffix == ".parquet"), job.work / "cells.parquet")
-    parts = [Scratch(job.work).part(b) for b in Board(prepared.plan).all_cells] or [prepared.empty_part(job.work)]
-    cells = merge_parts(parts, master, file_metadata(prepared, bad))
-    for path in job.outputs:
-        if path.suffix == ".parquet" and path != master:
-            shutil.copyfile(master, path)
-        elif path.suffix != ".parquet":
-            write_geojson(master, path, job.export)
-        progress.advance("writing")
-    if job.overlay:
-        with open_slide(prepared.info.path, replace(job.slide, mpp=prepared.base_mpp[0])) as slide:
-            write_overlay(slide, master, job.overlay, region=job.bounds)
-        progress.advance("writing")
-    seconds: dict[str, float] = {}
-    for receipt in receipts:
-        for stage, value in receipt.seconds.items():
-            seconds[stage] = seconds.get(stage, 0.0) + value
-    seconds["write"] = seconds.get("write", 0.0) + time.monotonic() - begin
-    seconds["prepare"] = prepared.seconds
-    mm2 = prepared.tissue_um2 * 1e-6
-    result = SegmentResult(cells, mm2, time.monotonic() - started, seconds, prepared.warnings, len(bad))
-    write_json(job.record, run_record(job, prepared, result))
-    shutil.rmtree(job.work, ignore_errors=True)
-    return result
+def _remove(path: Path) -> None:
+    """Remove a file or folder, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()

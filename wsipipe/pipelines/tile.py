@@ -14,6 +14,7 @@ from wsipipe.store import StorePlan, plan_store, write_store
 from wsipipe.store.write import Progress
 from wsipipe.tiling import TileGrid
 from wsipipe.tissue import Tissue, find_tissue, viewer_origin
+from wsipipe.units import Box
 
 DEFAULT_MPP = 0.5
 
@@ -28,6 +29,7 @@ class TileJob:
     tissue_out: Path | None = None
     workers: int = 1
     max_bad: float = 0.05
+    bounds: Box | None = None
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
     tissue: TissueSettings = field(default_factory=TissueSettings)
     grid: GridSettings = field(default_factory=GridSettings)
@@ -42,7 +44,7 @@ def plan_tile(job: TileJob) -> tuple[SlideRaster, Tissue, StorePlan]:
     raster = SlideRaster(slide, slide_grid(slide.info, base_mpp, target, job.grid.allow_upsample))
     tissue = find_tissue(slide, base_mpp, job.tissue)
     tiles = TileGrid(raster.grid.size, job.grid.overlap)
-    return raster, tissue, plan_store(raster, tissue, tiles, job.store, job.tissue)
+    return raster, tissue, plan_store(raster, tissue, tiles, job.store, job.tissue, job.bounds)
 
 
 def tile(job: TileJob, raster: SlideRaster, tissue: Tissue, plan: StorePlan, progress: Progress | None = None) -> bool:

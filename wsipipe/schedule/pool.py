@@ -2,14 +2,76 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from wsipipe.schedule.task import PREDICT, Board, Receipt
+from wsipipe.models.zoo import resolve
+from wsipipe.predict import Predictor, load_predictor, set_threads
+from wsipipe.schedule.engine import Forward, Report
+from wsipipe.schedule.resources import allowed_cores, network_threads
+from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
+from wsipipe.schedule.threads import Threads
 from wsipipe.schedule.work import Worker
+from wsipipe.settings import RunSettings
 
 BACKLOG = 2
 """Cells tasks per thread that may wait before forwarding pauses, so that memory stays bounded."""
+KEPT_NETWORKS = 2
+"""Networks in memory at a time."""
+
+
+class PoolEngine:
+    """Does all tasks in this process; keeps the networks that it loaded last."""
+
+    local = True
+
+    def __init__(self) -> None:
+        set_threads(network_threads())
+        self._loading = threading.Lock()
+        self._loaded: OrderedDict[tuple[str, str, str, int], Predictor] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loaded.clear()
+
+    @property
+    def lanes(self) -> tuple[int, int]:
+        """One block is predicted while the cells of others are made in threads."""
+        return 1, allowed_cores()
+
+    @property
+    def predictor(self) -> Predictor | None:
+        """The network that was asked for last."""
+        return next(reversed(self._loaded.values()), None)
+
+    def forward(self, model: str, sha256: str, run: RunSettings, batch: int) -> Forward:
+        """Load the network, unless it is loaded; see :class:`~wsipipe.schedule.engine.Engine`."""
+        return Forward.of(self._load(model, sha256, run, batch))
+
+    def _load(self, model: str, sha256: str, run: RunSettings, batch: int) -> Predictor:
+        key = sha256, run.device, run.precision, batch
+        with self._loading:  # the next slide is prepared in another thread
+            if key not in self._loaded:
+                while len(self._loaded) >= KEPT_NETWORKS:
+                    self._loaded.popitem(last=False)
+                self._loaded[key] = load_predictor(resolve(model), run.device, run.precision, batch)
+            self._loaded.move_to_end(key)
+            return self._loaded[key]
+
+    def run(self, folder: Path, board: Board, report: Report) -> None:
+        """Do all tasks of *board*."""
+        plan = Plan.load(folder)
+        predictor = self._load(plan.model, plan.model_sha256, plan.run, plan.run.batch)
+        run(Worker(folder, predictor), board, report, allowed_cores())
 
 
 def run(worker: Worker, board: Board, report: Callable[[Receipt], None], threads: int) -> None:
@@ -23,7 +85,7 @@ def run(worker: Worker, board: Board, report: Callable[[Receipt], None], threads
             report(receipt)
             flying.discard(future)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with Threads(threads) as pool:
         while not board.done:
             task = board.take()
             if task is None or len(flying) > BACKLOG * threads:

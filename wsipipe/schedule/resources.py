@@ -27,6 +27,12 @@ def allowed_cores(root: Path = Path("/")) -> int:
     return max(1, math.floor(min(limits) + 1e-6))
 
 
+def network_threads() -> int:
+    """Return the number of CPU threads for the network: all allowed cores, or fewer if OMP_NUM_THREADS says so."""
+    asked = _number(os.environ.get("OMP_NUM_THREADS", ""))
+    return max(1, min(allowed_cores(), int(asked))) if asked else allowed_cores()
+
+
 def allowed_memory(root: Path = Path("/")) -> int:
     """Return the bytes of memory this process may use: the least of physical memory, cgroup limits and SLURM's."""
     limits: list[float] = [_meminfo(root).get("MemTotal", 0) or _physical_memory()]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import atomic_path, write_json
+from wsipipe.artifacts import atomic_path, digest, write_json
 from wsipipe.geometry import Grid, grow, intersect, is_empty
 from wsipipe.instances import CellRules, halo
 from wsipipe.polygons import expand_px
@@ -44,14 +44,14 @@ class Receipt:
     count : int
         Tiles forwarded, or cells found.
     seconds : mapping of stage to seconds
-    bad : tuple of Box
-        Unreadable areas met, in grid pixels.
+    bad : int
+        Unreadable areas met; their boxes are in the scratch folder.
     """
 
     task: Task
     count: int
     seconds: dict[str, float] = field(default_factory=dict)
-    bad: tuple[Box, ...] = ()
+    bad: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,11 @@ class Plan:
     source : str
         Slide, or tile store.
     model : str
-        Checkpoint file.
+        Name of a shipped model, or checkpoint file.
+    model_sha256 : str
+        Of that file.
+    recipe : dict
+        Numerical recipe that every worker must have; see :class:`wsipipe.predict.Recipe`.
     names : tuple of str
         Maps of the model, in order.
     bounds : Box or None
@@ -88,6 +92,8 @@ class Plan:
     slide_fingerprint: str
     fingerprint: str
     selected: NDArray[np.bool_]
+    model_sha256: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
     shift: tuple[int, int] = (0, 0)
 
     @cached_property
@@ -132,6 +138,11 @@ class Plan:
     def blocks_over(self, box: Box) -> list[int]:
         """Return the blocks whose core overlaps *box*, in order."""
         return [int(b) for b in _grid_range(self.block_grid, box)]
+
+    @property
+    def key(self) -> str:
+        """Name of the run's folder of scratch files: what they are valid for."""
+        return digest([self.fingerprint, self.run.block, self.shift])[:16]
 
     def save(self, folder: Path) -> None:
         """Write the plan into *folder*."""
@@ -219,13 +230,15 @@ class Board:
         """Blocks that still have to be predicted, in order."""
         return self._predict[::-1]
 
-    def take(self) -> Task | None:
-        """Return the next task that may run and mark it running; None when all wait. Cells come first."""
-        for position, block in enumerate(self._waiting):
-            if self._needs[block] <= self.predicted:
-                del self._waiting[position]
-                return self._start(Task(CELLS, block))
-        return self._start(Task(PREDICT, self._predict.pop())) if self._predict else None
+    def take(self, *kinds: str) -> Task | None:
+        """Return the next task (of these *kinds*) that may run and mark it running, else None. Cells come first."""
+        if not kinds or CELLS in kinds:
+            for position, block in enumerate(self._waiting):
+                if self._needs[block] <= self.predicted:
+                    del self._waiting[position]
+                    return self._start(Task(CELLS, block))
+        wanted = self._predict and (not kinds or PREDICT in kinds)
+        return self._start(Task(PREDICT, self._predict.pop())) if wanted else None
 
     def _start(self, task: Task) -> Task:
         self._running.add(task)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,16 +21,20 @@ from numpy.typing import NDArray
 
 from wsipipe.artifacts import write_json
 from wsipipe.blend import blend
+from wsipipe.errors import ClusterError
 from wsipipe.formats.parquet import write_part
 from wsipipe.formats.table import cells_table
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.instances import Cells, find_cells
 from wsipipe.measure import measure
+from wsipipe.models.checkpoint import model_hash
+from wsipipe.models.zoo import resolve
 from wsipipe.polygons import expand, trace
-from wsipipe.predict import Predictor, set_threads
+from wsipipe.predict import Predictor, load_predictor
 from wsipipe.raster import Raster
 from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, write_maps
 from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
+from wsipipe.schedule.threads import Threads
 from wsipipe.store import open_raster
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box
@@ -64,6 +71,7 @@ class Worker:
         self.plan = Plan.load(folder)
         self.scratch = Scratch(folder)
         self._given = predictor
+        self._turn = threading.Lock()
 
     @cached_property
     def raster(self) -> Raster:
@@ -74,8 +82,7 @@ class Worker:
     @cached_property
     def predictor(self) -> Any:
         """The model, on its device."""
-        p = self.plan
-        return self._given or Predictor(Path(p.model), p.run.device, p.run.precision, p.run.batch)
+        return self._given or checked_predictor(self.plan)
 
     @cached_property
     def tissue(self) -> Tissue:
@@ -102,14 +109,14 @@ class Worker:
             if bad:
                 write_json(self.scratch.bad(task.block), bad)
             write_maps(self.scratch.maps(task.block), maps, pixels, bad)
-        return Receipt(task, len(tiles), dict(clock.seconds), bad)
+        return Receipt(task, len(tiles), dict(clock.seconds), len(bad))
 
     def _forward(self, tiles: list[tuple[int, int]], clock: Clock) -> dict[tuple[int, int], NDArray[np.uint8]]:
         """Return the maps of *tiles*; the pixels of the next batch are read while one is forwarded."""
         size = self.predictor.batch
         batches = [tiles[k : k + size] for k in range(0, len(tiles), size)]
         maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
-        with ThreadPoolExecutor(1) as ahead:
+        with Threads(1) as ahead:
             pending = [ahead.submit(self._read, batch) for batch in batches[:2]]
             for k, batch in enumerate(batches):
                 with clock("decode"):
@@ -122,7 +129,8 @@ class Worker:
 
     def maps_of(self, batch: list[tuple[int, int]], pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the maps (n, K, 256, 256) of the tiles (i, j) in *batch*, whose pixels are (n, 256, 256, 3)."""
-        maps: NDArray[np.uint8] = self.predictor.maps(pixels)
+        with self._turn:  # a worker process may be given several tasks at a time
+            maps: NDArray[np.uint8] = self.predictor.maps(pixels)
         return maps
 
     def _read(self, batch: list[tuple[int, int]]) -> NDArray[np.uint8]:
@@ -142,7 +150,7 @@ class Worker:
             core, size = plan.blocks[task.block], plan.working.size
             cells = find_cells(maps, plan.names, window, core, size, plan.rules, neighbours=plan.expand_um > 0)
         table = self._table(cells, maps[plan.names.index("foreground")], rgb, bad, clock)
-        with clock("write"):
+        with clock("scratch"):
             write_part(table, self.scratch.part(task.block))
         return Receipt(task, table.num_rows, dict(clock.seconds))
 
@@ -178,7 +186,7 @@ class Worker:
         with clock("measure"):
             measures = measure(cells, nuclei, rgb, plan.working)
             keep = self._wanted(cells, measures["x"], measures["y"], bad)
-        with clock("write"):
+        with clock("measure"):
             outlines, inner = (nuclei, None) if grown is None else (grown, nuclei)
             table = cells_table(
                 cells,
@@ -205,7 +213,55 @@ class Worker:
 
 
 @lru_cache(maxsize=2)
-def worker_of(folder: str, fingerprint: str, threads: int) -> Worker:
-    """Return this process's worker for a run; slide and model are opened once."""
-    set_threads(threads)
-    return Worker(Path(folder))
+def worker_of(folder: str) -> Worker:
+    """Return this process's worker for a run; the slide is opened once.
+
+    Raises
+    ------
+    ClusterError
+        When this process does not see the folder of the run.
+    """
+    try:
+        return Worker(Path(folder))
+    except FileNotFoundError as error:
+        raise ClusterError(
+            f"a worker on {socket.gethostname()} does not see {error.filename}; slides, models and the output folder "
+            "must be under the same path on all machines"
+        ) from error
+
+
+DEVICE = "WSIPIPE_DEVICE"
+"""Environment variable of a worker process: the device that it forwards tiles on, in place of the run's."""
+
+
+@lru_cache(maxsize=1)
+def loaded(model: str, sha256: str, device: str, precision: str, batch: int) -> Predictor:
+    """Return a predictor, loaded once per worker process for any number of slides.
+
+    Raises
+    ------
+    ClusterError
+        When the checkpoint here is another one.
+    """
+    path = resolve(model)
+    if model_hash(path) != sha256:
+        raise ClusterError(f"the model {model} on {socket.gethostname()} is another file than where the run started")
+    return load_predictor(path, os.environ.get(DEVICE, device), precision, batch)
+
+
+def checked_predictor(plan: Plan) -> Predictor:
+    """Return this worker process's predictor for *plan*.
+
+    Raises
+    ------
+    ClusterError
+        When it would compute in another way than the run's recipe says.
+    """
+    predictor = loaded(plan.model, plan.model_sha256, plan.run.device, plan.run.precision, plan.run.batch)
+    if plan.recipe and (mine := asdict(predictor.recipe)) != plan.recipe:
+        differ = ", ".join(f"{k} {mine[k]} instead of {v}" for k, v in plan.recipe.items() if mine.get(k) != v)
+        raise ClusterError(
+            f"a worker on {socket.gethostname()} would compute differently ({differ}); give all forwarding workers the "
+            "same kind of device and the same versions"
+        )
+    return predictor

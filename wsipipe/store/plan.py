@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsipipe import __version__
 from wsipipe.artifacts import digest, plain
 from wsipipe.errors import SettingsError
-from wsipipe.geometry import Grid, intersect
+from wsipipe.geometry import Grid, grow, intersect, is_empty
 from wsipipe.raster import CHUNK, Raster
 from wsipipe.settings import StoreSettings, TissueSettings, determining
 from wsipipe.slide.protocol import Level, MppSource, SlideInfo
@@ -77,19 +77,31 @@ class StorePlan:
 
 
 def plan_store(
-    raster: Raster, tissue: Tissue, tiles: TileGrid, settings: StoreSettings, tissue_settings: TissueSettings
+    raster: Raster,
+    tissue: Tissue,
+    tiles: TileGrid,
+    settings: StoreSettings,
+    tissue_settings: TissueSettings,
+    bounds: Box | None = None,
 ) -> StorePlan:
     """Return what a store holds: the tiles within ``settings.reach_um`` of *tissue*.
+
+    Parameters
+    ----------
+    bounds : Box, optional
+        Only tiles within ``settings.reach_um`` of this box of base pixels.
 
     Raises
     ------
     SettingsError
-        When the shard is not a multiple of the chunk.
+        When the shard is not a multiple of the chunk, or the bounds lie outside the slide.
     """
     reach = math.ceil(settings.reach_um / min(raster.grid.mpp))
     if settings.shard % CHUNK:
         raise SettingsError(f"shard is {settings.shard} px; expected a multiple of {CHUNK} px")
     selected = tissue_tiles(tiles, tissue, raster.grid, reach)
+    if bounds is not None:
+        selected &= _near(tiles, raster.grid.grid_box(bounds), reach, bounds)
     slide = {key: value for key, value in plain(raster.slide).items() if key != "path"}
     about = {
         "schema": SCHEMA,
@@ -104,6 +116,7 @@ def plan_store(
         "shard": settings.shard,
         "tissue_settings": determining(tissue_settings) | {"tissue": tissue.source},
         "tissue": tissue_json(tissue),
+        **({"bounds": list(bounds)} if bounds is not None else {}),
     }
     return StorePlan(tiles, selected, pixels_read(tiles, selected, CHUNK), about, settings.shard)
 
@@ -113,6 +126,17 @@ def tissue_tiles(tiles: TileGrid, tissue: Tissue, grid: Grid, reach: int) -> Mas
     if tissue.source == "none":
         return select_tiles(tiles, None)
     return select_tiles(tiles, lambda boxes: tissue.overlaps(boxes, grid.scale), reach)
+
+
+def _near(tiles: TileGrid, box: Box, reach: int, bounds: Box) -> Mask:
+    """Return which tiles lie within *reach* grid pixels of *box*, bool (ny, nx)."""
+    if is_empty(intersect(box, (0, 0, *tiles.size))):
+        raise SettingsError(f"--bounds {bounds} lies outside the slide")
+    columns, rows = tiles.counts
+    near: Mask = np.zeros((rows, columns), np.bool_)
+    i0, j0, i1, j1 = tiles.tiles_over(grow(box, reach))
+    near[j0:j1, i0:i1] = True
+    return near
 
 
 def tissue_json(tissue: Tissue) -> dict[str, Any]:

@@ -70,9 +70,11 @@ class StoreRaster(ChunkRaster):
             raise StoreError(f"{self.path}: holds {self.grid.size} px; expected {tiles.size} px")
         missing = int((pixels_read(tiles, selected, CHUNK) & ~self._stored).sum())
         if missing:
+            bounds = self.about.get("bounds")
+            only = f" (it holds --bounds {','.join(map(str, bounds))})" if bounds else ""
             raise StoreError(
-                f"{self.path}: {missing} squares of {CHUNK} px that are asked for were not stored; make the store "
-                "again with `wsipipe tile` and the tissue and overlap that you want"
+                f"{self.path}: {missing} squares of {CHUNK} px that are asked for were not stored{only}; make the "
+                "store again with `wsipipe tile` and the tissue, bounds and overlap that you want"
             )
 
 

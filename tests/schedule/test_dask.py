@@ -1,0 +1,179 @@
+"""Several processes: any number of workers, killed or not, here or elsewhere, give the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wsipipe.errors import ClusterError, SettingsError
+from wsipipe.pipelines.job import SegmentJob
+from wsipipe.pipelines.prepare import prepare
+from wsipipe.pipelines.publish import publish
+from wsipipe.pipelines.request import network_of
+from wsipipe.pipelines.segment import compute, run_segment
+from wsipipe.schedule.dask import DaskEngine, Lanes
+from wsipipe.schedule.local import device_list
+from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.task import CELLS, PREDICT, Plan
+from wsipipe.schedule.work import worker_of
+from wsipipe.settings import ClusterSettings, RunSettings
+
+QUIET = Progress()
+
+
+def job_of(slide: Path, model: Path, out: Path) -> SegmentJob:
+    return SegmentJob(str(slide), (out,), str(model), run=RunSettings(device="cpu", block=256, batch=2))
+
+
+@pytest.fixture(scope="module")
+def whole(small_slide: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the cells, found in one process."""
+    out = tmp_path_factory.mktemp("whole") / "cells.parquet"
+    assert run_segment(job_of(small_slide, tiny_model, out), QUIET).cells > 100
+    return out.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the address of a running scheduler with four workers, all processes of their own."""
+    folder = tmp_path_factory.mktemp("cluster")
+    file = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    start = [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+    work = [*dask, "worker", "--nworkers", "4", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]
+    processes = [
+        subprocess.Popen([*command, "--scheduler-file", str(file)], env=environment, stderr=subprocess.DEVNULL)
+        for command in (start, work)
+    ]
+    from distributed import Client
+
+    with Client(scheduler_file=str(file), timeout="300s", set_as_default=False) as client:
+        client.wait_for_workers(4, timeout=600)
+        yield client.scheduler.address
+    for process in processes[::-1]:
+        process.terminate()
+    for process in processes:
+        process.wait(60)
+
+
+@pytest.fixture
+def engine(scheduler: str) -> Iterator[DaskEngine]:
+    said: list[str] = []
+    with DaskEngine(RunSettings(), ClusterSettings(scheduler=scheduler), said.append) as engine:
+        assert said[0].startswith("dashboard http://")
+        yield engine
+
+
+def run_on(engine: DaskEngine, job: SegmentJob, progress: Progress = QUIET) -> bytes:
+    """Segment on the engine's workers and return the cells."""
+    prepared, done = compute(job, network_of(job, engine), engine, progress)
+    publish(job, prepared, done, QUIET)
+    return job.outputs[0].read_bytes()
+
+
+class KillOne(Progress):
+    """Kills the processes of some workers in the middle of the slide."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.pids, self.heard = pids, 0
+
+    def advance(self, stage: str, steps: int = 1) -> None:
+        self.heard += 1
+        if self.heard == 2:
+            for pid in self.pids:
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_four_two_and_one_worker_and_a_killed_one_give_the_same_bytes(
+    engine: DaskEngine, small_slide: Path, tiny_model: Path, tmp_path: Path, whole: bytes
+) -> None:
+    job = job_of(small_slide, tiny_model, tmp_path / "four.parquet")
+    assert engine.lanes == (4, 4)
+    assert run_on(engine, job) == whole
+    pids = engine.client.run(os.getpid)
+    killer = KillOne(list(pids.values())[:2])
+    killed = dataclasses.replace(job, outputs=(tmp_path / "killed.parquet",))
+    assert run_on(engine, killed, killer) == whole and killer.heard > 2
+    left = set(engine.client.run(os.getpid).values())
+    assert not left & set(killer.pids), "the killed workers were replaced, the others stayed"
+    for count in (2, 1):
+        engine.client.wait_for_workers(count, timeout=300)
+        workers = list(engine.client.nthreads())
+        engine.client.retire_workers(workers[count:], close_workers=True)
+        engine._counted = -1e9
+        assert engine.lanes == (count, count)
+        fewer = dataclasses.replace(job, outputs=(tmp_path / f"{count}.parquet",))
+        assert run_on(engine, fewer) == whole
+
+
+def test_devices_have_forwarding_processes_of_their_own(
+    small_slide: Path, tiny_model: Path, tmp_path: Path, whole: bytes
+) -> None:
+    job = job_of(small_slide, tiny_model, tmp_path / "cells.parquet")
+    with DaskEngine(RunSettings(), ClusterSettings(devices="cpu,cpu"), lambda line: None) as engine:
+        cells = engine.lanes[1]
+        assert engine.lanes == (2, cells) and cells >= 1
+        assert run_on(engine, job) == whole
+        loaded = engine.client.run(_networks)
+        resources = engine.client.scheduler_info(n_workers=-1)["workers"]
+        by_kind = {
+            kind: [loaded[a] for a, w in resources.items() if kind in w["resources"]] for kind in (PREDICT, CELLS)
+        }
+    assert by_kind[CELLS] == [0] * cells, "those that make cells load no network"
+    assert set(by_kind[PREDICT]) == {1} and len(by_kind[PREDICT]) == 2, "each network is loaded once"
+
+
+def _networks() -> int:
+    """Return how often this worker process has loaded a network."""
+    from wsipipe.schedule.work import loaded
+
+    return loaded.cache_info().misses
+
+
+def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsipipe.schedule.dask.CONNECT_SECONDS", 0.5)
+    settings = ClusterSettings(scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(ClusterError, match=r"cannot reach a Dask scheduler at tcp://127\.0\.0\.1:9"):
+        DaskEngine(RunSettings(), settings, lambda line: None).__enter__()
+
+
+def test_workers_that_see_other_files_or_compute_differently_are_refused(
+    small_slide: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ClusterError, match="does not see"):
+        worker_of(str(tmp_path / "nowhere"))
+    plan = prepare(job_of(small_slide, tiny_model, tmp_path / "c.parquet"), QUIET).plan
+    dataclasses.replace(plan, recipe=plan.recipe | {"dtype": "bfloat16"}).save(tmp_path)
+    with pytest.raises(ClusterError, match=r"would compute differently \(dtype float32 instead of bfloat16\)"):
+        _ = worker_of(str(tmp_path)).predictor
+    other = dataclasses.replace(plan, model_sha256="0" * 64)
+    (tmp_path / "other").mkdir()
+    other.save(tmp_path / "other")
+    with pytest.raises(ClusterError, match="is another file than where the run started"):
+        _ = worker_of(str(tmp_path / "other")).predictor
+    assert Plan.load(tmp_path / "other").model_sha256 == "0" * 64
+
+
+def test_how_many_tasks_are_in_flight() -> None:
+    shared, apart = Lanes(2, 2, True), Lanes(1, 3, False)
+    assert shared.wanted(Counter()) == (CELLS, PREDICT)
+    assert shared.wanted(Counter({PREDICT: 3, CELLS: 1})) == ()
+    assert apart.wanted(Counter({PREDICT: 2})) == (CELLS,)
+    assert apart.wanted(Counter({PREDICT: 1, CELLS: 5})) == (CELLS, PREDICT)
+    assert apart.wanted(Counter({CELLS: 6})) == (), "forwarding waits for cells"
+
+
+def test_devices_are_of_one_kind() -> None:
+    assert device_list("cuda:0, cuda:1") == ["cuda:0", "cuda:1"] and device_list("") == []
+    for wrong in ("cpu,cuda:0", "gpu0"):
+        with pytest.raises(SettingsError, match="expected devices of one kind"):
+            device_list(wrong)

@@ -1,0 +1,139 @@
+"""What is asked of a slide, as a digest that is known before the slide is opened; and whether it was done before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import wsipipe
+from wsipipe.artifacts import digest
+from wsipipe.errors import SettingsError
+from wsipipe.models.checkpoint import ModelCard, model_hash
+from wsipipe.models.zoo import resolve, shipped
+from wsipipe.pipelines.job import SegmentJob, SegmentResult
+from wsipipe.predict import Predictor, card_of
+from wsipipe.schedule.engine import Engine, Forward
+from wsipipe.settings import GridSettings, determining
+from wsipipe.slide import fingerprint
+from wsipipe.store import is_store, open_store
+from wsipipe.store.plan import tissue_json
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A model, and what it is like where it runs.
+
+    Attributes
+    ----------
+    name : str
+        Of a shipped model, else the checkpoint's absolute path.
+    predictor : Predictor or None
+        The loaded network, where this process runs it.
+    """
+
+    name: str
+    card: ModelCard
+    sha256: str
+    forward: Forward
+    predictor: Predictor | None = None
+
+
+def network_of(job: SegmentJob, engine: Engine, batch: int = 0) -> Network:
+    """Return the network that *job* asks for, loaded where *engine* runs it.
+
+    Parameters
+    ----------
+    batch : int
+        Tiles per forward pass; 0 takes the job's, or the device's default.
+
+    Raises
+    ------
+    ModelError, SettingsError
+    """
+    path = resolve(job.model).resolve()
+    name = job.model if job.model in shipped() else str(path)
+    card, sha = card_of(path), model_hash(path)
+    if card.head is None:
+        raise SettingsError(f"--model {job.model} is a backbone without a head; fit one with `wsipipe fit`")
+    return Network(name, card, sha, engine.forward(name, sha, job.run, batch or job.run.batch), engine.predictor)
+
+
+def grid_settings(job: SegmentJob, network: Network) -> GridSettings:
+    """Return the job's grid, at the model's resolution unless another one is asked for."""
+    return replace(job.grid, target_mpp=job.grid.target_mpp or network.card.mpp)
+
+
+def settings_of(job: SegmentJob, network: Network) -> dict[str, Any]:
+    """Return every setting that determines the result."""
+    parts = {
+        "tissue": job.tissue,
+        "grid": grid_settings(job, network),
+        "cells": job.cells,
+        "slide": job.slide,
+        "export": job.export,
+    }
+    settings = {name: determining(part) for name, part in parts.items()}
+    if content := _tissue_file(job.tissue.tissue):
+        settings["tissue"]["tissue"] = f"file {content}"  # its content counts, not its path
+    return settings
+
+
+def request_of(job: SegmentJob, network: Network) -> str:
+    """Return the digest of slide, tissue, model, recipe, settings and version; reads samples of the slide's bytes.
+
+    Raises
+    ------
+    SlideError
+        When the slide is missing or cannot be read.
+    """
+    key = {
+        "slide": _content(job.source, job.read_from),
+        "model": network.sha256,
+        "recipe": network.forward.recipe,
+        "settings": settings_of(job, network),
+        "bounds": job.bounds,
+        "unreadable": job.run.max_bad_tiles,
+        "version": wsipipe.__version__,
+    }
+    return digest(key)
+
+
+def _content(source: str, path: str) -> Any:
+    """Return what stands for the pixels: the slide's fingerprint, of a tile store also its tissue."""
+    if not is_store(path):
+        return fingerprint(path)
+    store = open_store(source)
+    return {"slide": store.raster.fingerprint, "tissue": tissue_json(store.tissue)}
+
+
+def _tissue_file(tissue: str) -> str:
+    """Return the digest of a GeoJSON file of tissue, "" where there is none."""
+    path = Path(tissue)
+    return digest(path.read_text(encoding="utf-8", errors="replace"))[:16] if path.is_file() else ""
+
+
+def finished_before(job: SegmentJob, request: str) -> SegmentResult | None:
+    """Return the result of an earlier run with the same *request* whose outputs are all still there, and whole."""
+    record = read_json(job.record)
+    try:
+        outputs = record["outputs"]
+        if record["request"] != request or not set(record["asked"]) >= {path.name for path in job.wanted}:
+            return None
+        if any((job.record.parent / name).stat().st_size != size for name, size in outputs.items()):
+            return None
+        return SegmentResult(
+            record["cells"], record["tissue_mm2"], 0.0, {}, (), record["bad_boxes"], record["bad_share"], fresh=False
+        )
+    except (OSError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,95 @@
+"""What does the tasks of a run: this process, or Dask's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from wsipipe.predict import Predictor
+from wsipipe.schedule.task import Board, Receipt
+from wsipipe.settings import ClusterSettings, RunSettings
+
+Report = Callable[[Receipt], None]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What a plan must know of the network where it runs.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Maps, in order.
+    recipe : dict
+        See :class:`wsipipe.predict.Recipe`.
+    """
+
+    names: tuple[str, ...]
+    recipe: dict[str, Any]
+
+    @property
+    def batch(self) -> int:
+        """Tiles per forward pass."""
+        return int(self.recipe["batch"])
+
+    @classmethod
+    def of(cls, predictor: Predictor) -> Forward:
+        """Return what there is to know of *predictor*."""
+        return cls(predictor.names, asdict(predictor.recipe))
+
+
+class Engine(Protocol):
+    """Does the tasks of any number of slides, one slide after the other.
+
+    Attributes
+    ----------
+    predictor : Predictor or None
+        The network, where this process has it.
+    lanes : tuple of int
+        Blocks that are predicted, and blocks whose cells are made, at a time.
+    local : bool
+        Whether the work happens on this machine.
+    """
+
+    local: bool
+
+    @property
+    def predictor(self) -> Predictor | None: ...  # noqa: D102
+
+    @property
+    def lanes(self) -> tuple[int, int]: ...  # noqa: D102
+
+    def forward(self, model: str, sha256: str, run: RunSettings, batch: int) -> Forward:
+        """Return what the network is like where it runs; *batch* 0 is the device's default."""
+
+    def run(self, folder: Path, board: Board, report: Report) -> None:
+        """Do all tasks of *board*, whose plan is in *folder*; scratch files go as soon as nobody needs them.
+
+        Raises
+        ------
+        SmallerBatch
+            The device ran out of memory; no task runs any more.
+        ClusterError
+        """
+
+
+def open_engine(
+    run: RunSettings, cluster: ClusterSettings, say: Callable[[str], None]
+) -> AbstractContextManager[Engine]:
+    """Return the engine that the settings ask for, to be used in ``with``.
+
+    Parameters
+    ----------
+    say : callable
+        Hears lines for the user, such as the link to the dashboard.
+    """
+    if run.workers > 1 or cluster.devices or cluster.scheduler:
+        from wsipipe.schedule.dask import DaskEngine
+
+        return DaskEngine(run, cluster, say)
+    from wsipipe.schedule.pool import PoolEngine
+
+    return PoolEngine()

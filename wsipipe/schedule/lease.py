@@ -1,0 +1,204 @@
+"""Leases: which process works on what, in a folder that several processes and hosts share.
+
+The lease of ``cells.parquet`` is the file ``.cells.parquet.lease.N`` beside it. Its holder touches it every few
+seconds. It is stale when the holder was on this host and is no longer there (process id and start time), or has not
+touched it for ``BatchSettings.lease_seconds``. Whoever finds lease N stale creates N + 1, which only one can, and then
+removes N.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import platform
+import secrets
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from wsipipe.errors import OutputBusy, OutputError
+
+BEATS = 6
+"""Signs of life within the time after which a lease is given up."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease.
+
+    Attributes
+    ----------
+    machine : str
+        Host, boot and process namespace: where process ids mean the same.
+    started : str
+        When the process began, as the system counts: ids are used again.
+    """
+
+    host: str = "an unknown host"
+    pid: int = 0
+    machine: str = ""
+    started: str = ""
+    since: str = ""
+
+    @classmethod
+    def me(cls) -> Holder:
+        """Return this process."""
+        pid, since = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")
+        return cls(socket.gethostname(), pid, machine(), process_start(pid) or "", since)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether this process was on this machine, and is no longer."""
+        return self.machine == machine() and process_start(self.pid) != self.started
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}" + (f" since {self.since}" if self.since else "")
+
+
+@cache
+def machine() -> str:
+    """Return a name for the place in which process ids are unique: host, boot and process namespace."""
+    boot = space = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return f"{platform.node()} {boot} {space}".strip()
+
+
+def process_start(pid: int) -> str | None:
+    """Return when process *pid* began, in the system's own words; None when there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    except OSError:
+        if os.path.isdir("/proc/self"):
+            return None
+    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+class Lease:
+    """The right to work on an output; kept alive by a thread until it is released. Made by :func:`acquire`."""
+
+    def __init__(self, file: Path, seconds: float) -> None:
+        self.file = file
+        self._content = file.read_bytes()
+        self._ended = threading.Event()
+        self._lost = False
+        self._thread = threading.Thread(target=self._beat, args=(seconds / BEATS,), name="lease", daemon=True)
+        self._thread.start()
+
+    def _beat(self, pause: float) -> None:
+        while not self._ended.wait(pause):
+            try:
+                if self.file.read_bytes() != self._content:
+                    raise FileNotFoundError
+                os.utime(self.file)
+            except FileNotFoundError:
+                self._lost = True
+                return
+            except OSError:
+                continue  # a file server that is away for a moment
+
+    def check(self) -> None:
+        """Raise :class:`OutputBusy` when somebody else took over, as after a long suspension of this process."""
+        if self._lost:
+            raise OutputBusy(f"{self.file}: this process was silent for too long, and another one took the work over")
+
+    def release(self) -> None:
+        """Give the lease back."""
+        self._ended.set()
+        self._thread.join(timeout=1)
+        if not self._lost:
+            self.file.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def acquire(output: Path, seconds: float = 120.0) -> Lease:
+    """Return the lease of *output*.
+
+    Raises
+    ------
+    OutputBusy
+        When another process has it, and is alive as far as can be known.
+    OutputError
+        When nothing can be written there.
+    """
+    earlier = check_free(output, seconds)
+    mine = _file(output, max(earlier, default=0) + 1)
+    try:
+        descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError as error:
+        raise OutputBusy(f"{output}: another process has just begun to work on it") from error
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(asdict(Holder.me()), stream)
+    if set(_leases(output).values()) - set(earlier.values()) - {mine}:
+        mine.unlink(missing_ok=True)
+        raise OutputBusy(f"{output}: another process has just begun to work on it")
+    for file in earlier.values():
+        file.unlink(missing_ok=True)
+    return Lease(mine, seconds)
+
+
+def check_free(output: Path, seconds: float = 120.0) -> dict[int, Path]:
+    """Return the stale leases of *output* by number; raise :class:`OutputBusy` when somebody holds one."""
+    leases = _leases(output)
+    for file in leases.values():
+        if holder := holder_of(file, seconds):
+            raise OutputBusy(f"{output}: {holder} works on it; wait for it, or end it")
+    return leases
+
+
+def holder_of(file: Path, seconds: float) -> Holder | None:
+    """Return who holds the lease in *file*; None when it is stale, or gone."""
+    try:
+        touched = file.stat().st_mtime
+        holder = Holder(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        holder = Holder()  # being written this moment, or by a process that died as it wrote
+    if holder.machine == machine():
+        return None if holder.is_dead else holder
+    return None if _now(file.parent) - touched > seconds else holder
+
+
+def _now(folder: Path) -> float:
+    """Return the time as the file server of *folder* tells it: hosts' clocks differ."""
+    probe = folder / f".clock.{secrets.token_hex(4)}.tmp"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _file(output: Path, number: int) -> Path:
+    return output.with_name(f".{output.name[:100]}.lease.{number}")
+
+
+def _leases(output: Path) -> dict[int, Path]:
+    """Return the lease files of *output* by number."""
+    found = output.parent.glob(f".{glob.escape(output.name[:100])}.lease.*")
+    return {int(path.suffix[1:]): path for path in found if path.suffix[1:].isdigit()}

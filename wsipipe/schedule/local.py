@@ -1,0 +1,94 @@
+"""A Dask cluster on this machine: one process per device that forwards tiles, others that make cells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsipipe.errors import SettingsError
+from wsipipe.schedule.resources import allowed_cores
+from wsipipe.schedule.task import CELLS, PREDICT
+from wsipipe.schedule.work import DEVICE
+
+
+def local_cluster(workers: int, devices: str) -> tuple[Any, int]:
+    """Start a cluster; return it, and the CPU threads of each process.
+
+    Parameters
+    ----------
+    workers : int
+        Processes. Without *devices* each does everything; with *devices* these make cells, and 1 means one for each
+        core that is left.
+    devices : str
+        Comma-separated; each gets a process that forwards tiles.
+    """
+    from distributed import Scheduler, SpecCluster
+
+    names = device_list(devices)
+    cores = allowed_cores()
+    cells = workers if workers > 1 or not names else max(1, cores - len(names))
+    threads = max(1, cores // (cells + sum(name == "cpu" for name in names)))
+    if names and _has_dask_cuda() and all(name.startswith("cuda") for name in names):
+        return cuda_cluster(names, cells), threads
+    specs: dict[str, Any] = {f"{PREDICT}-{i}-{name}": _spec({PREDICT: 1}, name) for i, name in enumerate(names)}
+    specs |= {f"{CELLS}-{i}": _spec({CELLS: 1} if names else {}, "") for i in range(cells)}
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "dashboard": True, "dashboard_address": "127.0.0.1:0"},
+    }
+    return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50, name="wsipipe"), threads
+
+
+def _spec(resources: dict[str, int], device: str) -> dict[str, Any]:
+    """Return how a worker process is started: no limit of memory of its own, as the run was checked to fit."""
+    from distributed import Nanny
+
+    options = {
+        "host": "127.0.0.1",
+        "nthreads": 1,
+        "memory_limit": 0,
+        "resources": resources,
+        "dashboard_address": None,
+        "silence_logs": 50,
+        "env": {DEVICE: device} if device else {},
+    }
+    return {"cls": Nanny, "options": options}
+
+
+def cuda_cluster(devices: list[str], cells: int) -> Any:
+    """Return RAPIDS' cluster: one process per GPU, bound to the cores and the network card next to it.
+
+    Each forwards tiles in one thread and makes cells in the others.
+    """
+    from dask_cuda import LocalCUDACluster
+
+    beside = max(1, cells // len(devices))
+    return LocalCUDACluster(
+        CUDA_VISIBLE_DEVICES=[name.partition(":")[2] or "0" for name in devices],
+        threads_per_worker=1 + beside,
+        resources={PREDICT: 1, CELLS: beside},
+        device_memory_limit=0,
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    )
+
+
+def _has_dask_cuda() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("dask_cuda") is not None
+
+
+def device_list(devices: str) -> list[str]:
+    """Return the devices of a comma-separated list.
+
+    Raises
+    ------
+    SettingsError
+        When they are not all of one kind: their numbers would differ.
+    """
+    names = [name.strip() for name in devices.split(",") if name.strip()]
+    kinds = {name.partition(":")[0] for name in names}
+    if len(kinds) > 1 or not kinds <= {"cpu", "cuda", "mps"}:
+        raise SettingsError(f"--devices {devices}: expected devices of one kind, such as cuda:0,cuda:1 or cpu,cpu")
+    return names
