@@ -44,7 +44,7 @@ def draw_contact_sheet(corpus: Corpus, path: Path) -> None:
         small = cv2.resize(corpus.read(index), (TILE, TILE), interpolation=cv2.INTER_AREA)
         sheet.paste(Image.fromarray(np.asarray(small, np.uint8)), (x, y))
         pen.text((x, y + TILE + 2), _fitted(pen, Path(row["slide"]).stem, TILE), INK, _font(11))
-        under = f"{row['organ']}, {row['mpp']:.3g} µm/px, {row['split']}"
+        under = f"{row['organ']}, {row['mpp']:.3g} um/px, {row['split']}"
         pen.text((x, y + TILE + 15), _fitted(pen, under, TILE), FAINT, _font(11))
     _save(sheet, path)
 
