@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,11 +55,12 @@ def paint(outlines: Sequence[Outline], size: tuple[int, int], where: str) -> tup
         log.warning("%s: %d outlines enclose nothing and are left out", where, empty)
     order = sorted((i for i, value in enumerate(areas) if value > 0), key=lambda i: -areas[i])
     labels = np.zeros((size[1], size[0]), np.int32)
-    for number in order:
-        mask = outlines[number].mask
-        if mask is None:
-            fill(labels, [outlines[number].rings], [number + 1])
-        else:
-            labels[mask] = number + 1
+    for masked, alike in itertools.groupby(order, lambda i: outlines[i].mask is not None):
+        numbers = list(alike)
+        if not masked:
+            fill(labels, [outlines[i].rings for i in numbers], [i + 1 for i in numbers])
+            continue
+        for i in numbers:
+            labels[outlines[i].mask] = i + 1
     typed = any(outline.kind for outline in outlines)
     return labels, {i + 1: outlines[i].kind for i in order} if typed else {}
