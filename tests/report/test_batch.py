@@ -32,6 +32,7 @@ def test_reads_the_batchs_report_tolerantly() -> None:
     rows = [
         {"slide": "/data/x/broken.svs", "name": "x/broken", "status": "failed", "reason": "/data/x/broken.svs: cut"},
         {"slide": "s3://bucket/old.svs", "status": "skipped", "later": {"unknown": 1}},
+        {"slide": "late.svs", "status": "pending"},
         {"status": "done"},
         "nonsense",
     ]
@@ -39,6 +40,7 @@ def test_reads_the_batchs_report_tolerantly() -> None:
     assert [(e.name, e.state, e.reason) for e in found] == [
         ("broken.svs", "failed", "broken.svs: cut"),
         ("old.svs", "skipped", ""),
+        ("late.svs", "skipped", "pending"),
     ]
     assert entries_of(rows) == found
     assert entries_of({"slides": None}) == entries_of("text") == entries_of(None) == []

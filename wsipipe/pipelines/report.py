@@ -14,7 +14,7 @@ from urllib.parse import quote
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError, SlideError, StoreError
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
-from wsipipe.report import Entry, Facts, entries_of, is_current, small_picture, write_index, write_report
+from wsipipe.report import FAILED, Entry, Facts, entries_of, is_current, small_picture, write_index, write_report
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import Slide
@@ -123,7 +123,7 @@ def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
             entry = _report_slide(job, master, page_beside(master), progress)
         except (StoreError, SlideError, SettingsError) as error:
             progress.say(f"warning: {error}")
-            entries.append(Entry(master.name, "failed", str(error)))
+            entries.append(Entry(master.name, FAILED, str(error)))
         else:
             pages.append(page_beside(master))
             entries.append(dataclasses.replace(entry, link=_link(pages[-1], index)))
@@ -133,9 +133,12 @@ def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
 
 
 def _joined(entries: list[Entry], told: list[Entry]) -> list[Entry]:
-    """Return *entries* with those slides that only the batch's own report names: what failed or was skipped."""
+    """Return *entries* with those slides that only the batch's own report names: what failed or was skipped.
+
+    Slides of different folders may have one name, so that a failure is never left out.
+    """
     shown = {entry.name for entry in entries}
-    return entries + [entry for entry in told if entry.name not in shown]
+    return entries + [entry for entry in told if entry.state == FAILED or entry.name not in shown]
 
 
 def _told(folder: Path) -> list[Entry]:

@@ -83,7 +83,17 @@ def tissue_again(slide: Slide, path: str, about: Mapping[str, Any]) -> Tissue | 
         inside = shapely.intersection(shapely.MultiPolygon(tissue.polygons), shapely.box(*about["analysed"]))
         tissue = Tissue.of(inside, slide.info, mpp, tissue.source)
     recorded = float(about.get("tissue_area_um2") or 0)
-    return tissue if abs(tissue.area_um2 - recorded) <= AREA_TOLERANCE * max(recorded, 1) else None
+    return tissue if abs(_readable_um2(tissue, about) - recorded) <= AREA_TOLERANCE * max(recorded, 1) else None
+
+
+def _readable_um2(tissue: Tissue, about: Mapping[str, Any]) -> float:
+    """Return the area of *tissue* without what could not be read."""
+    boxes = about.get("bad_boxes") or ()
+    if not boxes or not tissue.polygons:
+        return tissue.area_um2
+    shape = shapely.MultiPolygon(tissue.polygons)
+    lost = shapely.intersection(shape, shapely.union_all([shapely.box(*box) for box in boxes])).area
+    return tissue.area_um2 * (1 - lost / shape.area)
 
 
 def _as_run(settings: SlideSettings, about: Mapping[str, Any] | None) -> SlideSettings:

@@ -91,7 +91,13 @@ def entries_of(report: Any) -> list[Entry]:
         if name:
             state = _first(row, _STATES).lower() or (FAILED if _first(row, _REASONS) else DONE)
             reason = _first(row, _REASONS).replace(name, os.path.basename(name))
-            found.append(Entry(os.path.basename(name.rstrip("/")), state if state in _ORDER else DONE, reason))
+            found.append(
+                Entry(
+                    os.path.basename(name.rstrip("/")),
+                    state if state in _ORDER else SKIPPED,
+                    reason or ("" if state in _ORDER else state),
+                )
+            )
     return found
 
 

@@ -26,7 +26,7 @@ from wsipipe.report.pictures import (
     picture_of,
     scale_bar,
 )
-from wsipipe.report.survey import Survey, survey
+from wsipipe.report.survey import Field, Survey, survey
 from wsipipe.slide import Slide
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box
@@ -180,9 +180,9 @@ def _pictures(
     heat = picture_of(part)
     layer, top = density(part, master)
     heat.layers += [layer, scale_bar(part)]
-    fields: list[tuple[Any, Picture]] = []
+    fields: list[tuple[Field, Picture]] = []
     if slide is not None:
-        fields = [(field, field_picture(slide, master, field, colours)) for field in found.fields]
+        fields = [field_picture(slide, master, field, colours) for field in found.fields]
     return {
         "overview": overview(whole, tissue, found.fields, facts.bad_boxes) if slide is not None else None,
         "heat": heat,

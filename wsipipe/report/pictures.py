@@ -92,8 +92,11 @@ def density(view: View, master: Path) -> tuple[Markup, float]:
     return image.format(width, height, _uri("image/png", data)), top / mm2 if mm2 else 0.0
 
 
-def field_picture(slide: Slide, master: Path, part: Field, colours: Mapping[str, Rgb]) -> Picture:
-    """Return a field of view with the outlines of its cells, which tell their measurements when pointed at."""
+def field_picture(slide: Slide, master: Path, part: Field, colours: Mapping[str, Rgb]) -> tuple[Field, Picture]:
+    """Return a field of view, with the number of cells that it shows, and the picture of it.
+
+    The outlines of its cells tell their measurements when pointed at.
+    """
     view = look(slide, part.box, FIELD_SIDE)
     picture = picture_of(view, 88)
     columns = ["geometry", "class", *_TOLD[:2]]
@@ -110,7 +113,7 @@ def field_picture(slide: Slide, master: Path, part: Field, colours: Mapping[str,
         width, height, 1 / _TENTHS
     )
     picture.layers += [clip + Markup("").join(paths) + Markup("</g></svg>"), scale_bar(view)]
-    return picture
+    return part._replace(cells=len(paths)), picture
 
 
 def scale_bar(view: View) -> Markup:

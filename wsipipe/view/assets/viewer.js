@@ -115,13 +115,14 @@ function swapCells() {
       const old = layers.cells;
       layers.pending = old ? item : null;
       if (!old) { layers.cells = item; return; }
+      item.setOpacity(state.cells ? state.cellsOpacity : 0);
       const done = () => {
         if (layers.pending !== item) return;
         viewer.world.removeItem(old);
         layers.cells = item;
         layers.pending = null;
       };
-      if (item.getFullyLoaded()) done();
+      if (!state.cells || item.getFullyLoaded()) done();  // what is not shown is not loaded either
       else item.addOnceHandler("fully-loaded-change", done);
     },
   });
