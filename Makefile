@@ -22,7 +22,7 @@ help:
 	@echo "make demo            segment a phantom slide; make demo SLIDE=slide.svs: your own"
 	@echo "make test            ruff, mypy, import-linter and the tests (no slow ones, no GPU)"
 	@echo "make test-slow       the slow tests and those that need a GPU (skipped without one)"
-	@echo "make bench           speed and memory, measured on this machine"
+	@echo "make bench           speed and memory, measured on this machine (about 15 minutes)"
 	@echo "make cucim-cpu       install cuCIM's CPU reader without the CUDA packages"
 	@echo "make default-model   train the shipped model again from its data"
 	@echo "make docs            the documentation, as a site in site/"
@@ -67,8 +67,15 @@ test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or gpu" $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
-	$(BIN)/python tests/benchmarks/bench_cells.py
-	$(BIN)/python tests/benchmarks/bench_formats.py 1000000
+	$(BIN)/python -m tests.benchmarks.bench_cells
+	$(BIN)/python -m tests.benchmarks.bench_replay
+	$(BIN)/python -m tests.benchmarks.bench_formats
+	$(BIN)/python -m tests.benchmarks.bench_codecs
+	$(BIN)/python -m tests.benchmarks.bench_forward
+	$(BIN)/python -m tests.benchmarks.bench_segment
+	$(BIN)/python -m tests.benchmarks.bench_scheduler --blocks 1
+	$(BIN)/python -m tests.benchmarks.bench_memory
+	$(BIN)/python -m tests.benchmarks.bench_timeline --out timeline.png
 
 cucim-cpu: $(VENV)/.runtime
 	$(PIP) install --quiet -c constraints.txt --no-deps cucim-cu12

@@ -1,4 +1,4 @@
-"""Speed of cells and outlines: ``python tests/benchmarks/bench_cells.py [side_px] [repeats]``.
+"""Speed of cells and outlines: ``python -m tests.benchmarks.bench_cells [side_px] [repeats]``.
 
 Maps as a network makes them: 5,000 nuclei/mm² at 0.5 um/px, soft edges, cores in a marker map. Printed: megapixels a
 second of one core (CPU time) for find_cells, for trace, for both, and how that compares with scikit-image's watershed

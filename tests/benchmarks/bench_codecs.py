@@ -1,6 +1,6 @@
 """Codecs for the tile store: size and CPU time on real pixels.
 
-    python tests/benchmarks/bench_codecs.py SLIDE [UM_PER_PX]
+    python -m tests.benchmarks.bench_codecs [SLIDE [UM_PER_PX]]      (default: a phantom)
 
 Rates are megapixels per second of CPU time (all threads), so that they hold on a busy machine.
 """
@@ -20,7 +20,8 @@ from zarr.codecs import BloscCodec, TransposeCodec, ZstdCodec
 from zarr.codecs.numcodecs import Delta
 
 from wsipipe.raster import CHUNK, open_slide_raster
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import PhantomSettings, SlideSettings
+from wsipipe.slide.phantom import write_phantom
 
 PLANAR = TransposeCodec(order=(2, 0, 1))
 
@@ -63,11 +64,15 @@ def measure(pixels: np.ndarray, codec: dict[str, Any], folder: Path, repeat: int
 
 
 def main() -> None:
-    """Print a table for the slide named on the command line."""
+    """Print a table for the slide named on the command line, or for a phantom."""
     warnings.simplefilter("ignore")  # a filter of numcodecs is outside the Zarr v3 specification, says zarr
     zarr.config.set({"threading.max_workers": 1})
-    raster = open_slide_raster(sys.argv[1], SlideSettings(), float(sys.argv[2]) if len(sys.argv) > 2 else None)
-    pixels = raster.read((0, 0, *raster.grid.size))
+    with tempfile.TemporaryDirectory() as folder:
+        slide, *mpp = sys.argv[1:] or [f"{folder}/phantom.tiff"]
+        if not sys.argv[1:]:
+            write_phantom(slide, PhantomSettings(width=1536, height=1536, mpp=0.5, tissue=0.9))
+        raster = open_slide_raster(slide, SlideSettings(), float(mpp[0]) if mpp else None)
+        pixels = raster.read((0, 0, *raster.grid.size))
     print(f"| codec | size / raw | encode MP/s | decode MP/s |  {raster.grid.size} px\n|---|---|---|---|")
     for name, codec in candidates().items():
         with tempfile.TemporaryDirectory() as folder:

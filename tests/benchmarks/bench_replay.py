@@ -1,9 +1,11 @@
-"""Pixel rate of everything but the network: maps replayed through the real pipeline, at 5,000 nuclei/mm2.
+"""Pixel rate of everything but the network, and how its cost grows with area and with cells.
 
-    python tests/benchmarks/bench_replay.py [--side 8192]
+    python tests/benchmarks/bench_replay.py [--side 2048]
 
-Decode, blend, cells, polygons, measurements, Parquet, GeoJSON on two cores; beside it, in the same process and on one
-core each: JPEG decode of the same tiles, and scikit-image's watershed of the same maps.
+Maps are replayed in the network's place; decoding, blending, cells, polygons, measurements, Parquet and GeoJSON are
+wsipipe's own. Slides of 1, 4 and 16 times the area at one density, and of 1, 4 and 16 times the cells on one area.
+Beside it, in the same process, each on one core: JPEG decoding of the same tiles, scikit-image's watershed of the same
+maps, and gzip -1 of the GeoJSON written. All rates are per second of CPU, so that they hold on a busy machine.
 """
 
 from __future__ import annotations
@@ -11,7 +13,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,31 +25,56 @@ import tifffile
 from scipy import ndimage as ndi
 from skimage.segmentation import watershed
 
-from tests.benchmarks.replay import ReplayWorker, true_maps
+from tests.benchmarks.pattern import PERIOD, PatternPredictor, pattern_maps, write_pattern_slide
+from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.segment import SegmentJob, open_work, publish
+from wsipipe.pipelines.publish import Done, publish
+from wsipipe.pipelines.segment import open_work
 from wsipipe.schedule import pool
 from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.resources import allowed_cores
 from wsipipe.schedule.task import Board
+from wsipipe.schedule.work import Worker
 from wsipipe.settings import RunSettings, TissueSettings
-from wsipipe.slide.phantom import PhantomSettings, PhantomTruth, write_phantom
 
-CORES = 2
+DENSITY = 7
+"""Nuclei along 192 px of the pattern: 5,317/mm2."""
 
 
-def replay(slide: Path, truth: PhantomTruth, out: Path, block: int) -> tuple[float, int, dict[str, float]]:
-    """Return seconds, cells and seconds per stage of a run with replayed maps."""
-    settings = RunSettings(device="cpu", block=block)
-    job = SegmentJob(str(slide), (out, out.with_suffix(".geojson")), tissue=TissueSettings(tissue="none"), run=settings)
+@dataclass(frozen=True)
+class Run:
+    """What a run with replayed maps took."""
+
+    megapixels: float
+    cells: int
+    cpu: float
+    wall: float
+    stages: dict[str, float]
+
+
+def replay(slide: Path, side: int, nuclei: int, folder: Path) -> Run:
+    """Segment *slide* with replayed maps."""
+    out = folder / "cells.parquet"
+    everything = TissueSettings(tissue="none")
+    job = SegmentJob(str(slide), (out, out.with_suffix(".geojson")), tissue=everything, run=RunSettings(device="cpu"))
     prepared = prepare(job, Progress())
-    open_work(job.work, prepared)
-    worker = ReplayWorker(job.work, truth)
-    worker.remember()
-    receipts: list = []
-    start = time.perf_counter()
-    pool.run(worker, Board(prepared.plan), receipts.append, CORES)
-    result = publish(job, prepared, receipts, Progress(), time.monotonic())
-    return time.perf_counter() - start, result.cells, result.seconds
+    worker = Worker(open_work(job.work, prepared).folder, PatternPredictor(prepared.predictor, nuclei=nuclei))
+    receipts: list[Any] = []
+    start, cpu = time.perf_counter(), time.process_time()
+    pool.run(worker, Board(prepared.plan), receipts.append, allowed_cores())
+    result = publish(job, prepared, Done(receipts), Progress())
+    took = time.process_time() - cpu, time.perf_counter() - start
+    return Run(side * side / 1e6, result.cells, *took, dict(result.seconds))
+
+
+def cpu_rate(amount: float, work: Callable[[], Any]) -> float:
+    """Return *amount* per second of CPU that *work* takes, the best of three."""
+    seconds = []
+    for _ in range(3):
+        start = time.thread_time()
+        work()
+        seconds.append(time.thread_time() - start)
+    return amount / min(seconds)
 
 
 def jpeg_decode(slide: Path) -> float:
@@ -51,48 +82,62 @@ def jpeg_decode(slide: Path) -> float:
     with tifffile.TiffFile(slide) as tiff:
         page = tiff.pages[0]
         segments = [tiff.filehandle.read_segments([o], [n]) for o, n in zip(page.dataoffsets, page.databytecounts)]
-        blobs = [next(s)[0] for s in segments]
-    start = time.perf_counter()
-    pixels = sum(cv2.imdecode(np.frombuffer(b, np.uint8), cv2.IMREAD_COLOR).size // 3 for b in blobs)
-    return pixels / (time.perf_counter() - start) / 1e6
+        blobs = [np.frombuffer(next(s)[0], np.uint8) for s in segments]
+    return cpu_rate(len(blobs) * 256**2 / 1e6, lambda: [cv2.imdecode(b, cv2.IMREAD_COLOR) for b in blobs])
 
 
-def reference_watershed(truth: PhantomTruth, side: int) -> float:
-    """Return the megapixels per second of scikit-image's watershed on the true maps of a square."""
-    labels = truth.instance_map((0, 0, side, side))
-    tiles = [true_maps(labels[y : y + 256, x : x + 256]) for y in range(0, side, 256) for x in range(0, side, 256)]
-    n = side // 256
-    maps = np.stack(tiles).reshape(n, n, 2, 256, 256).transpose(2, 0, 3, 1, 4).reshape(2, side, side)
-    start = time.perf_counter()
-    markers = ndi.label(maps[1] > 127)[0]
-    watershed(-maps[1].astype(np.int16), markers, mask=maps[0] > 127)
-    return side * side / (time.perf_counter() - start) / 1e6
+def reference_watershed(repeats: int = 5) -> float:
+    """Return the megapixels per second of scikit-image's watershed on the replayed maps."""
+    maps = np.tile(pattern_maps(DENSITY)[:, :PERIOD, :PERIOD], (1, repeats, repeats))
+
+    def run() -> None:
+        watershed(-maps[1].astype(np.int16), ndi.label(maps[1] > 127)[0], mask=maps[0] > 127)
+
+    return cpu_rate(maps[0].size / 1e6, run)
+
+
+def gzip_rate(geojson: Path) -> float:
+    """Return the megabytes per second of gzip -1 on the text of a GeoJSON file."""
+    text = geojson.read_bytes()[: 1 << 24]
+    return cpu_rate(len(text) / 1e6, lambda: zlib.compress(text, 1))
+
+
+def show(name: str, run: Run) -> None:
+    """Print one line of a table."""
+    rate, per_cell = run.megapixels / run.cpu, 1e6 * run.cpu / max(1, run.cells)
+    print(f"{name:12s} {run.megapixels:7.1f} MP {run.cells:8d} cells {run.cpu:7.2f} s CPU {run.wall:7.2f} s "
+          f"{rate:6.2f} MP/s CPU {per_cell:7.1f} us/cell", flush=True)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", type=int, default=8192)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        slide = Path(folder) / "phantom.tiff"
-        settings = PhantomSettings(width=args.side, height=args.side, mpp=0.5, tissue=1.0, nuclei_per_mm2=4800)
-        truth = write_phantom(slide, settings)
-        small = Path(folder) / "warm.tiff"
-        replay(
-            small,
-            write_phantom(small, PhantomSettings(width=600, height=600, mpp=0.5)),
-            Path(folder) / "w.parquet",
-            512,
-        )
-        seconds, cells, stages = replay(slide, truth, Path(folder) / "cells.parquet", RunSettings().block)
-        megapixels = args.side**2 / 1e6
-        print(f"{megapixels:.1f} megapixels, {cells} cells ({cells / (megapixels / 4):.0f}/mm2), {seconds:.2f} s")
-        print(", ".join(f"{k} {v:.2f}" for k, v in stages.items()))
-        decode, water = jpeg_decode(slide), reference_watershed(truth, 1024)
-        rate = megapixels / seconds
-        print(f"everything but the network: {rate:.2f} megapixels/s on {CORES} cores")
-        print(f"JPEG decode alone, one core: {decode:.1f} megapixels/s (ratio {rate / decode:.3f})")
-        print(f"scikit-image watershed alone, one core: {water:.2f} megapixels/s (ratio {rate / water:.2f})")
+    parser.add_argument("--side", type=int, default=2048)
+    side = parser.parse_args().side
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        slides = {}
+        for times in (1, 2, 4):
+            slides[times] = folder / f"{times}.svs"
+            write_pattern_slide(slides[times], times * side, [(0, 0, times * side, times * side)])
+        replay(slides[1], side, DENSITY, folder)  # compiles what is compiled
+        area = {times: replay(path, times * side, DENSITY, folder) for times, path in slides.items()}
+        for times, run in area.items():
+            show(f"{times**2}x area", run)
+        geojson = gzip_rate(folder / "cells.geojson")
+        cells = {nuclei: replay(slides[2], 2 * side, nuclei, folder) for nuclei in (2, 4, 8)}
+        for nuclei, run in cells.items():
+            show(f"{nuclei**2 // 4}x cells", run)
+        first, middle, last = (run.cpu / run.megapixels for run in area.values())
+        print(f"seconds per megapixel, 4x and 16x the area over 1x: {middle / first:.2f}, {last / first:.2f}")
+        few, more, many = ((run.cpu, run.cells) for run in cells.values())
+        slopes = [(b[0] - a[0]) / (b[1] - a[1]) for a, b in ((few, more), (more, many))]
+        print(f"CPU per further cell: {1e6 * slopes[0]:.0f} us up to 4x, {1e6 * slopes[1]:.0f} us up to 16x the cells")
+        rate, decode, water = 1 / last, jpeg_decode(slides[1]), reference_watershed()
+        print(f"everything but the network: {rate:.2f} MP per second of CPU; two cores: {2 * rate:.2f} MP/s")
+        print(f"  over JPEG decoding alone ({decode:.1f}): {rate / decode:.3f}")
+        print(f"  over scikit-image's watershed alone ({water:.2f}): {rate / water:.2f}")
+        print(f"gzip -1 of the GeoJSON: {geojson:.0f} MB/s; stages of the largest slide (seconds of work): ")
+        print("  " + ", ".join(f"{k} {v:.1f}" for k, v in area[4].stages.items()))
 
 
 if __name__ == "__main__":

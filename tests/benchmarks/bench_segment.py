@@ -1,8 +1,8 @@
 """End-to-end time over the bare forward pass of the same tiles, in one process.
 
-    python tests/benchmarks/bench_segment.py [SLIDE] [--model cmd-t]
+    python -m tests.benchmarks.bench_segment [SLIDE] [--model cmd-t]
 
-Without SLIDE a phantom of 2048 x 2048 px at 0.5 um/px is drawn. The first, unmeasured, run compiles what is compiled.
+Without SLIDE a phantom of 1536 x 1536 px at 0.5 um/px is drawn. The first, unmeasured, run compiles what is compiled.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.segment import SegmentJob, open_work, run_segment
+from wsipipe.pipelines.segment import open_work, run_segment
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.work import Worker
 from wsipipe.settings import RunSettings
@@ -28,8 +29,7 @@ def bare_forward(job: SegmentJob) -> tuple[float, int]:
     """Return the seconds of forwarding the job's tiles, each once and all read before, and their number."""
     prepared = prepare(job, Progress())
     assert prepared.predictor is not None
-    open_work(job.work, prepared)
-    worker = Worker(job.work, prepared.predictor)
+    worker = Worker(open_work(job.work, prepared).folder, prepared.predictor)
     wanted = [(int(i), int(j)) for j, i in zip(*np.nonzero(prepared.plan.selected), strict=True)]
     tiles = np.stack([worker.raster.read(prepared.plan.tiles.box(i, j)) for i, j in wanted])
     shutil.rmtree(job.work)
@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         slide = args.slide or f"{folder}/phantom.tiff"
         if not args.slide:
-            write_phantom(slide, PhantomSettings(width=2048, height=2048, mpp=0.5, tissue=0.95))
+            write_phantom(slide, PhantomSettings(width=1536, height=1536, mpp=0.5, tissue=0.95))
         job = SegmentJob(slide, (Path(folder) / "cells.geojson",), model=args.model, run=RunSettings(device="auto"))
         run_segment(dataclasses.replace(job, bounds=(0, 0, 700, 700)), Progress())
         ratios = []
