@@ -114,7 +114,7 @@ def test_text_as_others_write_it(counts: list[int], text: str) -> None:
 
 def test_many_nuclei(tmp_path: Path) -> None:
     """More than 16 bits can number."""
-    side = 300
+    side = 265
     save(tmp_path / "big.png", picture(side, side))
     boxes = [(x, y, x + 1, y + 1) for y in range(side) for x in range(side)][:70_000]
     drawn = [{"id": k, "image_id": 1, "segmentation": [flat(box)]} for k, box in enumerate(boxes)]

@@ -29,15 +29,22 @@ def area(rings: Rings) -> float:
     return max((abs(_signed_area(np.asarray(ring, np.float64))) for ring in rings), default=0.0)
 
 
+@njit(cache=True, nogil=True)
 def _signed_area(ring: NDArray[np.float64]) -> float:
-    if len(ring) < 3:
-        return 0.0
-    x, y = (ring - ring[0]).T
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2)
+    total = 0.0
+    for i in range(len(ring)):
+        x0, y0 = ring[i - 1, 0] - ring[0, 0], ring[i - 1, 1] - ring[0, 1]
+        x1, y1 = ring[i, 0] - ring[0, 0], ring[i, 1] - ring[0, 1]
+        total += x0 * y1 - x1 * y0
+    return total / 2
 
 
 def _edges(ring: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.hstack([ring, np.roll(ring, -1, axis=0)]).astype(np.float64)
+    edges = np.empty((len(ring), 4))
+    edges[:, :2] = ring
+    edges[:-1, 2:] = ring[1:]
+    edges[-1:, 2:] = ring[:1]
+    return edges
 
 
 @njit(cache=True, nogil=True)
@@ -66,5 +73,5 @@ def fill_edges(
             crossings[:count].sort()
             for c in range(0, count - 1, 2):
                 left = max(0, int(np.ceil(crossings[c] - 0.5)))
-                right = min(width, int(np.ceil(crossings[c + 1] - 0.5)))
+                right = max(0, min(width, int(np.ceil(crossings[c + 1] - 0.5))))
                 labels[row, left:right] = values[k]
