@@ -58,6 +58,10 @@ class FeatureSettings(Checked):
     min_tissue: float = knob(0.25, "Least share of tissue in a tile.", low=0, high=1)
 
 
+EXTRAS = ("texture", "neighbours", "ring")
+"""What :attr:`MeasureSettings.add` may name."""
+
+
 @dataclass(frozen=True)
 class MeasureSettings(Checked):
     """What is measured of every cell."""
@@ -66,6 +70,21 @@ class MeasureSettings(Checked):
     neighbours_um: float = knob(50.0, "Radius within which neighbours are counted.", unit="um", low=1, high=1000)
     ring_um: float = knob(3.0, "Width of the ring around a nucleus.", unit="um", low=0.5, high=20)
     grey_levels: int = knob(16, "Grey levels of the texture's haematoxylin image.", low=4, high=64)
+    measure_mpp: float | None = knob(
+        None, "Resolution of the pixels; default: where the cells were found, 0.5 for imported ones.", unit="um/px",
+        low=0.05, high=5,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.added:
+            if name not in EXTRAS:
+                raise SettingsError(f"--add: no measurement {name!r}; expected some of {', '.join(EXTRAS)}")
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """What is measured beside the standard."""
+        return tuple(name.strip() for name in self.add.split(",") if name.strip())
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,12 @@ def unmixing() -> NDArray[np.float64]:
     return np.linalg.inv(np.stack([h, e, rest / np.linalg.norm(rest)], axis=1))[:2]
 
 
+def stain_image(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the amounts of haematoxylin and eosin in each pixel (h, w, 2), in optical densities (base 10)."""
+    table = _stain_table().astype(np.float32)
+    return np.asarray(table[0][rgb[..., 0]] + table[1][rgb[..., 1]] + table[2][rgb[..., 2]], dtype=np.float32)
+
+
 def _check(cells: LabelledCells, polygons: NDArray[np.object_], rgb: NDArray[np.uint8]) -> None:
     shape = cells.label_image.shape
     n = len(cells.sums)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from wsipipe.raster.fill import fill_edges
 
 Bounds = tuple[float, float, float, float]
+GRID = 1024
+"""Steps per pixel in which outlines are painted."""
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -63,7 +65,8 @@ def paint(
     """
     rings, owner = shapely.get_rings(polygons, return_index=True)
     xy, ring = shapely.get_coordinates(rings, return_index=True)
-    xy = xy / scale - origin
+    xy = np.rint((xy / scale - origin) * GRID) / GRID  # so that no pixel depends on where the window lies:
+    xy[:, 0] += 0.25 / GRID  # outlines do not run through pixel centres
     inner = ring[1:] == ring[:-1]  # rings are closed: an edge joins each vertex with the next
     edges = np.column_stack([xy[:-1], xy[1:]])[inner]
     counts = np.bincount(owner[ring[1:][inner]], minlength=len(polygons))

@@ -1,0 +1,222 @@
+"""`wsipipe classify`: labels meet their cells, and what is learnt from some is found in the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from scipy.optimize import check_grad
+
+from wsipipe import classify
+from wsipipe.cell_settings import ClassifySettings
+from wsipipe.classify import Classifier, cross_validate, fit, regions
+from wsipipe.errors import ModelNotFound, NotAModel, SettingsError, StoreError
+from wsipipe.formats.geojson import write_geojson
+from wsipipe.formats.labelled import read_labels
+from wsipipe.formats.parquet import merge_parts, metadata, read_cells, row_groups, write_part
+from wsipipe.formats.table import cells_table
+from wsipipe.measure import MEASURES
+from wsipipe.pipelines.classify import ClassifyJob, run_classify
+from wsipipe.schedule.progress import Progress
+
+COUNT = 600
+CLASSES = ("Lymphocyte", "Stroma", "Tumour")
+
+
+def _master(path: Path, seed: int, bounds: Any = None) -> list[str]:
+    """Write cells of three kinds that differ in area and shape; return the kind of each, in the file's order."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 3, COUNT)
+    xy = rng.uniform(20, 4000, (COUNT, 2))
+    area, ratio = rng.normal(np.array([30, 40, 80])[kind], 8), rng.normal(np.array([0.3, 0.9, 0.5])[kind], 0.1)
+    found = SimpleNamespace(
+        sums=np.column_stack([np.ones(COUNT), xy]).astype(np.int64),
+        probability=np.ones(COUNT, np.float32),
+        type=np.full(COUNT, -1, np.int16),
+        type_probability=np.full(COUNT, np.nan, np.float32),
+        oversize=np.zeros(COUNT, np.bool_),
+    )
+    measures = {name: rng.random(COUNT) for name in MEASURES}
+    measures |= {"x": xy[:, 0], "y": xy[:, 1], "area_um2": area, "eccentricity": ratio}
+    measures["solidity"][:20] = np.nan
+    polygons = shapely.transform(shapely.buffer(shapely.points(xy), 5), lambda c: np.round(c, 2))
+    about = {"fingerprint": f"{seed}", "size": [5000, 5000], "bounds": bounds, "mpp": [0.5, 0.5], "mpp_source": "x"}
+    table = cells_table(found, polygons, measures, fingerprint=f"{seed}")
+    write_part(table, path.with_suffix(".arrow"), 1024)
+    merge_parts([path.with_suffix(".arrow")], path, about, 1024)
+    known = dict(zip(table["cell_id"].to_pylist(), kind.tolist(), strict=True))
+    return [CLASSES[known[id_]] for id_ in read_cells(path)["cell_id"]]
+
+
+def _label(path: Path, out: Path, kinds: list[str], step: int = 6) -> set[str]:
+    """Write GeoJSON in which every *step*-th cell has its kind; return their identities."""
+    write_geojson(path, out)
+    content = json.loads(out.read_text())
+    for feature, kind in zip(content["features"][::step], kinds[::step], strict=True):
+        feature["properties"]["classification"] = {"name": kind, "color": [1, 2, CLASSES.index(kind)]}
+    out.write_text(json.dumps(content))
+    return {feature["id"] for feature in content["features"][::step]}
+
+
+def test_types_every_cell_after_some(tmp_path: Path) -> None:
+    kinds = _master(tmp_path / "a.parquet", 0)
+    labelled = _label(tmp_path / "a.parquet", tmp_path / "a.geojson", kinds)
+    pair = (tmp_path / "a.parquet", tmp_path / "a.geojson")
+    job = ClassifyJob(pair[0], tmp_path / "b.parquet", labels=(pair,), save=tmp_path / "types.json")
+    done = run_classify(job, Progress())
+    before, after = read_cells(tmp_path / "a.parquet"), read_cells(tmp_path / "b.parquet")
+    assert sum(done.labelled.values()) == len(labelled) == 100 and sum(done.cells.values()) == COUNT
+    right = after["class"] == kinds
+    assert right.mean() > 0.93 and right[after["cell_id"].isin(labelled)].all()
+    assert done.scores is not None
+    assert done.scores.balanced_accuracy == pytest.approx(right.mean(), abs=0.06)
+    assert after["class_probability"].between(0, 1).all()
+    for name in ("cell_id", "x", "area_um2", "oversize"):
+        assert after[name].tolist() == before[name].tolist()
+    about = metadata(tmp_path / "b.parquet")
+    assert about["classes"] == {name: [1, 2, i] for i, name in enumerate(CLASSES)}
+    assert about["classifier"]["labelled"] == done.labelled and about["cells_by_class"] == done.cells
+    assert len(list(row_groups(tmp_path / "b.parquet"))) == len(list(row_groups(tmp_path / "a.parquet")))
+    again = ClassifyJob(tmp_path / "b.parquet", tmp_path / "c.parquet", model=tmp_path / "types.json")
+    other = run_classify(again, Progress())
+    assert other.scores is None and not other.labelled
+    assert (read_cells(tmp_path / "c.parquet")["class"] == after["class"])[~after["cell_id"].isin(labelled)].all()
+
+
+def test_several_slides_are_left_out_whole(tmp_path: Path) -> None:
+    pairs = []
+    for seed in (1, 2, 3):
+        path = tmp_path / f"{seed}.parquet"
+        _label(path, path.with_suffix(".geojson"), _master(path, seed))
+        pairs.append((path, path.with_suffix(".geojson")))
+    done = run_classify(ClassifyJob(pairs[0][0], save=tmp_path / "t.json", labels=tuple(pairs)), Progress())
+    assert done.scores is not None and not done.cells
+    assert (done.scores.folds, done.scores.regions, done.scores.kind) == (3, 3, "slides")
+    assert done.scores.balanced_accuracy > 0.85
+
+
+def test_annotations_and_points_label_the_cells_under_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    _master(path, 4, bounds=[10, 20, 4000, 4000])
+    cells = read_cells(path)
+
+    def feature(shape: shapely.Geometry, name: str | None, kind: str = "annotation", **more: Any) -> dict[str, Any]:
+        moved = json.loads(shapely.to_geojson(shapely.transform(shape, lambda xy: xy - (10, 20))))  # QuPath's frame
+        properties = {"objectType": kind} | ({"classification": {"name": name, "color": [9, 9, 9]}} if name else {})
+        return {"type": "Feature", "geometry": moved, "properties": properties, **more}
+
+    first, second = cells.geometry[0], cells.geometry[1]
+    area = shapely.box(500, 500, 1500, 1500)
+    features = [
+        feature(first.centroid, "Stroma"),
+        feature(second, "Tumour", "detection", id=cells["cell_id"][1]),
+        feature(area, "Lymphocyte"),
+        feature(shapely.box(0, 0, 5000, 5000), "Region*"),
+        feature(shapely.box(0, 0, 5000, 5000), "Tissue"),
+        feature(shapely.box(0, 0, 5000, 5000), None),
+    ]
+    (tmp_path / "l.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    labels = read_labels(tmp_path / "l.geojson", path)
+    found = [kind for table in row_groups(path) for kind in labels.of(table)]
+    expected = np.where(shapely.contains_xy(area, cells["x"], cells["y"]), "Lymphocyte", "")
+    touched = [i for i, shape in enumerate(cells.geometry) if shape.contains(first.centroid)]
+    expected[touched], expected[1] = "Stroma", "Tumour"
+    assert found == expected.tolist()
+
+
+def test_a_cell_labelled_twice_is_not_labelled(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    _master(path, 5)
+    table = next(iter(row_groups(path)))
+    box = shapely.box(0, 0, 5000, 5000)
+    both = [(box, "Stroma"), (box, "Tumour")]
+    labels = type(read_labels(path, path))(areas=both)
+    assert set(labels.of(table)) == {""}
+
+
+def test_gradient_is_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x, y = np.hstack([rng.normal(size=(40, 3)), np.ones((40, 1))]), rng.integers(0, 3, 40)
+    caught: list[Any] = []
+    monkeypatch.setattr(classify, "minimize", lambda loss, start, **_: caught.append(loss) or SimpleNamespace(x=start))
+    classify._fitted(x, y, 3, 0.7)
+    (loss,) = caught
+    for seed in range(3):
+        at = np.random.default_rng(seed).normal(size=12)
+        assert check_grad(lambda w: loss(w)[0], lambda w: loss(w)[1], at) < 1e-5
+
+
+def test_rare_classes_weigh_as_much() -> None:
+    rng = np.random.default_rng(0)
+    y = (np.arange(1000) % 50 == 0).astype(np.int64)
+    x = rng.normal(y * 1.5, 1, 1000)[:, None]
+    model = fit(x, y, ("a",), ("no", "yes"), 1.0)
+    found = model.probabilities(x).argmax(axis=1)
+    assert found[y == 1].mean() > 0.6
+
+
+def test_scores_are_of_left_out_groups() -> None:
+    """Labels that hold within a group only look learnable when its cells are split; honest scores are at chance."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 30)
+    y = rng.integers(0, 2, 20)[groups]
+    x = rng.normal(size=(20, 19))[groups] + rng.normal(0, 0.01, (600, 19))
+    honest = cross_validate(x, y, groups, ("a", "b"), 0.1, 5, "slides")
+    split = cross_validate(x, y, np.arange(600), ("a", "b"), 0.1, 5, "cells")
+    assert honest is not None and split is not None
+    assert split.balanced_accuracy > 0.95 and honest.balanced_accuracy < 0.75
+    assert np.array(honest.confusion).sum() == 600
+    assert cross_validate(x, y, np.zeros(600, np.int64), ("a", "b"), 1.0, 5, "slides") is None
+
+
+def test_regions() -> None:
+    xy = np.array([[0, 0], [100, 0], [1000, 0], [1100, 0]], float)
+    labels, kind = regions(xy, 250)
+    assert labels.tolist() == [0, 0, 1, 1] and kind == "regions"
+    labels, kind = regions(np.column_stack([np.arange(0, 1000, 100.0), np.zeros(10)]), 250)
+    assert len(set(labels)) == 4 and kind == "squares"
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(50, 2)), rng.integers(0, 2, 50)
+    model = fit(x, y, ("a", "b"), ("no", "yes"), 1.0)
+    model.save(tmp_path / "m.json")
+    found = Classifier.load(tmp_path / "m.json")
+    np.testing.assert_array_equal(found.probabilities(x), model.probabilities(x))
+    with pytest.raises(ModelNotFound, match="no classifier at"):
+        Classifier.load(tmp_path / "n.json")
+    for text in ("{}", "[]", '{"wsipipe_classifier": 2}', "x"):
+        (tmp_path / "m.json").write_text(text)
+        with pytest.raises(NotAModel, match="is not a classifier"):
+            Classifier.load(tmp_path / "m.json")
+
+
+def test_errors(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    kinds = _master(path, 6)
+    with pytest.raises(SettingsError, match="either --fit LABELS"):
+        run_classify(ClassifyJob(path, tmp_path / "b.parquet"), Progress())
+    _label(path, tmp_path / "a.geojson", kinds)
+    job = ClassifyJob(path, labels=((path, tmp_path / "a.geojson"),))
+    with pytest.raises(SettingsError, match="nothing to write"):
+        run_classify(job, Progress())
+    settings = ClassifySettings(columns="area_um2,volume")
+    wanted = ClassifyJob(path, tmp_path / "b.parquet", labels=job.labels, classify=settings)
+    with pytest.raises(SettingsError, match="not all cells have 'volume'"):
+        run_classify(wanted, Progress())
+    _label(path, tmp_path / "one.geojson", ["Tumour"] * COUNT)
+    with pytest.raises(SettingsError, match="labelled cells: Tumour: 100; expected at least two classes"):
+        run_classify(ClassifyJob(path, tmp_path / "b.parquet", labels=((path, tmp_path / "one.geojson"),)), Progress())
+    write_geojson(path, tmp_path / "none.geojson")
+    with pytest.raises(StoreError, match="no object has a class"):
+        run_classify(ClassifyJob(path, tmp_path / "b.parquet", labels=((path, tmp_path / "none.geojson"),)), Progress())
+    fit(np.eye(4), np.array([0, 0, 1, 1]), tuple("abcd"), ("no", "yes"), 1.0).save(tmp_path / "m.json")
+    with pytest.raises(SettingsError, match="lacks a, b, c, d"):
+        run_classify(ClassifyJob(path, tmp_path / "b.parquet", model=tmp_path / "m.json"), Progress())
+    assert not (tmp_path / "b.parquet").exists()

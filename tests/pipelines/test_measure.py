@@ -1,0 +1,182 @@
+"""`wsipipe measure`: what was found is found again, and the surroundings are what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import shapely
+
+from tests.conftest import Phantom
+from wsipipe.cell_settings import MeasureSettings
+from wsipipe.context import Crowd, ring_means
+from wsipipe.errors import OutputError, SettingsError, StoreError
+from wsipipe.formats.geojson import write_geojson
+from wsipipe.formats.parquet import merge_parts, metadata, read_cells, write_part
+from wsipipe.formats.table import cells_table
+from wsipipe.measure import MEASURES, measure, stain_image
+from wsipipe.pipelines import remeasure
+from wsipipe.pipelines.measure import MeasureJob, run_measure
+from wsipipe.pipelines.remeasure import painted
+from wsipipe.raster import open_slide_raster
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import SlideSettings
+from wsipipe.texture import haralick
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def cells(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Octagons on the phantom as cells that were never measured, but for their stain, which is all wrong."""
+    rng = np.random.default_rng(3)
+    place = np.stack(np.meshgrid(np.arange(40, 1440, 70), np.arange(40, 960, 70)), -1).reshape(-1, 2)
+    xy = rng.permutation(place)[:COUNT] + rng.uniform(-9, 9, (COUNT, 2))
+    polygons = np.array([shapely.Point(p).buffer(r, quad_segs=2) for p, r in zip(xy, rng.uniform(5, 12, COUNT))])
+    polygons = shapely.transform(polygons, lambda c: np.round(c, 2))
+    found = SimpleNamespace(
+        sums=np.column_stack([np.ones(COUNT), xy]).astype(np.int64),
+        probability=rng.random(COUNT, np.float32),
+        type=np.full(COUNT, -1, np.int16),
+        type_probability=np.full(COUNT, np.nan, np.float32),
+        oversize=np.zeros(COUNT, np.bool_),
+    )
+    measures = {name: np.full(COUNT, 99.0) for name in MEASURES} | {"x": xy[:, 0], "y": xy[:, 1]}
+    folder = tmp_path_factory.mktemp("cells")
+    raster = open_slide_raster(phantom.path, SlideSettings(), 0.5)
+    about = {
+        "fingerprint": raster.fingerprint,
+        "size": [1536, 1024],
+        "bounds": None,
+        "mpp": [0.5, 0.5],
+        "mpp_source": "vendor property",
+        "working_mpp": [0.5, 0.5],
+    }
+    write_part(cells_table(found, polygons, measures, fingerprint=raster.fingerprint), folder / "part.arrow", 256)
+    merge_parts([folder / "part.arrow"], folder / "cells.parquet", about, 256)
+    return folder / "cells.parquet"
+
+
+def _run(cells: Path, phantom: Phantom, out: Path, **settings: object) -> None:
+    job = MeasureJob(cells, str(phantom.path), out, MeasureSettings(**settings))  # type: ignore[arg-type]
+    assert run_measure(job, Progress()).cells == COUNT
+
+
+def test_measures_are_those_of_segment(cells: Path, phantom: Phantom, tmp_path: Path) -> None:
+    _run(cells, phantom, tmp_path / "a.parquet")
+    before, after = read_cells(cells), read_cells(tmp_path / "a.parquet")
+    assert list(after.columns) == list(before.columns)
+    for name in ("cell_id", "probability", "oversize"):
+        assert after[name].tolist() == before[name].tolist()
+    assert shapely.equals(after.geometry.to_numpy(), before.geometry.to_numpy()).all()
+    raster = open_slide_raster(phantom.path, SlideSettings(), 0.5)
+    window = (0, 0, 1536, 1024)
+    polygons = before.geometry.to_numpy()
+    expected = measure(painted(polygons, window, (1.0, 1.0)), polygons, raster.read(window), raster.grid)
+    for name in MEASURES:
+        np.testing.assert_allclose(after[name], expected[name], rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(after["area_um2"], before.geometry.area / 4, rtol=1e-6)
+    assert metadata(tmp_path / "a.parquet")["measured"]["mpp"] == [0.5, 0.5]
+
+
+def test_numbers_do_not_depend_on_squares(
+    cells: Path, phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(cells, phantom, tmp_path / "a.parquet", add="neighbours,ring")
+    monkeypatch.setattr(remeasure, "SIDE", 200)
+    _run(cells, phantom, tmp_path / "b.parquet", add="neighbours,ring")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    frame = read_cells(tmp_path / "a.parquet")
+    xy = frame[["x", "y"]].to_numpy() / 2
+    apart = np.hypot(*(xy[:, None] - xy[None]).transpose(2, 0, 1))
+    np.fill_diagonal(apart, np.inf)
+    np.testing.assert_allclose(frame["nearest_um"], apart.min(axis=1), atol=0.2)  # of the centres that were given
+    assert (frame["neighbours_50um"] == (apart <= 50).sum(axis=1)).mean() > 0.9
+    assert np.isfinite(frame["ring_eosin_od_mean"]).all()
+
+
+def test_cells_edited_in_qupath(cells: Path, phantom: Phantom, tmp_path: Path) -> None:
+    """What QuPath exports comes back: identities, classes, one outline moved, one new, and a region left out."""
+    write_geojson(cells, tmp_path / "a.geojson")
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    features = content["features"]
+    features[0]["properties"]["classification"] = {"name": "Tumor", "color": [200, 0, 0]}
+    features[1]["geometry"]["coordinates"] = [[[100, 100], [120, 100], [120, 112], [100, 112], [100, 100]]]
+    drawn = {"type": "Polygon", "coordinates": [[[300, 300], [310, 300], [310, 310], [300, 310], [300, 300]]]}
+    features.append({"type": "Feature", "geometry": drawn, "properties": {"objectType": "annotation"}})
+    region = {"type": "Polygon", "coordinates": [[[0, 0], [900, 0], [900, 900], [0, 900], [0, 0]]]}
+    features.append({"type": "Feature", "geometry": region, "properties": {"objectType": "annotation"}})
+    (tmp_path / "a.geojson").write_text(json.dumps(content))
+    done = run_measure(MeasureJob(tmp_path / "a.geojson", str(phantom.path), tmp_path / "b.parquet"), Progress())
+    assert (done.cells, done.left_out) == (COUNT + 1, 1)
+    _run(cells, phantom, tmp_path / "a.parquet")
+    one, other = (read_cells(tmp_path / f"{name}.parquet").set_index("cell_id") for name in "ab")
+    kept = [id_ for id_ in one.index if id_ != features[1]["id"]]
+    assert set(one.index) <= set(other.index) and len(other) == len(one) + 1
+    for name in MEASURES:
+        np.testing.assert_allclose(other.loc[kept, name], one.loc[kept, name], rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(other.loc[kept, "probability"], one.loc[kept, "probability"], atol=6e-5)
+    assert other.loc[features[1]["id"], "area_um2"] == pytest.approx(60)
+    assert other["class"].dropna().to_dict() == {features[0]["id"]: "Tumor"}
+    assert metadata(tmp_path / "b.parquet")["classes"] == {"Tumor": [200, 0, 0]}
+
+
+def test_texture_tells_smooth_from_rough() -> None:
+    pytest.importorskip("mahotas")
+    rng = np.random.default_rng(0)
+    labels = np.zeros((40, 80), np.int32)
+    labels[5:35, 5:35], labels[5:35, 45:75], labels[0, 0] = 1, 2, 3
+    image = np.full((40, 80), 0.8, np.float32)
+    image[:, 40:] += rng.normal(0, 0.3, (40, 40)).astype(np.float32)
+    found = haralick(labels, image, 16, 3)
+    assert found.shape == (3, 13) and np.isnan(found[2]).all()
+    assert found[0, 1] == 0 and found[1, 1] > 1  # contrast
+    assert found[0, 8] == pytest.approx(0) and found[1, 8] > 2  # entropy
+    other = image.copy()
+    other[labels == 0] = 0
+    np.testing.assert_array_equal(haralick(labels, other, 16, 3), found)
+
+
+def test_rings_end_at_neighbours() -> None:
+    labels = np.zeros((20, 30), np.int32)
+    labels[8:12, 5:10], labels[8:12, 14:18] = 1, 2
+    taken = labels > 0
+    taken[0:6, :] = True
+    stains = np.zeros((20, 30, 2), np.float32)
+    stains[8:12, 3:5, 1] = 1
+    stains[taken] = 7
+    found = ring_means(labels, taken, stains, 2, 2)
+    assert 0 < found[0, 1] < 1 and found[1].tolist() == [0, 0] and found[0, 0] == 0
+    taken[:] = True
+    assert np.isnan(ring_means(labels, taken, stains, 2, 2)).all()
+
+
+def test_a_cell_alone_has_no_neighbour() -> None:
+    nearest, count = Crowd(np.zeros((1, 2))).neighbours(np.zeros((1, 2)), 50.0)
+    assert np.isnan(nearest).all() and count.tolist() == [0]
+
+
+def test_stain_image_agrees_with_measure(phantom: Phantom) -> None:
+    raster, box = open_slide_raster(phantom.path, SlideSettings(), 0.5), shapely.box(100, 100, 160, 150)
+    rgb = raster.read((100, 100, 160, 150))
+    cells = painted(np.array([box]), (100, 100, 160, 150), (1.0, 1.0))
+    found = measure(cells, np.array([box]), rgb, raster.grid)
+    mean = stain_image(rgb).reshape(-1, 2).mean(axis=0)
+    assert mean == pytest.approx([found["hematoxylin_od_mean"][0], found["eosin_od_mean"][0]], abs=1e-5)
+
+
+def test_errors(cells: Path, phantom: Phantom, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no measurement 'colour'; expected some of texture, neighbours, ring"):
+        MeasureSettings(add="ring,colour")
+    with pytest.raises(OutputError, match=r"measured cells are a \.parquet"):
+        run_measure(MeasureJob(cells, str(phantom.path), tmp_path / "a.csv"), Progress())
+    (tmp_path / "a.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.raises(StoreError, match="none of its 0 objects is the outline of a cell"):
+        run_measure(MeasureJob(tmp_path / "a.geojson", str(phantom.path), tmp_path / "a.parquet"), Progress())
+    (tmp_path / "a.geojson").write_text('{"type": "FeatureCollection", "features": [')
+    with pytest.raises(StoreError, match="not GeoJSON as QuPath writes it"):
+        run_measure(MeasureJob(tmp_path / "a.geojson", str(phantom.path), tmp_path / "a.parquet"), Progress())
+    assert not [p for p in tmp_path.iterdir() if p.name != "a.geojson"]

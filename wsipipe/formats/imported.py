@@ -1,0 +1,191 @@
+"""Cells that come from elsewhere: QuPath's GeoJSON, edited by hand, as a master file."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import tempfile
+import uuid
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from wsipipe.errors import StoreError
+from wsipipe.formats.geojson import qupath_origin
+from wsipipe.formats.parquet import merge_parts, write_part
+from wsipipe.formats.table import cells_table
+from wsipipe.measure import MEASURES
+
+SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")
+LARGEST_UM2 = 4000.0
+"""A larger polygon is a region, not a cell."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """An object of QuPath.
+
+    Attributes
+    ----------
+    shape, nucleus : shapely.Geometry
+        In base pixels; the nucleus of a cell, or None.
+    kind : str
+        Its class, "" for none.
+    """
+
+    id: str
+    shape: shapely.Geometry
+    nucleus: shapely.Geometry | None
+    kind: str
+    colour: tuple[int, int, int] | None
+    annotation: bool
+    measurements: Mapping[str, Any]
+
+
+def read_drawn(path: Path, origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
+    """Return the objects in a GeoJSON file, moved by *origin* (what QuPath calls (0, 0), in base pixels).
+
+    The whole file is held in memory.
+
+    Raises
+    ------
+    StoreError
+    """
+    try:
+        raw = path.read_bytes()
+        content = orjson.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+        features = content.get("features", [content]) if isinstance(content, dict) else content
+        return [_drawn(f, origin) for f in features if f.get("geometry")]
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, shapely.errors.ShapelyError) as error:
+        raise StoreError(f"{path}: not GeoJSON as QuPath writes it ({' '.join(str(error).split())})") from error
+
+
+def _drawn(feature: Mapping[str, Any], origin: tuple[int, int]) -> Drawn:
+    properties = feature.get("properties") or {}
+    class_ = properties.get("classification") or {}
+    colour = class_.get("color")
+    return Drawn(
+        id=str(feature.get("id") or ""),
+        shape=_shape(feature["geometry"], origin),
+        nucleus=_shape(feature["nucleusGeometry"], origin) if feature.get("nucleusGeometry") else None,
+        kind=str(class_.get("name") or ": ".join(class_.get("names") or [])),
+        colour=(int(colour[0]), int(colour[1]), int(colour[2])) if colour else None,
+        annotation=properties.get("objectType", "annotation") == "annotation",
+        measurements=properties.get("measurements") or {},
+    )
+
+
+def _shape(geometry: Mapping[str, Any], origin: tuple[int, int]) -> shapely.Geometry:
+    shape = shapely.from_geojson(orjson.dumps(geometry))
+    return shapely.transform(shape, lambda xy: xy + origin)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How many objects became cells, and how many were left out: regions, points, lines."""
+
+    cells: int
+    left_out: int
+
+
+def import_geojson(path: Path, out: Path, about: Mapping[str, Any]) -> Imported:
+    """Write the cells of a GeoJSON file as the master file *out*, not yet measured.
+
+    Detections, cells and annotations that are no larger than a cell count; the largest part of a shape in several
+    parts, without holes. Identities are kept.
+
+    Parameters
+    ----------
+    about : mapping
+        Metadata of the slide, as of :class:`wsipipe.formats.parquet.CellWriter`.
+
+    Raises
+    ------
+    StoreError
+    """
+    drawn = read_drawn(path, qupath_origin(about["size"], about["bounds"]))
+    um2 = about["mpp"][0] * about["mpp"][1]
+    outlines = np.array([_polygon(d.shape) for d in drawn], np.object_)
+    area = shapely.area(outlines) * um2 if len(drawn) else np.zeros(0)
+    kept = np.flatnonzero((area > 0) & (area <= LARGEST_UM2))
+    chosen = [drawn[i] for i in kept]
+    if not chosen:
+        raise StoreError(f"{path}: none of its {len(drawn)} objects is the outline of a cell")
+    table = _table(chosen, outlines[kept], about)
+    colours = {d.kind: d.colour for d in chosen if d.kind}
+    with tempfile.TemporaryDirectory(prefix=".wsipipe-", dir=out.parent) as folder:
+        write_part(table, Path(folder) / "part.arrow")
+        merge_parts([Path(folder) / "part.arrow"], out, {**about, "classes": colours})
+    return Imported(len(chosen), len(drawn) - len(chosen))
+
+
+def _table(drawn: Sequence[Drawn], outlines: NDArray[np.object_], about: Mapping[str, Any]) -> pa.Table:
+    """Return the cells as a table, with measurements that are not known yet."""
+    classes = sorted({d.kind for d in drawn if d.kind})
+    nuclei = np.array([_polygon(d.nucleus or d.shape) for d in drawn], np.object_)
+    whole = any(d.nucleus is not None for d in drawn)
+    centres = shapely.get_coordinates(shapely.centroid(nuclei))
+    scale = np.array(about["working_mpp"]) / np.array(about["mpp"])
+    found = _Found(len(drawn))
+    found.sums = np.column_stack([np.ones(len(drawn)), centres / scale]).astype(np.int64)
+    found.type = np.array([classes.index(d.kind) if d.kind else -1 for d in drawn], np.int16)
+    found.probability = np.array([_number(d.measurements.get("probability")) for d in drawn], np.float32)
+    measures = {name: np.full(len(drawn), np.nan) for name in MEASURES}
+    measures |= {"x": centres[:, 0], "y": centres[:, 1]}
+    table = cells_table(
+        found,
+        outlines,
+        measures,
+        fingerprint=about["fingerprint"],
+        classes=classes,
+        nuclei=nuclei if whole else None,
+    )
+    made = table["cell_id"].to_pylist()
+    ids = [d.id if _is_uuid(d.id) else own for d, own in zip(drawn, made, strict=True)]
+    return table.set_column(table.schema.get_field_index("cell_id"), "cell_id", pa.array(ids, pa.string()))
+
+
+class _Found:
+    """What :func:`cells_table` asks of cells."""
+
+    def __init__(self, count: int) -> None:
+        self.sums = np.zeros((count, 3), np.int64)
+        self.probability = np.full(count, np.nan, np.float32)
+        self.type = np.full(count, -1, np.int16)
+        self.type_probability = np.full(count, np.nan, np.float32)
+        self.oversize = np.zeros(count, np.bool_)
+
+
+def _polygon(shape: shapely.Geometry) -> shapely.Polygon:
+    """Return the largest polygon of *shape*, without holes, to 1/100 px; an empty one for points and lines."""
+    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
+    polygons = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
+    if not len(polygons):
+        return shapely.Polygon()
+    largest = polygons[np.argmax(shapely.area(polygons))]
+    rounded = shapely.transform(shapely.Polygon(largest.exterior), lambda xy: np.round(xy, 2))
+    if shapely.is_valid(rounded):
+        return rounded
+    snapped = shapely.get_parts(shapely.set_precision(shapely.Polygon(largest.exterior), 0.01))
+    return shapely.Polygon(snapped[np.argmax(shapely.area(snapped))].exterior) if len(snapped) else shapely.Polygon()
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
