@@ -107,3 +107,13 @@ def test_says_what_is_wrong(
     said = capfd.readouterr().err
     assert words in said and said.startswith("wsipipe: error:") and said.count("\n") == 1
     assert not list(tmp_path.rglob("*.html"))
+
+
+def test_segment_with_a_report(phantom: Phantom, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["segment", str(phantom.path), "--bounds", "500,400,600,500", "--device", "cpu", "--report", "-o"]
+    assert main([*command, str(tmp_path / "cells.geojson")]) == 2
+    assert "add -o NAME.parquet" in capfd.readouterr().err and not list(tmp_path.iterdir())
+    assert main([*command, str(tmp_path / "cells.parquet")]) == 0
+    page = (tmp_path / "cells.report.html").read_text()
+    assert "--bounds 500,400,600,500" in page and "cmd-t" in page and 'class="tissue"' in page
+    assert "cells.report.html" in capfd.readouterr().out
