@@ -3,8 +3,9 @@
     python -m tests.benchmarks.bench_scheduler [--slides 1000] [--blocks 3] [--workers 2]
 
 Plans, boards, back-pressure, Dask's scheduler and its workers are those of a run; only the work itself is left out.
-Printed: seconds (wall, and CPU of the process that schedules) per block of a slide, that is per two tasks, and the
-memory of that process as slides go by.
+Printed: CPU of the process that schedules per block of a slide, that is per two tasks, less what it takes when nothing
+happens (Dask keeps house all the time); the same for Dask alone, given as many tasks that do nothing; and the memory of
+that process as slides go by.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from wsipipe.geometry import Grid
 from wsipipe.instances import CellRules
 from wsipipe.schedule import dask
-from wsipipe.schedule.task import Board, Plan, Receipt, Task
+from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt, Task
 from wsipipe.settings import ClusterSettings, GridSettings, RunSettings, SlideSettings
 from wsipipe.tiling import TileGrid
 
@@ -42,6 +43,27 @@ def plan_of(blocks: int, slide: int) -> Plan:
     names, everything = ("foreground", "marker"), np.ones((ny, nx), bool)
     parts = SlideSettings(), GridSettings(), RunSettings(block=BLOCK), "cmd-t", grid, rules, names, (), 0.0, None
     return Plan(f"slide{slide}.svs", *parts, "f" * 64, "f" * 64, everything)
+
+
+def housekeeping(seconds: float = 4.0) -> float:
+    """Return the share of a core that scheduler and client take while nothing happens."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    time.sleep(seconds)
+    return (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+
+def dask_alone(client: Any, tasks: int, idle: float) -> float:
+    """Return the seconds of CPU per task of submitting tasks, four at a time, and taking their results."""
+    from distributed import as_completed
+
+    cpu, wall = time.process_time(), time.perf_counter()
+    first = [client.submit(nothing, "", 1, (PREDICT, k), pure=False) for k in range(4)]
+    flying = as_completed(first, loop=client.loop)
+    for sent, future in enumerate(flying, 5):
+        future.result()
+        if sent <= tasks:
+            flying.add(client.submit(nothing, "", 1, (PREDICT, sent), pure=False))
+    return (time.process_time() - cpu - idle * (time.perf_counter() - wall)) / tasks
 
 
 def memory() -> float:
@@ -66,6 +88,9 @@ def main() -> None:
         dask.DaskEngine(RunSettings(workers=args.workers), ClusterSettings(), print) as engine,
     ):
         engine.client.wait_for_workers(args.workers)
+        dask_alone(engine.client, 50, 0.0)
+        idle = housekeeping()
+        bare = dask_alone(engine.client, 300, idle)
         marks = sorted({max(1, args.slides * share // 100) for share in (2, 10, 25, 50, 75, 100)})
         held: dict[int, float] = {}
         boards, start, cpu = 0.0, time.perf_counter(), time.process_time()
@@ -82,8 +107,10 @@ def main() -> None:
         blocks = args.slides * per_slide
         wall, spent = time.perf_counter() - start, time.process_time() - cpu
     print(f"{args.slides} slides of {per_slide} blocks, {args.workers} workers, receipts of about {receipt} bytes")
-    print(f"per block (two tasks): {1e3 * spent / blocks:.2f} ms of CPU in the scheduler's process, of that "
-          f"{1e3 * boards / blocks:.2f} ms for the board; {1e3 * wall / blocks:.2f} ms of wall time")  # fmt: skip
+    ours = (spent - idle * wall) / blocks
+    print(f"per block (two tasks): {1e3 * ours:.2f} ms of CPU to schedule, of that {1e3 * boards / blocks:.2f} ms for "
+          f"the board; {ours / (2 * bare):.2f}x Dask alone ({2e3 * bare:.2f} ms)")  # fmt: skip
+    print(f"Dask's housekeeping: {100 * idle:.1f} % of a core; {1e3 * wall / blocks:.0f} ms of wall time per block")
     first, *_, last = held.values()
     print(f"memory after the last slide over that after {marks[0]}: {last / first:.3f}")
 
