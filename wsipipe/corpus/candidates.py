@@ -33,6 +33,10 @@ NEUTRAL = 8.0
 SMALL_PIXELS = 1 << 22
 """A picture of no more pixels is reduced in one go."""
 
+FIELD_PATCHES = 16
+"""An image of no more patches is a field of view: it may be tissue throughout, which no search for glass can tell, and
+its patches are judged one by one."""
+
 
 class Look(NamedTuple):
     """What the filters need to know of a slide as a whole.
@@ -125,8 +129,10 @@ def find_candidates(
     target, allowed = _working_mpp(slide.info, base_mpp, settings)
     grid = slide_grid(slide.info, base_mpp, target, settings.allow_upsample or allowed)
     raster = SlideRaster(slide, grid, fingerprint(source.path), cached_chunks=8)
-    tissue = find_tissue(slide, base_mpp, tissue_settings)
     corners = grid_corners(grid.size, settings.patch, settings.max_overlap)
+    if tissue_settings.tissue == "auto" and len(corners) <= FIELD_PATCHES:
+        tissue_settings = dataclasses.replace(tissue_settings, tissue="none")
+    tissue = find_tissue(slide, base_mpp, tissue_settings)
     boxes = np.concatenate([corners, corners + settings.patch], axis=1)
     inside = np.ones(len(boxes), bool) if tissue.source == "none" else tissue.overlaps(boxes, grid.scale)
     look = _look(slide, base_mpp, tissue)
@@ -174,7 +180,7 @@ def _working_mpp(info: SlideInfo, base_mpp: Pair, settings: CorpusSettings) -> t
     if wanted > 1.001 * settings.max_zoom * filling:
         raise UnsupportedSlide(
             f"{info.path} is smaller than a patch: {info.size[0]} x {info.size[1]} px at {own:.3g} um/px, expected "
-            f"{settings.patch} px at {wanted:.3g}; --max-zoom {wanted / filling:.2g} takes it at a finer resolution"
+            f"{settings.patch} px at {wanted:.3g}; --max-zoom {math.ceil(100 * wanted / filling) / 100:g} takes it at a finer resolution"
         )
     return filling, True
 

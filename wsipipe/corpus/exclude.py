@@ -25,6 +25,8 @@ from wsipipe.units import Box
 PATCH_POINTS = 500
 PX2_PER_POINT = 400
 """Points of an image: one per so many square pixels."""
+EDGE = 16
+"""Points keep this distance from the border of a picture: what lies in a strip along it must be found too."""
 WINDOW, WINDOW_OVERLAP = 1536, 512
 """Large images are cut into windows of this side, which overlap by so much."""
 MAX_PIXELS = 1 << 28
@@ -142,7 +144,7 @@ def index_images(
 
 def find_points(grey: Pixels, most: int) -> Points:
     """Return up to *most* points that stand out in a grey picture, uint8 (h, w)."""
-    orb = cv2.ORB.create(nfeatures=most, scaleFactor=1.2, nlevels=8, edgeThreshold=31, fastThreshold=5)
+    orb = cv2.ORB.create(nfeatures=most, scaleFactor=1.2, nlevels=8, edgeThreshold=EDGE, fastThreshold=5)
     keypoints, descriptors = orb.detectAndCompute(grey, None)
     if descriptors is None:
         return Points(np.zeros((0, 2), np.float32), np.zeros((0, 32), np.uint8))

@@ -16,12 +16,14 @@ from wsipipe.tissue.search import SMOOTHING_UM, THRESHOLD, optical_density, sign
 
 COARSE_MPP = 2.0
 """Resolution at which glass, pen and folds are told apart."""
+SMALLEST_INK_UM2 = 1500.0
+"""Smaller spots of the colour of ink are pigment."""
 FOLD_UM = 6.0
 """Radius over which density is averaged: wider than a nucleus, narrower than a fold."""
 FOLD_RATIO = 1.8
 """A fold absorbs at least this much more than the slide's tissue does in the median."""
-FOLD_DENSITY = 0.75
-"""And at least this much (mean optical density)."""
+FOLD_DENSITY = 0.55
+"""And at least this much (mean optical density). No field of 450 public H&E images has more than 9 % of that."""
 
 REASONS = {
     "outside": "outside the tissue",
@@ -51,7 +53,7 @@ def measure(pixels: Pixels, mpp: float, look: Look) -> Measures:
     coarse = _at(pixels, mpp, COARSE_MPP)
     um_per_px = max(mpp, COARSE_MPP)
     smooth = cv2.GaussianBlur(coarse, (0, 0), max(1.0, SMOOTHING_UM / 2 / um_per_px), borderType=cv2.BORDER_REFLECT)
-    signal, ink = signal_and_ink(np.asarray(smooth, np.uint8), look.glass, um_per_px)
+    signal, ink = signal_and_ink(np.asarray(smooth, np.uint8), look.glass, um_per_px, SMALLEST_INK_UM2)
     glass = (signal < THRESHOLD) & ~ink
     focus = measure_field(_at(pixels, mpp, max(FIELD_MPP, look.mpp))).sharpness
     return Measures(float(glass.mean()), float(ink.mean()), focus, _folds(coarse, um_per_px, look))

@@ -93,8 +93,10 @@ class CorpusWriter:
         first, last = self._stored, len(self.state.patches)
         if first < last:
             self._array.resize((last, *self._shape))
+            shard = self.work / f"patches/c/{first // self.shard}/0/0/0"
+            shard.unlink(missing_ok=True)  # what a killed run left there is not to be read and completed
             self._array[first:last] = np.stack(self._buffer)
-            flush(self.work / f"patches/c/{first // self.shard}/0/0/0")
+            flush(shard)
         rows = [list(patch) for patch in self.state.patches[first:]]
         entry = {"first": first, "patches": rows, "position": list(position), "notes": list(notes.items())}
         with (self.work / JOURNAL).open("a", encoding="utf-8") as file:
