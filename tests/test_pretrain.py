@@ -18,12 +18,15 @@ from tests import tiny
 from wsipipe.errors import DatasetError, OutputError, SettingsError
 from wsipipe.models import cmd
 from wsipipe.models.cmd import CMD, CMDConfig
+from wsipipe.models.conditioning import open_encoder
 from wsipipe.pretrain import Objective, Source, loop_settings, new_backbone, prepare, pretrain, samples_here
 from wsipipe.settings import PretrainSettings
 from wsipipe.train.distributed import World
+from wsipipe.train.features import features_of as features_of
 from wsipipe.train.feed import Steps
 
 SETTINGS = PretrainSettings(steps=6, batch=2, lr=3e-3, checkpoint_every=2, seed=3)
+SINGLE = replace(SETTINGS, batch=1)
 CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parents[1]
 RUN = """
@@ -57,6 +60,21 @@ def source(features: bool = False, count: int = 5) -> Source:
     return Source(tiny.Patches(count), np.arange(count), z)
 
 
+class OnDisk(tiny.Patches):
+    """Patches whose features other processes find too."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(5)
+        self.folder = folder
+
+    def features(self, name: str) -> np.ndarray | None:
+        path = self.folder / f"{name}.npy"
+        return np.load(path) if path.exists() else None
+
+    def add_features(self, name: str, array: np.ndarray) -> None:
+        np.save(self.folder / f"{name}.npy", array)
+
+
 def folder(path: Path) -> Path:
     path.mkdir(parents=True)
     return path
@@ -71,7 +89,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def test_it_learns_and_gives_the_average(tmp_path: Path) -> None:
     losses: list[float] = []
-    settings = replace(SETTINGS, steps=12)
+    settings = replace(SETTINGS, steps=12, lr=1e-2)
     averaged = pretrain(source(count=2), settings, tmp_path, report=lambda step, loss, net: losses.append(loss))
     assert len(losses) == 12 and np.mean(losses[-3:]) < 0.8 * losses[0]
     rows = (tmp_path / "log.csv").read_text().splitlines()
@@ -83,13 +101,13 @@ def test_it_learns_and_gives_the_average(tmp_path: Path) -> None:
 
 def test_killed_and_resumed_is_uninterrupted_to_the_last_byte(tmp_path: Path) -> None:
     whole, parts = folder(tmp_path / "whole"), folder(tmp_path / "parts")
-    pretrain(source(features=True), SETTINGS, whole)
+    pretrain(source(features=True), SINGLE, whole)
     kill = "lambda step, loss, net: os.kill(os.getpid(), 9) if step == 4 else None"
-    done = run("-c", f"{RUN}\nt.pretrain(t.source(features=True), t.SETTINGS, Path({str(parts)!r}), report={kill})")
+    done = run("-c", f"{RUN}\nt.pretrain(t.source(features=True), t.SINGLE, Path({str(parts)!r}), report={kill})")
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len((parts / "log.csv").read_text().splitlines()) == 6  # five rows: one more than the checkpoint knows
     steps: list[int] = []
-    pretrain(source(features=True), SETTINGS, parts, report=lambda step, loss, net: steps.append(step))
+    pretrain(source(features=True), SINGLE, parts, report=lambda step, loss, net: steps.append(step))
     assert steps == [4, 5]
     for name in ("state.safetensors", "log.csv"):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
@@ -97,28 +115,32 @@ def test_killed_and_resumed_is_uninterrupted_to_the_last_byte(tmp_path: Path) ->
 
 def test_more_steps_go_on_with_a_finished_run_and_fewer_are_refused(tmp_path: Path) -> None:
     whole, parts = folder(tmp_path / "whole"), folder(tmp_path / "parts")
-    pretrain(source(), SETTINGS, whole)
-    pretrain(source(), replace(SETTINGS, steps=4), parts)
-    pretrain(source(), SETTINGS, parts)
+    pretrain(source(), SINGLE, whole)
+    pretrain(source(), replace(SINGLE, steps=4), parts)
+    pretrain(source(), SINGLE, parts)
     assert (whole / "state.safetensors").read_bytes() == (parts / "state.safetensors").read_bytes()
     with pytest.raises(SettingsError, match="is at step 6 already; expected --steps"):
-        pretrain(source(), replace(SETTINGS, steps=5), parts)
+        pretrain(source(), replace(SINGLE, steps=5), parts)
 
 
 def test_two_processes_train_as_one_with_the_same_batch(tmp_path: Path) -> None:
     one, two = folder(tmp_path / "one"), folder(tmp_path / "two")
     pretrain(source(features=True), replace(SETTINGS, steps=3, batch=4), one)
     script = tmp_path / "train.py"
+    encoder = tiny.save_encoder(tmp_path / "encoder")
     script.write_text(
         f"{RUN}\nwith joined(ranks(), t.CPU) as world:\n"
         "    settings = t.replace(t.SETTINGS, steps=3, batch=4, accumulate=2)\n"
         f"    t.pretrain(t.source(features=True), settings, Path({str(two)!r}), world)\n"
+        f"    t.features_of(t.OnDisk(Path({str(two)!r})), {str(encoder)!r}, t.CPU, world)\n"
     )
     done = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script))
     assert done.returncode == 0, done.stderr
     a, b = (np.loadtxt(path / "log.csv", delimiter=",", skiprows=1) for path in (one, two))
     assert a.shape == b.shape == (3, 4)
     assert a[:, 1] == pytest.approx(b[:, 1], rel=1e-4) and a[:, 3] == pytest.approx(b[:, 3], rel=1e-3)
+    (kept,) = two.glob("*.npy")  # the encoder's features, half of them from each process
+    assert np.allclose(np.load(kept), open_encoder(str(encoder), CPU)(torch.from_numpy(OnDisk(two).pixels)), atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"accumulate": 2}, {"checkpoint_activations": True}])
@@ -165,9 +187,9 @@ def test_a_loss_that_is_not_finite_keeps_the_batch_and_the_checkpoint(tmp_path: 
     with pytest.raises(
         DatasetError, match=r"the loss is nan at step 3; .*state\.safetensors; the batch: .*bad-batch-0"
     ):
-        pretrain(known, SETTINGS, tmp_path, report=spoil)
+        pretrain(known, SINGLE, tmp_path, report=spoil)
     kept = safetensors.torch.load_file(tmp_path / "bad-batch-0.safetensors")
-    expected = Steps(known.patches, known.indices, SETTINGS.seed, 2, range(2), 0.8)[3]
+    expected = Steps(known.patches, known.indices, SINGLE.seed, 1, range(1), 0.8)[3]
     assert all(torch.equal(kept[name], tensor) for name, tensor in expected._asdict().items())
     state = safetensors.torch.load_file(tmp_path / "state.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in state.values())
@@ -175,13 +197,13 @@ def test_a_loss_that_is_not_finite_keeps_the_batch_and_the_checkpoint(tmp_path: 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
-    pretrain(source(), replace(SETTINGS, steps=2), tmp_path)
+    pretrain(source(), replace(SINGLE, steps=2), tmp_path)
     before = (tmp_path / "state.safetensors").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
         with pytest.raises(OutputError, match=r"cannot write .*state\.safetensors"):
-            pretrain(source(), SETTINGS, tmp_path)
+            pretrain(source(), SINGLE, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "state.safetensors").read_bytes() == before

@@ -12,10 +12,18 @@ import pytest
 from tests.conftest import ROOT, Phantom
 from wsipipe.cli.main import main
 from wsipipe.cli.options import collect, read_config
+from wsipipe.models import cmd
 from wsipipe.models.checkpoint import read_card
+from wsipipe.models.cmd import CMDConfig
 from wsipipe.settings import PretrainSettings
 
 SMALL = ["--steps", "1", "--batch", "1", "--split", "all"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let size T be smaller still."""
+    monkeypatch.setitem(cmd.SIZES, "T", lambda condition=0: CMDConfig((4, 4, 4, 8, 8, 16), condition))
 
 
 def test_from_a_slide_to_a_backbone(phantom: Phantom, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
