@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,10 +103,11 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
         )
     for warning in source.warnings:
         progress.say(f"warning: {warning}")
-    plan = _plan(job, network, source, batch)
-    plan = replace(plan, selected=_selected(plan, source.tissue))
-    if isinstance(source.raster, StoreRaster):
-        source.raster.require(plan.tiles, plan.selected)
+    with closing(source):
+        plan = _plan(job, network, source, batch)
+        plan = replace(plan, selected=_selected(plan, source.tissue))
+        if isinstance(source.raster, StoreRaster):
+            source.raster.require(plan.tiles, plan.selected)
     return Prepared(
         plan,
         source.raster.slide,

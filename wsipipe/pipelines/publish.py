@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 import wsipipe
@@ -112,10 +114,23 @@ def _outputs(job: SegmentJob, prepared: Prepared, master: Path, progress: Progre
 
 def bad_share(bad: Sequence[Box], prepared: Prepared) -> float:
     """Return the share of the analysed pixels that cannot be read."""
-    area = sum((b[2] - b[0]) * (b[3] - b[1]) for b in bad)
+    if not bad:
+        return 0.0
     plan = prepared.plan
-    read = int(plan.selected.sum()) * plan.tiles.stride**2
-    return area / max(1, min(read, plan.working.size[0] * plan.working.size[1]))
+    tiles = plan.tiles.boxes()[plan.selected]
+    width, height = plan.working.size
+    return covered_px(np.asarray(bad)) / covered_px(np.minimum(tiles, (width, height, width, height)))
+
+
+def covered_px(boxes: NDArray[np.int64]) -> int:
+    """Return how many pixels the *boxes*, int64 (n, 4), cover together."""
+    (xs, x), (ys, y) = (np.unique(boxes[:, axis::2], return_inverse=True) for axis in (0, 1))
+    x, y = x.reshape(-1, 2), y.reshape(-1, 2)
+    depth = np.zeros((len(ys), len(xs)), np.int64)
+    for row, column, sign in ((0, 0, 1), (0, 1, -1), (1, 0, -1), (1, 1, 1)):
+        np.add.at(depth, (y[:, row], x[:, column]), sign)
+    covered = depth.cumsum(0).cumsum(1)[:-1, :-1] > 0
+    return int(np.diff(ys) @ covered @ np.diff(xs))
 
 
 def analysed_um2(bad: Sequence[Box], prepared: Prepared) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from wsipipe.errors import SettingsError
@@ -21,6 +22,11 @@ class Source:
     tissue: Tissue
     base_mpp: Pair
 
+    def close(self) -> None:
+        """Close the slide."""
+        if isinstance(self.raster, SlideRaster):
+            self.raster.close()
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Reasons to doubt the slide: resolution only inferred, another stain, out of focus."""
@@ -38,10 +44,12 @@ def open_source(path: str, slide: SlideSettings, tissue: TissueSettings, grid: G
         raster, store = open_raster(path, slide, grid.target_mpp, grid.allow_upsample), open_store(path)
         _check_tissue(path, tissue, store.tissue)
         return Source(raster, store.tissue, store.base_mpp)
-    opened = open_slide(path, slide)
-    base_mpp = require_mpp(opened.info, slide)
-    working = slide_grid(opened.info, base_mpp, grid.target_mpp, grid.allow_upsample)
-    found = find_tissue(opened, base_mpp, tissue)
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_slide(path, slide))
+        base_mpp = require_mpp(opened.info, slide)
+        working = slide_grid(opened.info, base_mpp, grid.target_mpp, grid.allow_upsample)
+        found = find_tissue(opened, base_mpp, tissue)
+        stack.pop_all()  # open from here on; after an error it is closed
     return Source(SlideRaster(opened, working, fingerprint(path)), found, base_mpp)
 
 

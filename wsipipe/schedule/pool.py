@@ -71,7 +71,8 @@ class PoolEngine:
         """Do all tasks of *board*."""
         plan = Plan.load(folder)
         predictor = self._load(plan.model, plan.model_sha256, plan.run, plan.run.batch)
-        run(Worker(folder, predictor), board, report, allowed_cores())
+        with Worker(folder, predictor) as worker:
+            run(worker, board, report, allowed_cores())
 
 
 def run(worker: Worker, board: Board, report: Callable[[Receipt], None], threads: int) -> None:

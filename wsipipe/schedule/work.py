@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ from wsipipe.models.checkpoint import model_hash
 from wsipipe.models.zoo import resolve
 from wsipipe.polygons import expand, trace
 from wsipipe.predict import Predictor, load_predictor
-from wsipipe.raster import Raster
+from wsipipe.raster import Raster, SlideRaster
 from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, write_maps
 from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
 from wsipipe.schedule.threads import Threads
@@ -72,6 +73,21 @@ class Worker:
         self.scratch = Scratch(folder)
         self._given = predictor
         self._turn = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None or issubclass(kind, Exception):  # after an interrupt threads may still be reading
+            self.close()
+
+    def close(self) -> None:
+        """Close the slide, if it was opened."""
+        raster = vars(self).pop("raster", None)
+        if isinstance(raster, SlideRaster):
+            raster.close()
 
     @cached_property
     def raster(self) -> Raster:
