@@ -82,13 +82,14 @@ def _strips(height: int) -> Iterator[slice]:
 def _glass(rgb: Pixels, rows: slice, fill: tuple[int, int, int]) -> tuple[Pixels, tuple[Mask, Mask]]:
     """Return the brightness of some *rows*, and which pixels are like glass: of what was scanned, and of all."""
     first, last = max(0, rows.start - 1), rows.stop + 1  # a row more on either side
-    around = np.asarray(cv2.cvtColor(rgb[first:last], cv2.COLOR_RGB2GRAY))
+    around = np.asarray(cv2.cvtColor(rgb[first:last], cv2.COLOR_RGB2GRAY), np.uint8)
     inner = slice(rows.start - first, rows.stop - first)
     rough = cv2.morphologyEx(around, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))[inner]
     grey, (red, green, blue) = around[inner], cv2.split(rgb[rows])
     spread = cv2.max(cv2.max(red, green), blue) - cv2.min(cv2.min(red, green), blue)
-    glass = (rough <= 8) & (spread <= 24) & (grey > 120)
-    return grey, (glass & (cv2.inRange(rgb[rows], fill, fill) == 0), glass)
+    glass: Mask = (np.asarray(rough) <= 8) & (np.asarray(spread) <= 24) & (grey > 120)
+    scanned: Mask = glass & (np.asarray(cv2.inRange(rgb[rows], fill, fill)) == 0)
+    return grey, (scanned, glass)
 
 
 def optical_density(rgb: Pixels, glass: Floats) -> Floats:
