@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from wsipipe import pretrain as pretraining
 from wsipipe.artifacts import check_writable, digest, write_json
@@ -27,6 +26,9 @@ from wsipipe.train.features import features_of
 from wsipipe.train.log import has_tensorboard
 from wsipipe.train.loop import STATE
 from wsipipe.train.pictures import write_reconstructions
+
+if TYPE_CHECKING:
+    import torch
 
 SHOWN = 4
 """Patches in the pictures."""
@@ -176,12 +178,12 @@ class _Watcher:
         shown = pool[np.unique(np.linspace(0, len(pool) - 1, SHOWN).astype(int))]
         low, high = PATCH // 4, PATCH - PATCH // 4
         self.images = np.stack([corpus.read(int(i))[low:high, low:high] for i in shown])
-        self.features = None if source.features is None else torch.from_numpy(source.features[shown])
+        self.features = None if source.features is None else source.features[shown]
 
     def __call__(self, step: int, loss: float, averaged: CMD) -> None:
         """Hear that *step*, counted from 0, is done."""
         self.progress.advance("steps", step + 1 - self.done)
         self.done, settings = step + 1, self.job.settings
         if self.main and (self.done % settings.picture_every == 0 or self.done == settings.steps):
-            z = None if self.features is None else self.features.to(next(averaged.parameters()).device)
-            write_reconstructions(self.job.out / "pictures" / f"step-{self.done:07d}.png", averaged, self.images, z)
+            path = self.job.out / "pictures" / f"step-{self.done:07d}.png"
+            write_reconstructions(path, averaged, self.images, self.features)

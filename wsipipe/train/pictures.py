@@ -39,7 +39,7 @@ def reconstruct(network: nn.Module, images: Tensor, timestep: int, z: Tensor | N
     hidden = torch.from_numpy(np.stack([mask(timestep, rng) for rng in rngs])).to(device)
     masked = hide(normalise(images.to(device)), hidden)
     t = torch.full((len(images),), timestep, device=device)
-    return _pixels(masked), _pixels(network(masked, t, z))
+    return _pixels(masked), _pixels(network(masked, t, None if z is None else z.to(device)))
 
 
 def _pixels(x: Tensor) -> Tensor:
@@ -48,14 +48,21 @@ def _pixels(x: Tensor) -> Tensor:
 
 
 def write_reconstructions(
-    path: Path, network: nn.Module, images: Image, z: Tensor | None = None, times: Sequence[int] = TIMES
+    path: Path,
+    network: nn.Module,
+    images: Image,
+    features: NDArray[np.float32] | None = None,
+    times: Sequence[int] = TIMES,
 ) -> None:
     """Write a PNG with a row per image: the original, then masked input and reconstruction at each of *times*.
 
     Parameters
     ----------
     images : uint8 (B, 256, 256, 3)
+    features : float32 (B, D), optional
+        For a conditioned network.
     """
+    z = None if features is None else torch.from_numpy(features)
     columns: list[tuple[str, Image]] = [("original", images)]
     for time in times:
         masked, result = reconstruct(network, torch.from_numpy(images), time, z)
