@@ -272,6 +272,15 @@ def test_what_is_not_a_store(tmp_path: Path) -> None:
             open_store(tmp_path / name)
 
 
+def test_a_lost_file_of_pixels_is_refused_not_read_as_blank(tmp_path: Path) -> None:
+    raster = raster_of(picture())
+    write_store(raster, plan_of(raster), tmp_path / "a.zarr")
+    shards = [path for path in (tmp_path / "a.zarr" / "pixels" / "c").rglob("*") if path.is_file()]
+    shards[0].unlink()
+    with pytest.raises(StoreError, match=f"1 of its {len(shards)} files of pixels are missing; copy it again"):
+        open_store(tmp_path / "a.zarr")
+
+
 def test_another_schema(tmp_path: Path) -> None:
     raster = raster_of(picture())
     write_store(raster, plan_of(raster), tmp_path / "a.zarr")

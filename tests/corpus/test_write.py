@@ -171,3 +171,12 @@ def test_webp_chunks_are_webp_files(tmp_path: Path) -> None:
     array[:] = 7
     assert (tmp_path / "a/c/0/0/0/0").read_bytes()[8:12] == b"WEBP"
     assert zarr.open_array(tmp_path / "a", mode="r")[:].tolist() == np.full((1, 16, 16, 3), 7).tolist()
+
+
+def test_lost_pixels_are_refused_not_read_as_black(tmp_path: Path) -> None:
+    corpus = complete(fill(tmp_path / "w", patches(10)), tmp_path / "c.zarr")
+    for file in (corpus.path / "patches" / "c").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    with pytest.raises(StoreError, match="the pixels of patch 3 are gone"):
+        corpus.read(3)

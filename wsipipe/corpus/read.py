@@ -94,10 +94,19 @@ class Corpus:
         return np.flatnonzero(np.asarray(self.table["split"]) == split).astype(np.int64)
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return the pixels of a patch, uint8 (side, side, 3), RGB."""
+        """Return the pixels of a patch, uint8 (side, side, 3), RGB.
+
+        Raises
+        ------
+        StoreError
+            When its pixels are gone: Zarr reads a missing file as zeros, and no tissue is all black.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path} has no patch {index}; expected 0 to {len(self) - 1}")
-        return np.asarray(self._patches[index])
+        pixels = np.asarray(self._patches[index])
+        if not pixels.any():
+            raise StoreError(f"{self.path}: the pixels of patch {index} are gone; was it moved or built again just now?")
+        return pixels
 
     def features(self, name: str) -> NDArray[np.float32] | None:
         """Return the features cached under *name*, float32 (n, width), or None when there are none."""

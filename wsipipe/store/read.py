@@ -34,6 +34,11 @@ class StoreRaster(ChunkRaster):
     def __init__(self, path: str | Path, cached_chunks: int = 64) -> None:
         self.path = os.path.abspath(path)
         about = checked_about(Path(self.path))
+        if (files := shard_files(Path(self.path))) < about["shard_files"]:  # Zarr would read them as blank
+            raise StoreError(
+                f"{self.path}: {about['shard_files'] - files} of its {about['shard_files']} files of pixels are missing; "
+                "copy it again, or make it again with `wsipipe tile`"
+            )
         slide = slide_of(about["slide"], self.path)
         super().__init__(grid_of(about["grid"]), slide, about["fingerprint"], cached_chunks)
         self.about = about
@@ -76,6 +81,11 @@ class StoreRaster(ChunkRaster):
                 f"{self.path}: {missing} squares of {CHUNK} px that are asked for were not stored{only}; make the "
                 "store again with `wsipipe tile` and the tissue, bounds and overlap that you want"
             )
+
+
+def shard_files(path: Path) -> int:
+    """Return how many files hold pixels of the store at *path*."""
+    return sum(file.is_file() for file in (path / "pixels" / "c").rglob("*"))
 
 
 def is_store(path: str | Path) -> bool:

@@ -27,7 +27,7 @@ from wsipipe.errors import OutputError, TileReadError, WsipipeError
 from wsipipe.geometry import intersect
 from wsipipe.raster import CHUNK, Pixels, Raster
 from wsipipe.store.plan import Mask, StorePlan, tissue_of
-from wsipipe.store.read import read_about
+from wsipipe.store.read import read_about, shard_files
 from wsipipe.units import Box, Pair
 
 JOURNAL = "journal.jsonl"
@@ -188,7 +188,9 @@ def _tissue_mask(plan: StorePlan) -> tuple[Mask, Pair]:
 
 def _finish(work: Path, target: Path, plan: StorePlan, bad: list[Box]) -> None:
     """Mark the store complete and give it its name."""
-    done = {**plan.about, "identity": plan.identity, "complete": True, "bad": [list(box) for box in bad]}
+    files = shard_files(work)
+    about = {**plan.about, "identity": plan.identity, "complete": True, "shard_files": files}
+    done = about | {"bad": [list(box) for box in bad]}
     zarr.open_group(work, mode="r+").update_attributes({"wsipipe": done})
     (work / JOURNAL).unlink(missing_ok=True)
     old = target.with_name(f".{target.name}.old")
