@@ -34,10 +34,11 @@ class StoreRaster(ChunkRaster):
     def __init__(self, path: str | Path, cached_chunks: int = 64) -> None:
         self.path = os.path.abspath(path)
         about = checked_about(Path(self.path))
-        if (files := shard_files(Path(self.path))) < about["shard_files"]:  # Zarr would read them as blank
+        whole = about["shard_files"]
+        if missing := whole - shard_files(Path(self.path)):  # Zarr would read them as blank
             raise StoreError(
-                f"{self.path}: {about['shard_files'] - files} of its {about['shard_files']} files of pixels are missing; "
-                "copy it again, or make it again with `wsipipe tile`"
+                f"{self.path}: {missing} of its {whole} files of pixels are missing; copy it again, or make it again "
+                "with `wsipipe tile`"
             )
         slide = slide_of(about["slide"], self.path)
         super().__init__(grid_of(about["grid"]), slide, about["fingerprint"], cached_chunks)
