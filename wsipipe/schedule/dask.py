@@ -190,7 +190,7 @@ class DaskEngine:
                     flying[self._submit(do, where, self._threads, tuple(task), kind=task.kind)] = task
                 for future in _landed(list(flying)):
                     task = flying.pop(future)
-                    error = future.exception()
+                    error = None if future.status == "finished" else future.exception()
                     if error is None:
                         receipt: Receipt = future.result()
                         scratch.drop(board.finish(receipt.task))
