@@ -177,7 +177,7 @@ def test_pictures_shown_twice_are_kept_once(pictures: Path, tmp_path: Path) -> N
         first.transpose(Image.Transpose.ROTATE_90).save(folder / "P1-0.jpg", quality=80)
     run_build_corpus(job(folder, tmp_path / "c.zarr", _with(duplicates=8)), Progress())
     found = report(open_corpus(tmp_path / "c.zarr"))
-    assert list(found["by_slide"]["pictures/P0-0.png"])[0] == "kept"
+    assert found["by_slide"]["pictures/P0-0.png"]["kept"] > 0
     assert found["by_slide"]["pictures/P1-0.jpg"].get("kept", 0) == 0
     assert found["by_slide"]["pictures/P1-0.jpg"]["duplicate"] == found["by_slide"]["pictures/P0-0.png"]["kept"]
 

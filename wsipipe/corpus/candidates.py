@@ -178,9 +178,10 @@ def _working_mpp(info: SlideInfo, base_mpp: Pair, settings: CorpusSettings) -> t
     if filling >= TOLERANCE * wanted:
         return settings.mpp or None, False
     if wanted > 1.001 * settings.max_zoom * filling:
+        zoom, (width, height) = math.ceil(100 * wanted / filling) / 100, info.size
         raise UnsupportedSlide(
-            f"{info.path} is smaller than a patch: {info.size[0]} x {info.size[1]} px at {own:.3g} um/px, expected "
-            f"{settings.patch} px at {wanted:.3g}; --max-zoom {math.ceil(100 * wanted / filling) / 100:g} takes it at a finer resolution"
+            f"{info.path} is smaller than a patch: {width} x {height} px at {own:.3g} um/px, expected "
+            f"{settings.patch} px at {wanted:.3g}; --max-zoom {zoom:g} takes it at a finer resolution"
         )
     return filling, True
 

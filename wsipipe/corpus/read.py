@@ -105,7 +105,7 @@ class Corpus:
             raise IndexError(f"{self.path} has no patch {index}; expected 0 to {len(self) - 1}")
         pixels = np.asarray(self._patches[index])
         if not pixels.any():
-            raise StoreError(f"{self.path}: the pixels of patch {index} are gone; was it moved or built again just now?")
+            raise StoreError(f"{self.path}: the pixels of patch {index} are gone; was it moved, or built again?")
         return pixels
 
     def features(self, name: str) -> NDArray[np.float32] | None:

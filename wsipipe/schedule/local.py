@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from wsipipe.errors import SettingsError
@@ -35,7 +39,22 @@ def local_cluster(workers: int, devices: str) -> tuple[Any, int]:
         "cls": Scheduler,
         "options": {"host": "127.0.0.1", "dashboard": True, "dashboard_address": "127.0.0.1:0"},
     }
-    return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50, name="wsipipe"), threads
+    with _no_warning_of_leaks():
+        return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50, name="wsipipe"), threads
+
+
+@contextmanager
+def _no_warning_of_leaks() -> Iterator[None]:
+    """Keep Python's resource tracker, a process begun in the block, silent when an interrupted run leaves at once."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _spec(resources: dict[str, int], device: str) -> dict[str, Any]:
@@ -49,9 +68,18 @@ def _spec(resources: dict[str, int], device: str) -> dict[str, Any]:
         "resources": resources,
         "dashboard_address": None,
         "silence_logs": 50,
+        "preload": [__name__],
         "env": {DEVICE: device} if device else {},
     }
     return {"cls": Nanny, "options": options}
+
+
+def dask_setup(worker: Any) -> None:
+    """Let Ctrl-C, which a terminal sends to all processes, be the main process's affair; called by Dask in workers.
+
+    They end when the main process does.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cuda_cluster(devices: list[str], cells: int) -> Any:
@@ -70,6 +98,7 @@ def cuda_cluster(devices: list[str], cells: int) -> Any:
         memory_limit=0,
         dashboard_address="127.0.0.1:0",
         silence_logs=50,
+        preload=[__name__],
     )
 
 
