@@ -135,13 +135,14 @@ def _write_reports(source: Path) -> None:
 def _folder(slides: tuple[str, ...], outputs: tuple[str, ...]) -> Path | None:
     """Return the output folder of a batch, None for one slide whose output files are named."""
     from wsipipe.pipelines.job import SUFFIXES
-    from wsipipe.pipelines.slides import is_batch
+    from wsipipe.pipelines.slides import is_batch, list_slides
 
     (first, *more) = outputs
     is_folder = os.path.isdir(first) or first.endswith(("/", os.sep))
     if not is_batch(slides) and (more or not is_folder):
         return None
     if more or (first.endswith(SUFFIXES) and not is_folder):
+        list_slides(slides)  # that there are none at all is the greater surprise
         raise OutputError(f"-o {' -o '.join(outputs)}: several slides need one folder, as in -o out/")
     return Path(first)
 
