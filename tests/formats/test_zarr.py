@@ -66,7 +66,7 @@ def test_labels_are_the_cells(cells: Path, tmp_path: Path) -> None:
     assert (labels > 0).sum() > 2000
     assert (labels != expected).sum() < 5  # pixel centres that lie on an outline
     np.testing.assert_array_equal(labels[::2, ::2], np.asarray(group["1"]))
-    assert list(group) == ["0", "1"]
+    assert sorted(group) == ["0", "1"]
 
 
 def test_files_are_few_and_sharded(cells: Path, tmp_path: Path) -> None:

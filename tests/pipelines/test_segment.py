@@ -190,8 +190,8 @@ def test_glass_is_an_empty_but_valid_result(tmp_path: Path) -> None:
 
 
 def test_unknown_endings_are_refused_before_any_work(phantom: Phantom, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"cells\.csv: unknown kind of output"):
-        run_segment(job_of(phantom.path, tmp_path / "cells.csv"), QUIET)
+    with pytest.raises(OutputError, match=r"cells\.xml: unknown kind of output"):
+        run_segment(job_of(phantom.path, tmp_path / "cells.xml"), QUIET)
 
 
 def test_bounds_off_the_slide_are_refused(phantom: Phantom, tmp_path: Path) -> None:
