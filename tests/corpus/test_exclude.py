@@ -107,9 +107,10 @@ def test_lookup_agrees_with_looking_at_everything() -> None:
     stored = [rng.integers(0, 256, (200, 32), np.uint8) for _ in range(3)]
     asked = stored[1][:50].copy()
     asked[:, 3] ^= rng.integers(0, 256, 50, np.uint8)  # about four of 256 bits
-    assert Lookup(stored).votes(asked).tolist() == [0, 50, 0]
-    assert Lookup(stored).votes(rng.integers(0, 256, (50, 32), np.uint8)).sum() == 0
-    assert Lookup([]).votes(asked).tolist() == []
+    pairs = Lookup(stored).nearest(asked)
+    assert pairs[:, 0].tolist() == [1] * 50 and pairs[:, 1].tolist() == list(range(50))
+    assert (Lookup(stored).nearest(rng.integers(0, 256, (50, 32), np.uint8)) == -1).all()
+    assert (Lookup([]).nearest(asked) == -1).all()
 
 
 def test_real_images(shared_data: Path, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ NEUTRAL = 8.0
 SMALL_PIXELS = 1 << 22
 """A picture of no more pixels is reduced in one go."""
 
+BRIGHT = 220.0
+"""In a field of view the commonest bright grey counts as glass from this brightness on: it may be pale stroma."""
 FIELD_PATCHES = 16
 """An image of no more patches is a field of view: it may be tissue throughout, which no search for glass can tell, and
 its patches are judged one by one."""
@@ -130,12 +132,13 @@ def find_candidates(
     grid = slide_grid(slide.info, base_mpp, target, settings.allow_upsample or allowed)
     raster = SlideRaster(slide, grid, fingerprint(source.path), cached_chunks=8)
     corners = grid_corners(grid.size, settings.patch, settings.max_overlap)
-    if tissue_settings.tissue == "auto" and len(corners) <= FIELD_PATCHES:
+    is_field = len(corners) <= FIELD_PATCHES
+    if tissue_settings.tissue == "auto" and is_field:
         tissue_settings = dataclasses.replace(tissue_settings, tissue="none")
     tissue = find_tissue(slide, base_mpp, tissue_settings)
     boxes = np.concatenate([corners, corners + settings.patch], axis=1)
     inside = np.ones(len(boxes), bool) if tissue.source == "none" else tissue.overlaps(boxes, grid.scale)
-    look = _look(slide, base_mpp, tissue)
+    look = _look(slide, base_mpp, tissue, is_field)
     chosen = _ordered(corners[inside], settings, source.name)
     return Candidates(raster, settings.patch, chosen, int((~inside).sum()), look, tissue.warnings)
 
@@ -186,11 +189,11 @@ def _working_mpp(info: SlideInfo, base_mpp: Pair, settings: CorpusSettings) -> t
     return filling, True
 
 
-def _look(slide: Slide, base_mpp: Pair, tissue: Tissue) -> Look:
+def _look(slide: Slide, base_mpp: Pair, tissue: Tissue, is_field: bool) -> Look:
     side_um = min(n * m for n, m in zip(slide.info.size, base_mpp, strict=True))
     picture, scale = _small(slide, max(*base_mpp, min(8.0, side_um / 256)))
     glass = glass_colour(picture, slide.info.background)
-    if np.ptp(glass) > NEUTRAL:
+    if np.ptp(glass) > NEUTRAL or (is_field and glass.min() < BRIGHT):
         glass = np.full(3, 245, np.float32)
     smooth = cv2.GaussianBlur(picture, (0, 0), 1.0)
     mask = tissue.mask(scale, (0, 0, picture.shape[1], picture.shape[0]))

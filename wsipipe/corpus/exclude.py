@@ -30,7 +30,8 @@ EDGE = 16
 WINDOW, WINDOW_OVERLAP = 1536, 512
 """Large images are cut into windows of this side, which overlap by so much."""
 MAX_PIXELS = 1 << 28
-LEAST_VOTES, MOST_CANDIDATES = 5, 8
+LEAST_HINTS, MOST_CANDIDATES = 4, 24
+"""Points of one image that must agree for a closer look, and images that are looked at."""
 RATIO = 0.85
 """The nearest hash must be nearer than the second by this factor to make a pair."""
 REPROJECTION_PX = 4.0
@@ -96,10 +97,11 @@ class Excluded:
         points = find_points(np.asarray(grey, np.uint8), PATCH_POINTS)
         if len(points.xy) < LEAST_PAIRS:
             return None
-        votes = self._lookup.votes(points.descriptors)
-        likely = np.argsort(-votes, kind="stable")[:MOST_CANDIDATES]
-        for number in likely[votes[likely] >= LEAST_VOTES].tolist():
-            window = self.windows[number]
+        nearest = self._lookup.nearest(points.descriptors)
+        for number in _likely(nearest[:, 0]):
+            window, mine = self.windows[number], np.flatnonzero(nearest[:, 0] == number)
+            if _fit(window.points.xy[nearest[mine, 1]], points.xy[mine], LEAST_HINTS) is None:
+                continue
             placed = _place(points, window.points)
             if placed is not None:
                 overlap, correlation = _compare(np.asarray(grey, np.uint8), window.grey, placed)
@@ -187,6 +189,13 @@ def _windows(name: str, picture: Pixels) -> Iterator[Window]:
                     yield Window(name, view, points)
 
 
+def _likely(images: NDArray[np.int64]) -> list[int]:
+    """Return the images that most points are like, best first."""
+    votes = np.bincount(images[images >= 0])
+    order = np.argsort(-votes, kind="stable")[:MOST_CANDIDATES]
+    return [int(number) for number in order if votes[number] >= LEAST_HINTS]
+
+
 def _place(patch: Points, image: Points) -> Placed | None:
     """Return where an image lies on a patch, or None where too few pairs agree on it."""
     pairs = cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(patch.descriptors, image.descriptors, k=2)
@@ -194,15 +203,24 @@ def _place(patch: Points, image: Points) -> Placed | None:
     if len(good) < LEAST_PAIRS:
         return None
     to, source = patch.xy[[m.queryIdx for m in good]], image.xy[[m.trainIdx for m in good]]
-    matrix, inliers = cv2.estimateAffinePartial2D(source, to, ransacReprojThreshold=REPROJECTION_PX)
-    if matrix is None or int(inliers.sum()) < LEAST_PAIRS:
+    fitted = _fit(source, to, LEAST_PAIRS)
+    if fitted is None:
         return None
-    if not SCALES[0] <= float(np.hypot(matrix[0, 0], matrix[1, 0])) <= SCALES[1]:
-        return None
-    agreeing = to[inliers.ravel() > 0]
+    matrix, agreeing = fitted[0], to[fitted[1]]
     x0, y0 = np.floor(agreeing.min(axis=0) - MARGIN).astype(int).clip(0).tolist()
     x1, y1 = np.ceil(agreeing.max(axis=0) + MARGIN).astype(int).tolist()
-    return Placed(np.asarray(matrix, np.float64), (x0, y0, x1, y1))
+    return Placed(matrix, (x0, y0, x1, y1))
+
+
+def _fit(
+    source: NDArray[np.float32], to: NDArray[np.float32], least: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+    """Return the similarity transform (2, 3) of points, and which agree on it; None when it is fewer than *least*."""
+    matrix, inliers = cv2.estimateAffinePartial2D(source, to, ransacReprojThreshold=REPROJECTION_PX)
+    if matrix is None or int(inliers.sum()) < least:
+        return None
+    within = SCALES[0] <= float(np.hypot(matrix[0, 0], matrix[1, 0])) <= SCALES[1]
+    return (np.asarray(matrix, np.float64), inliers.ravel() > 0) if within else None
 
 
 def _compare(patch: Pixels, image: Pixels, placed: Placed) -> tuple[float, float]:

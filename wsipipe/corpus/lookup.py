@@ -1,6 +1,6 @@
 """Which of many images have binary descriptors like those of a patch: locality-sensitive hashing, exact and repeatable.
 
-Each table hashes a descriptor by 16 of its 256 bits; descriptors that differ in few bits share a bucket, or one that is
+Each table hashes a descriptor by 18 of its 256 bits; descriptors that differ in few bits share a bucket, or one that is
 a bit away, in some table.
 """
 
@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-TABLES, KEY_BITS = 12, 16
+TABLES, KEY_BITS = 12, 18
 NEAR = 64
 """Two descriptors that differ in more bits than this are never of the same point."""
 
@@ -29,21 +29,25 @@ class Lookup:
 
     def __init__(self, descriptors: list[Descriptors]) -> None:
         self.images = len(descriptors)
-        counts = [len(found) for found in descriptors]
-        self._owner = np.repeat(np.arange(self.images, dtype=np.int32), counts)
+        counts = np.array([len(found) for found in descriptors], np.int64)
+        self._firsts = np.cumsum(counts) - counts
+        self._owner = np.repeat(np.arange(self.images), counts)
         self._words = _words(np.concatenate(descriptors) if descriptors else np.zeros((0, 32), np.uint8))
         self._bits = np.random.default_rng(0).permuted(np.tile(np.arange(256), (TABLES, 1)), axis=1)[:, :KEY_BITS]
         keys = _keys(self._words, self._bits)
         self._order = np.stack([np.argsort(row, kind="stable") for row in keys]).astype(np.int32)
         edges = np.arange((1 << KEY_BITS) + 1)
-        self._starts = np.stack([np.searchsorted(np.sort(row), edges) for row in keys]).astype(np.int64)
+        self._starts = np.stack([np.searchsorted(np.sort(row), edges) for row in keys]).astype(np.int32)
 
-    def votes(self, descriptors: Descriptors) -> NDArray[np.int64]:
-        """Return how many of *descriptors*, uint8 (n, 32), have their nearest match in each image, int64 (images,)."""
+    def nearest(self, descriptors: Descriptors) -> NDArray[np.int64]:
+        """Return what each of *descriptors*, uint8 (n, 32), is like most: int64 (n, 2) of image and number in it, or -1."""
         words = _words(descriptors)
-        keys = _keys(words, self._bits)
-        nearest = _nearest(words, keys, self._words, self._order, self._starts)
-        return np.bincount(self._owner[nearest[nearest >= 0]], minlength=self.images)
+        found = _nearest(words, _keys(words, self._bits), self._words, self._order, self._starts)
+        pairs = np.full((len(found), 2), -1, np.int64)
+        hit = found >= 0
+        pairs[hit, 0] = self._owner[found[hit]]
+        pairs[hit, 1] = found[hit] - self._firsts[pairs[hit, 0]]
+        return pairs
 
 
 def _words(descriptors: Descriptors) -> Words:
@@ -65,7 +69,7 @@ def _keys(words: Words, bits: NDArray[np.int64]) -> NDArray[np.int64]:
 
 @njit(cache=True, nogil=True)
 def _nearest(
-    queries: Words, keys: NDArray[np.int64], words: Words, order: NDArray[np.int32], starts: NDArray[np.int64]
+    queries: Words, keys: NDArray[np.int64], words: Words, order: NDArray[np.int32], starts: NDArray[np.int32]
 ) -> NDArray[np.int64]:
     """Return the nearest descriptor within :data:`NEAR` bits of each query, int64 (n,), or -1; ties to the first."""
     found = np.full(queries.shape[0], -1, np.int64)
