@@ -40,7 +40,7 @@ class Lookup:
         self._starts = np.stack([np.searchsorted(np.sort(row), edges) for row in keys]).astype(np.int32)
 
     def nearest(self, descriptors: Descriptors) -> NDArray[np.int64]:
-        """Return what each of *descriptors*, uint8 (n, 32), is like most: int64 (n, 2) of image and number in it, or -1."""
+        """Return image and number of what each of *descriptors*, uint8 (n, 32), is like most: int64 (n, 2), or -1."""
         words = _words(descriptors)
         found = _nearest(words, _keys(words, self._bits), self._words, self._order, self._starts)
         pairs = np.full((len(found), 2), -1, np.int64)
