@@ -138,7 +138,9 @@ class ClusterSettings(_Checked):
 class BatchSettings(_Checked):
     """Several slides."""
 
-    format: str = knob("parquet,geojson.gz", "Results of each slide: parquet, geojson, geojson.gz.", result=False)
+    format: str = knob(
+        "parquet,geojson.gz", "Results of each slide: parquet, geojson, csv, ...; png adds an overlay.", result=False
+    )
     recursive: bool = knob(True, "Look into the folders of a folder.", result=False)
     root: str = knob(
         "", "Results are named after the slides' paths below this folder; default: their common one.", result=False

@@ -17,12 +17,12 @@ START = (
     "from wsipipe.cli.interrupt import prompt_interrupt; from wsipipe.cli import main as m\n"
     "@click.command()\n"
     "def fail():\n"
-    "    with prompt_interrupt(lambda: print('tidied')):\n"
+    "    with prompt_interrupt(lambda: print('tidied', flush=True)):\n"
     "        {body}\n"
     "m.fail = fail; m.COMMANDS['fail'] = m.Entry('wsipipe.cli.main:fail', 'Help', '')\n"
     "sys.argv[1:] = ['fail']; sys.exit(m.main())"
 )
-DEEP = f"print('ready', flush=True); {WORK}"
+DEEP = f"threading.Timer(1, lambda: print('ready', flush=True)).start(); {WORK}"
 THREADS = (
     "from wsipipe.schedule.threads import Threads; pool = Threads(1); pool.__enter__();"
     f" pool.submit(lambda: {WORK}); print('ready', flush=True); threading.Event().wait()"

@@ -62,9 +62,9 @@ class BatchJob:
         names = [name.strip().lstrip(".").lower() for name in self.settings.format.split(",") if name.strip()]
         unknown = [name for name in names if f".{name}" not in (*SUFFIXES, ".png")]
         if unknown or not set(names) - {"png"}:
+            known = ", ".join(suffix[1:] for suffix in SUFFIXES)
             raise SettingsError(
-                f"--format {self.settings.format}: expected one or more of parquet, geojson, geojson.gz; png adds an "
-                "overlay"
+                f"--format {self.settings.format}: expected one or more of {known}; png adds an overlay"
             )
         return tuple(dict.fromkeys(f".{name}" for name in names))
 
