@@ -22,6 +22,7 @@ RECORD: dict[str, Any] = {
     "fingerprint": "r" * 64,
     "slide": "/clinic/Jane Doe 1970/a<b>.svs",
     "seconds": {"prepare": 1.0, "network": 7.5, "decode": 0.5, "wall": 8.25},
+    "bottleneck": "model",
     "warnings": ["/clinic/Jane Doe 1970/a<b>.svs is out of focus"],
     "finished": "2026-01-02T03:04:05+0000",
     "tiles": 12,
@@ -114,7 +115,7 @@ def test_shows_what_it_should(master: Path, tmp_path: Path, slide: ArraySlide, t
     assert "600" in text and "3,000" in text  # cells, and per mm² of 0.2 mm²
     for word in ("Epithelial", "no class", "network", "8.25", "CC0-1.0", "0.5 µm/px", "12 tiles"):
         assert word in text, word
-    assert "bottleneck: network" in text
+    assert "bottleneck: model" in text
 
 
 def test_overview_has_the_slides_own_pixels(master: Path, tmp_path: Path, slide: ArraySlide) -> None:

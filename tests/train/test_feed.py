@@ -50,6 +50,7 @@ def test_shares_of_processes_make_up_the_batch() -> None:
     assert all(same(a, b) for a, b in zip(whole.split(2), parts, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_in_order_whoever_makes_them(workers: int) -> None:
     found = list(feed(steps(), 2, 6, workers))

@@ -86,8 +86,8 @@ class Facts:
 
     @property
     def bottleneck(self) -> str:
-        """The stage that took longest; empty where nothing recorded it."""
-        return max(self.stages, key=lambda stage: self.stages[stage], default="")
+        """What took longest, as the run's closing line names it; empty where nothing recorded it."""
+        return str(self.record.get("bottleneck") or "")
 
     @property
     def stamp(self) -> str:
