@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
 from tests import tiny
 from wsipipe.models.cmd import CMD, cmd_l, cmd_t
-from wsipipe.models.heads import HEADS, Head, HeadConfig, core
+from wsipipe.models.heads import HEADS, Head, HeadConfig
 from wsipipe.train.losses import head_loss
-from wsipipe.train.targets import directional_maps
 
 CMD_L = (1024, 1024, 512, 512, 512, 512)
 
@@ -99,28 +96,3 @@ def test_one_batch_is_overfitted(kind: str) -> None:
         foreground = network.head.maps(network(x))[:, 0] >= 0.5
     truth = targets.classes > 0
     assert 2 * (foreground & truth).sum() / (foreground.sum() + truth.sum()) > 0.9
-
-
-@pytest.mark.parametrize("step", [(17, 0), (0, 17), (12, 12), (12, -12)])
-def test_core_of_two_touching_discs_falls_apart_at_their_boundary(step: tuple[int, int]) -> None:
-    centre = np.array([32, 32]), np.array([32, 32]) + step
-    labels = tiny.disc_labels(64, *((*c, 9) for c in centre))
-    marker = core(torch.from_numpy(labels > 0)[None].float(), torch.from_numpy(directional_maps(labels))[None])[
-        0
-    ].numpy()
-    assert cv2.connectedComponents((labels > 0).astype(np.uint8))[0] == 2
-    n, parts = cv2.connectedComponents((marker >= 0.5).astype(np.uint8))
-    assert n == 3
-    for k, (x, y) in enumerate(centre, 1):
-        assert marker[y, x] > 0.9
-        assert (labels[parts == parts[y, x]] == k).all() and (parts == parts[y, x]).sum() > 0.6 * (labels == k).sum()
-    across = cv2.dilate((labels == 1).astype(np.uint8), np.ones((3, 3), np.uint8)) * (labels == 2)
-    assert across.any() and marker[across > 0].max() < 0.5
-
-
-def test_core_is_the_interior_where_directions_rise() -> None:
-    ramp = torch.linspace(-1, 1, 16).expand(16, 16)
-    directions = torch.stack([ramp, ramp.T, ramp, ramp])[None]
-    interior = torch.rand(1, 16, 16)
-    assert torch.allclose(core(interior, directions)[:, 1:-1, 1:-1], interior[:, 1:-1, 1:-1])
-    assert (core(interior, -directions)[:, 1:-1, 1:-1] < interior[:, 1:-1, 1:-1]).all()

@@ -96,7 +96,7 @@ class ModelCard:
 
 
 def _head_of(data: dict[str, Any]) -> HeadConfig:
-    return HeadConfig(data["kind"], tuple(data["widths"]), tuple(data["types"]), data.get("centre", False))
+    return HeadConfig(data["kind"], tuple(data["widths"]), tuple(data["types"]))
 
 
 class Segmenter(nn.Module):

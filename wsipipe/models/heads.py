@@ -19,6 +19,8 @@ from torch import Tensor, nn
 HEADS = ("linear", "light", "sota", "cisca")
 DIRECTIONS = ((1.0, 0.0), (0.0, 1.0), (math.sqrt(0.5), math.sqrt(0.5)), (math.sqrt(0.5), -math.sqrt(0.5)))
 """Unit vectors (x, y) of the four directional distance maps of the cisca head."""
+CENTRE = 3 + len(DIRECTIONS)
+"""Channel of a cisca head for the depth inside the nucleus; the types (after "none") follow."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,11 @@ class HeadConfig:
         Channels of the backbone's feature maps, coarse to fine.
     types : tuple of str
         Names of the cell types; empty when nuclei are only found, not typed.
-    centre : bool
-        Whether a cisca head predicts the centre map too.
     """
 
     kind: str
     widths: tuple[int, ...]
     types: tuple[str, ...] = ()
-    centre: bool = True
 
     @property
     def width(self) -> int:
@@ -125,8 +124,8 @@ class Head(nn.Module):
     """A head with the meaning of its output channels.
 
     The linear, light and sota heads predict background / nucleus, or background / each type. The cisca head predicts
-    three classes (background, interior, boundary between touching nuclei), four directional distances, the depth inside
-    the nucleus and the types.
+    three classes (background, interior, boundary between touching nuclei), four directional distances (which only teach
+    it), the depth inside the nucleus (the marker) and the types.
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -144,12 +143,7 @@ class Head(nn.Module):
     def channels(self) -> int:
         """Number of output channels."""
         types = len(self.config.types)
-        return self.first_type + (types + 1 if types else 0) if self.instances else max(2, types + 1)
-
-    @property
-    def first_type(self) -> int:
-        """Channel of a cisca head where the types (after "none") begin."""
-        return 3 + len(DIRECTIONS) + self.config.centre
+        return CENTRE + 1 + (types + 1 if types else 0) if self.instances else max(2, types + 1)
 
     @property
     def map_names(self) -> tuple[str, ...]:
@@ -167,8 +161,8 @@ class Head(nn.Module):
             p = softmax(logits)
             return torch.cat((1 - p[:, :1], p[:, 1:]), 1) if self.config.types else p[:, 1:]
         p = softmax(logits[:, :3])
-        marker = logits[:, 7].sigmoid() if self.config.centre else core(p[:, 1], logits[:, 3:7].tanh())
-        types = softmax(logits[:, self.first_type :])[:, 1:] if self.config.types else logits[:, :0]
+        marker = logits[:, CENTRE].sigmoid()
+        types = softmax(logits[:, CENTRE + 1 :])[:, 1:] if self.config.types else logits[:, :0]
         return torch.cat((1 - p[:, :1], marker[:, None], types), 1)
 
 
@@ -179,27 +173,3 @@ def softmax(logits: Tensor) -> Tensor:
     """
     weights = (logits - logits.amax(1, keepdim=True)).contiguous().exp()
     return weights / weights.sum(1, keepdim=True)
-
-
-def core(interior: Tensor, directions: Tensor) -> Tensor:
-    """Return how surely each pixel is the core of one nucleus: interior, and no fold in the directional maps.
-
-    Along its direction u a directional map rises from -1 to 1 inside a nucleus; it falls steeply where one nucleus
-    ends and the next begins. The steepest fall over the four directions marks a boundary.
-
-    Parameters
-    ----------
-    interior : Tensor (B, H, W)
-        Probability of the interior class.
-    directions : Tensor (B, 4, H, W)
-        Directional distances in [-1, 1].
-    """
-    padded = F.pad(directions, (1, 1, 1, 1), mode="replicate")
-    h, w = directions.shape[-2:]
-    slopes = []
-    for k, (dx, dy) in enumerate(((1, 0), (0, 1), (1, 1), (1, -1))):
-        ahead = padded[:, k, 1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
-        behind = padded[:, k, 1 - dy : 1 - dy + h, 1 - dx : 1 - dx + w]
-        slopes.append((behind - ahead) / 2)
-    fall = torch.stack(slopes).amax(0).clamp(0, 1)
-    return interior * (1 - fall)
