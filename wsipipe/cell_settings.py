@@ -1,4 +1,4 @@
-"""Knobs of what is done with cells that have been found: exports, features, measurements, classification.
+"""Knobs of what is done with cells that have been found, and of features: exports, measurements, types, pictures.
 
 As :mod:`wsipipe.settings`, of which this is the part after segmentation.
 """
@@ -97,3 +97,70 @@ class ClassifySettings(Checked):
     region_um: float = knob(
         250.0, "Labelled cells nearer to each other than this belong to one region, in one fold.", unit="um", low=1
     )
+
+
+PANELS = ("clusters", "similarity", "reconstruction")
+"""What :attr:`VisualizeSettings.panels` may name."""
+MAPS = ("16", "32", "64", "128", "256", "all")
+"""What :attr:`VisualizeSettings.maps` may name: maps by their side in a tile of 256 px, or all as one."""
+
+
+@dataclass(frozen=True)
+class VisualizeSettings(Checked):
+    """What is drawn of a network's features."""
+
+    panels: str = knob(
+        "auto",
+        "clusters, similarity, reconstruction, separated by commas; auto: all that the model has.",
+    )
+    clusters: int = knob(4, "K of K-means.", low=2, high=8)
+    joint: bool = knob(True, "Cluster all regions together, so that a colour means the same in each.")
+    maps: str = knob(
+        "32,64,128,256,all", "Maps to show: by their side in a tile of 256 px (16 to 256), or all taken as one."
+    )
+    times: str = knob(
+        "100,300,500,700,900", "Timesteps of reconstructions; t hides about t thousandths of the picture."
+    )
+    timestep: int = knob(50, "Timestep that features are taken at.", low=1, high=1000)
+    size: int = knob(
+        256, "Side of a region at the working resolution; a multiple of 256.", unit="px", low=256, high=1024
+    )
+    panel: int = knob(256, "Side of a picture in the PNG.", unit="px", low=128, high=1024)
+    seed: int = knob(0, "Seed of K-means.", low=0)
+    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps.", result=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size % 256:
+            raise SettingsError(f"size is {self.size}; expected 256, 512, 768 or 1024 px")
+        _each("panels", self.panels, (*PANELS, "auto"))
+        _each("maps", self.maps, MAPS)
+        self.shown_times  # noqa: B018
+
+    @property
+    def shown_maps(self) -> tuple[str, ...]:
+        """Names of the maps, in the order asked for."""
+        return _each("maps", self.maps, MAPS)
+
+    @property
+    def shown_panels(self) -> tuple[str, ...]:
+        """Names of the panels asked for; empty: all that the model has."""
+        named = _each("panels", self.panels, (*PANELS, "auto"))
+        return () if "auto" in named else named
+
+    @property
+    def shown_times(self) -> tuple[int, ...]:
+        """Timesteps of the reconstructions."""
+        words = [word.strip() for word in self.times.split(",") if word.strip()]
+        if not words or not all(word.isdecimal() and 1 <= int(word) <= 1000 for word in words):
+            raise SettingsError(f"times are {self.times!r}; expected whole numbers from 1 to 1000, as in 100,500,900")
+        return tuple(int(word) for word in words)
+
+
+def _each(name: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words of a list separated by commas, each once, of those *known*."""
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    for word in words or ("",):
+        if word not in known:
+            raise SettingsError(f"{name}: no {word!r}; expected some of {', '.join(known)}")
+    return words

@@ -37,6 +37,21 @@ def test_the_feature_is_the_class_token_of_the_resized_normalised_image(tmp_path
     assert not np.allclose(found[0], found[1]) and not any(p.requires_grad for p in encoder.network.parameters())
 
 
+@pytest.mark.parametrize("registers", [0, 4])
+def test_tokens_are_those_of_the_patches_in_their_places(tmp_path: Path, registers: int) -> None:
+    shapes = tiny.encoder_shapes(registers=registers)
+    generator = torch.Generator().manual_seed(0)
+    tensors = {name: torch.randn(shape, generator=generator) * 0.05 for name, shape in shapes.items()}
+    safetensors.torch.save_file(tensors, tmp_path / "model.safetensors")
+    encoder = open_encoder(str(tmp_path), CPU)
+    picture = torch.full((1, 64, 64, 3), 120, dtype=torch.uint8)
+    picture[:, 16:32, 48:] = 250  # the patch in row 1, column 3, after halving
+    plain, found = encoder.tokens(torch.full_like(picture, 120)), encoder.tokens(picture)
+    assert found.shape == (1, 4, 4, 64) and found.dtype == np.float32
+    moved = np.abs(found - plain)[0].mean(axis=-1)
+    assert np.unravel_index(moved.argmax(), moved.shape) == (1, 3)
+
+
 def test_the_configuration_beside_the_weights_counts(tmp_path: Path) -> None:
     path = tiny.save_encoder(tmp_path / "encoder")
     before = open_encoder(str(path), CPU)(images())
@@ -135,6 +150,8 @@ def test_the_hub_goes_through_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     encoder = open_encoder("hf-hub:MahmoodLab/UNI", CPU)
     flat = torch.full((2, 512, 512, 3), 51, dtype=torch.uint8)
     assert encoder(flat) == pytest.approx(np.full((2, 3), (0.2 - 0.5) / 0.25), abs=1e-5)
+    with pytest.raises(ModelError, match="has no patch tokens to compare; expected a vision transformer"):
+        encoder.tokens(flat)
     with pytest.raises(ModelError, match=r"hf-hub:a/none cannot be had \(OSError: Connection broken.*tries again") as e:
         open_encoder("hf-hub:a/none", CPU)
     assert "\n" not in str(e.value)

@@ -24,6 +24,7 @@ from wsipipe.cell_settings import (
     FeatureSettings,
     MeasureSettings,
     SubsetSettings,
+    VisualizeSettings,
     ZarrSettings,
 )
 from wsipipe.cli.types import BoxType
@@ -61,6 +62,7 @@ SECTIONS: dict[str, type[Any]] = {
     "features": FeatureSettings,
     "measure": MeasureSettings,
     "classify": ClassifySettings,
+    "visualize": VisualizeSettings,
     "evaluate": EvaluateSettings,
     "corpus": CorpusSettings,
     "pretrain": PretrainSettings,

@@ -1,4 +1,4 @@
-"""Kinds of values that options take: boxes and resolutions."""
+"""Kinds of values that options take: points, boxes and resolutions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,23 @@ from typing import Any
 
 import click
 
-from wsipipe.units import Box
+from wsipipe.units import Box, Pair
+
+
+class PointType(click.ParamType[Pair]):
+    """``x,y`` in pixels."""
+
+    name = "x,y"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Pair:
+        """Return the two numbers."""
+        if isinstance(value, tuple):
+            return typing.cast(Pair, value)
+        try:
+            x, y = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no position; expected two numbers such as 10400,8200", param, ctx)
+        return x, y
 
 
 class BoxType(click.ParamType[Box]):

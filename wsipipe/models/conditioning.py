@@ -61,10 +61,35 @@ class Encoder:
         -------
         float32 (B, D)
         """
+        out = cast(Tensor, self.network(self._input(images)))
+        return (out[:, 0] if out.ndim == 3 else out).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def tokens(self, images: Tensor) -> NDArray[np.float32]:
+        """Return the tokens of the patches of *images* (B, H, W, 3), without class and register tokens.
+
+        Returns
+        -------
+        float32 (B, h, w, D)
+
+        Raises
+        ------
+        ModelError
+            When the network has no tokens: it is no vision transformer.
+        """
+        forward = getattr(self.network, "forward_features", self.network)
+        out = forward(self._input(images))
+        patch = getattr(getattr(self.network, "patch_embed", None), "proj", None)
+        if patch is None or not isinstance(out, Tensor) or out.ndim != 3:
+            raise ModelError(f"the encoder {self.name} has no patch tokens to compare; expected a vision transformer")
+        side = self.side // int(patch.kernel_size[0])
+        return out[:, -side * side :].reshape(len(out), side, side, -1).float().cpu().numpy()
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Return *images*, uint8 (B, H, W, 3), as the network takes them: float32 (B, 3, S, S)."""
         x = images.to(self.device).permute(0, 3, 1, 2).float() / 255
         x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True, align_corners=False)
-        out = cast(Tensor, self.network((x - self.mean) / self.std))
-        return (out[:, 0] if out.ndim == 3 else out).float().cpu().numpy()
+        return (x - self.mean) / self.std
 
 
 def open_encoder(source: str, device: torch.device) -> Encoder:

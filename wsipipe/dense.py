@@ -1,0 +1,124 @@
+"""Tiles to dense features, tokens and reconstructions: what a network makes of every place, for people to look at."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsipipe.errors import SettingsError
+from wsipipe.models import checkpoint
+from wsipipe.models.checkpoint import Segmenter
+from wsipipe.models.cmd import CMD, FEATURE_TIMESTEP
+from wsipipe.models.conditioning import open_encoder
+from wsipipe.predict import choose_device, denormals_flushed
+from wsipipe.train.diffusion import normalise
+from wsipipe.train.pictures import reconstruct
+
+BATCH = 4
+"""Tiles per forward pass."""
+
+Pixels = NDArray[np.uint8]
+
+
+class DenseBackbone:
+    """A backbone in fp32, asked for its maps rather than for cells; with its frozen encoder where there is one.
+
+    Parameters
+    ----------
+    path : Path
+        Checkpoint of a backbone or of a segmenter, whose head is left aside.
+    device : str
+        As in :class:`wsipipe.settings.RunSettings`.
+    encoder : str
+        As :func:`wsipipe.models.conditioning.open_encoder` takes it; a conditioned backbone needs it.
+
+    Attributes
+    ----------
+    card : ModelCard
+
+    Raises
+    ------
+    SettingsError
+        When the backbone is conditioned and *encoder* is missing, or gives features of another width.
+    ModelError
+    """
+
+    def __init__(self, path: Path, device: str = "auto", encoder: str = "") -> None:
+        network, self.card = checkpoint.load(path)
+        self.device = choose_device(device)
+        backbone = network.backbone if isinstance(network, Segmenter) else cast(CMD, network)
+        self.network = backbone.requires_grad_(False).to(self.device)
+        self.encoder = open_encoder(encoder, self.device) if encoder else None
+        self._check_condition(encoder)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the layer that gives the picture has ever been trained: it starts at zero."""
+        return bool(self.network.output.rgb.weight.any())
+
+    @torch.inference_mode()
+    def maps(self, tiles: Pixels, windows: Pixels, timestep: int = FEATURE_TIMESTEP) -> dict[int, NDArray[np.float32]]:
+        """Return the decoder's maps that heads use, by their side: float32 (n, side, side, C), coarse to fine.
+
+        Maps of the same side are joined along their channels.
+
+        Parameters
+        ----------
+        tiles : uint8 (n, 256, 256, 3)
+            Unmasked.
+        windows : uint8 (n, 512, 512, 3)
+            The same with their surroundings, from which the condition of a conditioned backbone comes.
+        """
+        found: dict[int, list[NDArray[np.float32]]] = {}
+        for start in range(0, len(tiles), BATCH):
+            part = slice(start, start + BATCH)
+            x = normalise(torch.from_numpy(tiles[part]).to(self.device))
+            with denormals_flushed() if self.device.type == "cpu" else nullcontext():
+                features = self.network.features(x, self.condition(windows[part]), timestep)
+            sides = dict.fromkeys(f.shape[-1] for f in features)
+            for side in sides:
+                same = torch.cat([f for f in features if f.shape[-1] == side], dim=1)
+                found.setdefault(side, []).append(same.permute(0, 2, 3, 1).float().cpu().numpy())
+        return {side: np.concatenate(parts) for side, parts in found.items()}
+
+    @torch.inference_mode()
+    def reconstructions(self, tiles: Pixels, windows: Pixels, timestep: int) -> tuple[Pixels, Pixels]:
+        """Return masked inputs and reconstructions (n, 256, 256, 3) of *tiles*; the masks are always the same."""
+        z = self.condition(windows)
+        with denormals_flushed() if self.device.type == "cpu" else nullcontext():
+            masked, result = reconstruct(self.network, torch.from_numpy(tiles), timestep, z)
+        return masked.numpy(), result.numpy()
+
+    def tokens(self, images: Pixels) -> NDArray[np.float32]:
+        """Return the encoder's patch tokens of whole *images* (n, H, W, 3): float32 (n, h, w, D)."""
+        assert self.encoder is not None
+        return self.encoder.tokens(torch.from_numpy(images))
+
+    def condition(self, windows: Pixels) -> Tensor | None:
+        """Return the encoder's features (n, D) of *windows*, None for a backbone that takes none."""
+        if not self.network.config.condition or self.encoder is None:
+            return None
+        return torch.from_numpy(self.encoder(torch.from_numpy(windows))).to(self.device)
+
+    def _check_condition(self, encoder: str) -> None:
+        """Refuse a conditioned backbone whose encoder is missing or another one."""
+        wanted = self.network.config.condition
+        if not wanted:
+            return
+        name = self.card.training.get("settings", {}).get("encoder") or f"one with features {wanted} wide"
+        if self.encoder is None:
+            raise SettingsError(
+                f"the backbone {self.card.name} is conditioned on an encoder: give it, --encoder {name}"
+            )
+        width = self.encoder(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape[1]
+        if width != wanted:
+            raise SettingsError(
+                f"--encoder {encoder} gives features {width} wide; the backbone {self.card.name} was trained with "
+                f"{name}, {wanted} wide"
+            )

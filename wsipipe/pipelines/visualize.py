@@ -1,0 +1,112 @@
+"""The story of ``wsipipe visualize``: places of tissue in, one picture of what the network makes of them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsipipe.artifacts import check_writable
+from wsipipe.cell_settings import PANELS, VisualizeSettings
+from wsipipe.dense import DenseBackbone
+from wsipipe.errors import ModelError, SettingsError
+from wsipipe.figure.panels import Looked, clusters, nucleus, reconstructions, similarity
+from wsipipe.figure.regions import STEP, Region, joined
+from wsipipe.figure.sheet import write_sheet
+from wsipipe.models.zoo import resolve
+from wsipipe.pipelines.places import Places, regions
+from wsipipe.predict import set_threads
+from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.resources import allowed_cores
+from wsipipe.units import Pair
+
+
+@dataclass(frozen=True)
+class VisualizeJob:
+    """Of what places, by which model, and where to.
+
+    Attributes
+    ----------
+    points : tuple of (float, float)
+        What the others are compared with, in base pixels of each region's source; none: the darkest nucleus.
+    """
+
+    places: Places
+    output: Path
+    model: str = "cmd-t"
+    encoder: str = ""
+    points: tuple[Pair, ...] = ()
+    settings: VisualizeSettings = field(default_factory=VisualizeSettings)
+
+
+@dataclass(frozen=True)
+class Visualized:
+    """What is in the picture, and its width and height."""
+
+    regions: int
+    panels: tuple[str, ...]
+    size: tuple[int, int]
+
+
+def run_visualize(job: VisualizeJob, progress: Progress) -> Visualized:
+    """Write the picture.
+
+    Raises
+    ------
+    SettingsError
+        When a place or point lies outside, or the model needs an encoder.
+    ModelError
+        When reconstructions are asked for and the model cannot give any.
+    SlideError, StoreError, OutputError
+    """
+    if job.output.suffix.lower() != ".png":
+        raise SettingsError(f"--output {job.output}: expected a name that ends in .png")
+    check_writable(job.output)
+    set_threads(allowed_cores())
+    backbone = DenseBackbone(resolve(job.model), job.settings.device, job.encoder)
+    panels = _panels(job, backbone, progress)
+    found = regions(job.places, backbone.card.mpp, progress)
+    points = _points(job, found)
+    progress.start("regions", len(found))
+    looked = []
+    for region, point in zip(found, points):
+        dense = backbone.maps(*region.tiles(STEP), job.settings.timestep)
+        looked.append(Looked(region, point, joined(dense, region.side)))
+        progress.advance("regions")
+    draw = {"clusters": clusters, "similarity": similarity, "reconstruction": reconstructions}
+    sections = [draw[panel](looked, backbone, job.settings) for panel in panels]
+    title = f"{backbone.card.name}: dense features of the decoder at t = {job.settings.timestep}"
+    size = write_sheet(job.output, title, sections, job.settings.panel)
+    return Visualized(len(found), panels, size)
+
+
+def _panels(job: VisualizeJob, backbone: DenseBackbone, progress: Progress) -> tuple[str, ...]:
+    """Return the panels to draw; say why one that was not asked for by name is left out."""
+    wanted, card = job.settings.shown_panels, backbone.card
+    pretrained = "expected a backbone.safetensors as `wsipipe pretrain` writes it"
+    if "reconstruction" in wanted and not backbone.reconstructs:
+        raise ModelError(f"{job.model} has never learnt to reconstruct: its output layer is zero; {pretrained}")
+    if "reconstruction" in wanted and card.kind == "segmenter":
+        progress.say(f"warning: {job.model} is a segmenter: where it was trained on, it has unlearnt to reconstruct")
+    if wanted:
+        return wanted
+    if card.kind == "backbone" and backbone.reconstructs:
+        return PANELS
+    why = "a segmenter" if card.kind == "segmenter" else "a backbone that was never pretrained"
+    progress.say(f"reconstructions are left out: {job.model} is {why}; {pretrained}")
+    return PANELS[:2]
+
+
+def _points(job: VisualizeJob, found: Sequence[Region]) -> list[Pair]:
+    """Return the point of each region that others are compared with, as shares of its side."""
+    if not job.points:
+        return [nucleus(region) for region in found]
+    if len(job.points) != len(found):
+        raise SettingsError(f"--point is given {len(job.points)} times for {len(found)} regions; expected one for each")
+    placed = [region.place(point) for region, point in zip(found, job.points)]
+    for region, (x, y), shares in zip(found, job.points, placed):
+        if not all(0 <= share < 1 for share in shares):
+            (x0, y0), (sx, sy) = region.corner_base, region.scale
+            inside = f"{x0:.0f},{y0:.0f} to {x0 + region.side * sx:.0f},{y0 + region.side * sy:.0f}"
+            raise SettingsError(f"--point {x:g},{y:g} lies outside the region {region.name}, which goes from {inside}")
+    return placed
