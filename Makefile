@@ -39,7 +39,7 @@ $(VENV)/.runtime: $(INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(INPUTS) | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,dicom,view]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,dicom,docs,view]'
 	@touch $(VENV)/.runtime $@
 
 demo: $(VENV)/.runtime
@@ -84,9 +84,8 @@ cucim-cpu: $(VENV)/.runtime
 default-model: $(VENV)/.dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" workflows/default-model/run.sh
 
-docs: $(VENV)/.runtime
-	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --strict
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 dist: $(VENV)/.runtime
 	$(PIP) install --quiet build
