@@ -1,7 +1,7 @@
 """Pages that mkdocs makes while it builds: the reference of commands, settings and Python, and the model cards.
 
-They come from what the program itself shows (options, settings classes, ``wsipipe models show``), so that they cannot go
-stale and nothing of them is committed. :func:`pages` makes them without mkdocs; :func:`on_files` is mkdocs' hook.
+They come from what the program itself shows (options, settings classes, ``wsipipe models show``), so that they cannot
+go stale, and nothing of them is committed. :func:`pages` makes them without mkdocs; :func:`on_files` is mkdocs' hook.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ def settings_page() -> str:
     parts = [
         "# Settings",
         "Every setting has one home: a field of a frozen dataclass, from which the options, the keys of a `--config` "
-        "file and this page are made. A command line wins over the file, the file over the defaults. Only settings that "
-        "determine the result belong to its fingerprint; the others (blocks, workers, devices) never change a byte.",
+        "file and this page are made. A command line wins over the file, the file over the defaults. Only settings "
+        "that determine the result belong to its fingerprint; the others (blocks, workers, devices) never change a byte.",
         '```toml title="run.toml"\n[slide]\nmpp = 0.25\n\n[cells]\nmin_area_um2 = 12\n```',
     ]
     for name, cls in SECTIONS.items():
