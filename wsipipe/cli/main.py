@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from wsipipe import __version__
 from wsipipe.errors import WsipipeError
 
 INTERRUPTED = 130
+COMPLETION = "_WSIPIPE_COMPLETE"
+"""Environment variable by which a shell asks what could follow."""
 
 
 class Entry(NamedTuple):
@@ -45,6 +48,7 @@ COMMANDS = {
     "visualize": Entry("wsipipe.cli.visualize:visualize", "Models", "Draw what a model sees: features, similarity."),
     "models": Entry("wsipipe.cli.models:models", "Models", "List the models that are at hand, with their licences."),
     "demo-slide": Entry("wsipipe.cli.demo_slide:demo_slide", "Help", "Draw a phantom slide whose cells are known."),
+    "completion": Entry("wsipipe.cli.completion:completion", "Help", "Let your shell complete what you type."),
     "doctor": Entry("wsipipe.cli.doctor:doctor", "Help", "Check this machine: libraries, readers, devices, memory."),
 }
 """Every subcommand. ``module:function`` is imported when the command is called."""
@@ -72,6 +76,12 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(module), function)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """Return the subcommands that begin so, without importing them; options of the group itself after a dash."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(n, help=e.summary) for n, e in COMMANDS.items() if n.startswith(incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -138,6 +148,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _run(args: Sequence[str] | None, state: State) -> int:
+    if COMPLETION in os.environ:
+        importlib.import_module("wsipipe.cli.completion").register()
     given = list(sys.argv[1:] if args is None else args)
     result: Any = cli.main(given or ["--help"], prog_name="wsipipe", obj=state, standalone_mode=False)
     return result if isinstance(result, int) else 0

@@ -29,6 +29,12 @@ def models(ctx: click.Context) -> None:
         _show_list()
 
 
+@models.command("list")
+def list_() -> None:
+    """List the shipped models, as `wsipipe models` does."""
+    _show_list()
+
+
 @models.command()
 @click.argument("name")
 def show(name: str) -> None:

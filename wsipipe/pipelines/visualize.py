@@ -17,7 +17,7 @@ from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.places import Places, regions
 from wsipipe.predict import set_threads
 from wsipipe.schedule.progress import Progress
-from wsipipe.schedule.resources import allowed_cores
+from wsipipe.schedule.resources import network_threads
 from wsipipe.units import Pair
 
 
@@ -62,7 +62,7 @@ def run_visualize(job: VisualizeJob, progress: Progress) -> Visualized:
     if job.output.suffix.lower() != ".png":
         raise SettingsError(f"--output {job.output}: expected a name that ends in .png")
     check_writable(job.output)
-    set_threads(allowed_cores())
+    set_threads(network_threads())
     backbone = DenseBackbone(resolve(job.model), job.settings.device, job.encoder)
     panels = _panels(job, backbone, progress)
     found = regions(job.places, backbone.card.mpp, progress)
