@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import email
 import importlib.metadata as metadata
 import os
 import re
 import stat
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -136,21 +139,82 @@ def test_every_shipped_model_has_a_card() -> None:
         assert "licen" in card.read_text().lower(), f"{card.name} does not speak of the licence"
 
 
-@pytest.mark.slow
-def test_the_wheel_is_whole_and_works(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, timeout=600)
-    (wheel,) = tmp_path.glob("wsipipe-*.whl")
+@dataclass(frozen=True)
+class Built:
+    """The archives that `make dist` makes, and the names in the wheel."""
+
+    sdist: Path
+    wheel: Path
+    names: frozenset[str]
+
+
+def built(source: Path, out: Path, *targets: str) -> None:
+    """Build *targets* from *source*, with the hatchling that is installed: nothing is downloaded."""
+    kinds = [word for target in targets for word in ("-t", target)]
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-d", str(out), *kinds], cwd=source, check=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    out = tmp_path_factory.mktemp("dist")
+    built(ROOT, out, "sdist", "wheel")
+    (wheel,), (sdist,) = out.glob("wsipipe-*.whl"), out.glob("wsipipe-*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        archive.extractall(tmp_path / "site")
+        return Built(sdist, wheel, frozenset(archive.namelist()))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(dist: Built) -> None:
     source = {p.relative_to(ROOT).as_posix() for p in (ROOT / "wsipipe").rglob("*") if p.is_file()}
     kept = {name for name in source if not name.endswith((".pyc", ".nbi", ".nbc"))}
-    assert kept <= names
-    assert not [n for n in names if "__pycache__" in n or n.startswith("tests/")]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    code = "import wsipipe; from wsipipe.cli.main import main; print(wsipipe.__file__); main(['--help'])"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.startswith(str(tmp_path / "site"))
+    assert {name for name in dist.names if not name.startswith("wsipipe-")} == kept
+    assert {"wsipipe/py.typed", "wsipipe/models/weights/cmd-t.safetensors", "wsipipe/models/weights/cmd-t.md"} <= kept
+    assert [name for name in kept if name.startswith("wsipipe/view/assets/") and name.endswith(".js")]
+    assert [name for name in kept if name.startswith("wsipipe/report/templates/")]
+    info = {name.split("/", 1)[1] for name in dist.names - kept}
+    assert {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"} == info
+
+
+def test_the_wheel_says_what_pyproject_says(dist: Built) -> None:
+    with zipfile.ZipFile(dist.wheel) as archive:
+        (name,) = (name for name in dist.names if name.endswith("METADATA"))
+        about = email.message_from_string(archive.read(name).decode())
+    assert (about["Name"], about["Version"]) == ("wsipipe", __version__)
+    assert about["Requires-Python"] == PROJECT["requires-python"]
+    wanted = {Requirement(line).name for line in PROJECT["dependencies"]}
+    stated = [Requirement(line) for line in about.get_all("Requires-Dist")]
+    assert {r.name for r in stated if r.marker is None} == wanted
+    assert set(about.get_all("Provides-Extra")) == set(EXTRAS)
+
+
+def test_the_source_archive_gives_the_same_wheel(dist: Built, tmp_path: Path) -> None:
+    with tarfile.open(dist.sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    built(source, tmp_path / "dist", "wheel")
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as again, zipfile.ZipFile(dist.wheel) as first:
+        assert {i.filename: i.CRC for i in again.infolist()} == {i.filename: i.CRC for i in first.infolist()}
+    for name in ("tests/conftest.py", "docs/index.md", "workflows/slurm/README.md", "constraints.txt", "CITATION.cff"):
+        assert (source / name).is_file(), f"{name} is not in the source archive"
+
+
+def test_the_wheel_works_where_it_is_installed(dist: Built, tmp_path: Path) -> None:
+    """Installed into a folder, it runs from there: the checkout is not on the path."""
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*install, "--no-compile", str(dist.wheel)], check=True, timeout=300, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("-P", "-c", "import wsipipe; print(wsipipe.__file__)").startswith(str(site))
+    assert run(str(site / "bin" / "wsipipe"), "--version") == f"wsipipe {__version__}\n"
+    models = run(str(site / "bin" / "wsipipe"), "models", "list")
+    assert "cmd-t (default)" in models and "non-commercial" in run("-m", "wsipipe", "models", "show", "cmd-t").lower()
