@@ -19,10 +19,11 @@ from wsipipe.pipelines.prepare import prepare
 from wsipipe.pipelines.publish import publish
 from wsipipe.pipelines.request import network_of
 from wsipipe.pipelines.segment import compute, run_segment
-from wsipipe.schedule.dask import DaskEngine, Lanes
+from wsipipe.schedule.dask import DaskEngine
 from wsipipe.schedule.local import device_list
+from wsipipe.schedule.order import Lanes, Pace
 from wsipipe.schedule.progress import Progress
-from wsipipe.schedule.task import CELLS, PREDICT, Plan
+from wsipipe.schedule.task import CELLS, PREDICT, Plan, Receipt, Task
 from wsipipe.schedule.work import worker_of
 from wsipipe.settings import ClusterSettings, RunSettings
 
@@ -102,6 +103,9 @@ def test_four_two_and_one_worker_and_a_killed_one_give_the_same_bytes(
     pids = engine.client.run(os.getpid)
     killer = KillOne(list(pids.values())[:2])
     killed = dataclasses.replace(job, outputs=(tmp_path / "killed.parquet",))
+    engine._pace = Pace()
+    for kind in (PREDICT, CELLS):  # as if blocks were quick: the workers die amid orders of several blocks
+        engine._pace.heard([Receipt(Task(kind, 0), 1)])
     assert run_on(engine, killed, killer) == whole and killer.heard > 2
     left = set(engine.client.run(os.getpid).values())
     assert not left & set(killer.pids), "the killed workers were replaced, the others stayed"

@@ -8,38 +8,38 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import wsipipe
 from wsipipe.errors import ClusterError, WsipipeError
 from wsipipe.predict import Predictor, set_threads
 from wsipipe.schedule.engine import Forward, Report
 from wsipipe.schedule.local import local_cluster
+from wsipipe.schedule.order import Lanes, Order, Pace
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import CELLS, PREDICT, Board, Receipt, Task
 from wsipipe.schedule.work import loaded, worker_of
 from wsipipe.settings import ClusterSettings, RunSettings
 
-IN_FLIGHT = 2
-"""Tasks per lane that are submitted at a time: one runs, one is at hand when it ends."""
 RETRIES = 2
-"""How often a task is repeated after an error of the operating system, such as a file server that is away."""
+"""How often an order is repeated after an error of the operating system, such as a file server that is away."""
 CONNECT_SECONDS = 30.0
 """How long a scheduler is looked for."""
 REFRESH_SECONDS = 5.0
 """How often the workers are counted: they come and go."""
 
 
-def do(folder: str, threads: int, task: tuple[str, int]) -> Receipt:
-    """Do one task in a worker process."""
+def do(kind: str, blocks: tuple[int, ...], folder: str, threads: int) -> list[Receipt]:
+    """Do an order in a worker process; the file of each block is there, whole, as soon as it is done."""
     use_threads(threads)
-    return worker_of(folder).run(Task(*task))
+    worker = worker_of(folder)
+    return [worker.run(Task(kind, block)) for block in blocks]
 
 
 def describe(threads: int, wanted: tuple[str, str, str, str, int]) -> tuple[str, Forward]:
@@ -54,25 +54,6 @@ def use_threads(threads: int) -> None:
     from distributed import get_worker
 
     set_threads(threads or max(1, get_worker().state.nthreads))
-
-
-class Lanes(NamedTuple):
-    """How many tasks of each kind run at a time, and whether they run on the same workers."""
-
-    predict: int
-    cells: int
-    shared: bool
-
-    def wanted(self, flying: Counter[str]) -> tuple[str, ...]:
-        """Return which kinds of tasks may be submitted while those of *flying* are under way.
-
-        Forwarding pauses when cells lag behind, so that few maps wait on disk.
-        """
-        if self.shared:
-            return (CELLS, PREDICT) if flying.total() < IN_FLIGHT * self.cells else ()
-        if flying[CELLS] >= IN_FLIGHT * self.cells:
-            return ()
-        return (CELLS, PREDICT) if flying[PREDICT] < IN_FLIGHT * self.predict else (CELLS,)
 
 
 class DaskEngine:
@@ -95,6 +76,7 @@ class DaskEngine:
         self._counted = -REFRESH_SECONDS
         self._lanes = Lanes(0, 0, True)
         self._threads = 0
+        self._pace = Pace()
 
     def __enter__(self) -> Self:
         from distributed import Client
@@ -142,9 +124,9 @@ class DaskEngine:
             self._lanes = Lanes(predict, cells, not self._marked)
         return self._lanes
 
-    def _submit(self, function: Callable[..., Any], *arguments: Any, kind: str) -> Any:
-        resources = {kind: 1} if kind in self._marked else None
-        return self.client.submit(function, *arguments, pure=False, resources=resources)
+    def _resources(self, kind: str) -> dict[str, int] | None:
+        """Return what a worker must own to be given a task of *kind*."""
+        return {kind: 1} if kind in self._marked else None
 
     def forward(self, model: str, sha256: str, run: RunSettings, batch: int) -> Forward:
         """Ask a worker; see :class:`~wsipipe.schedule.engine.Engine`."""
@@ -156,7 +138,7 @@ class DaskEngine:
         from distributed import KilledWorker
 
         wanted = (model, sha256, run.device, run.precision, batch)
-        future = self._submit(describe, self._threads, wanted, kind=PREDICT)
+        future = self.client.submit(describe, self._threads, wanted, pure=False, resources=self._resources(PREDICT))
         try:
             version, forward = future.result()
         except (ModuleNotFoundError, CancelledError, KilledWorker) as error:
@@ -170,54 +152,77 @@ class DaskEngine:
             ) from error
         if version != wsipipe.__version__:
             raise ClusterError(f"the workers have wsipipe {version}, this is {wsipipe.__version__}; install the same")
-        return forward  # type: ignore[no-any-return]
+        return forward
 
     # --- tasks -----------------------------------------------------------------------------------------------------
 
     def run(self, folder: Path, board: Board, report: Report) -> None:
-        """Keep a bounded number of tasks in flight until *board* is done. A lost worker's tasks are repeated."""
+        """Keep a bounded number of orders in flight until *board* is done. A lost worker's orders are repeated."""
         with self.client.as_current():
             self._run(Scratch(folder), os.path.abspath(folder), board, report)
 
     def _run(self, scratch: Scratch, where: str, board: Board, report: Report) -> None:
-        flying: dict[Any, Task] = {}
-        tries: Counter[Task] = Counter()
+        from distributed import as_completed, wait
+
+        flying: dict[Any, Order] = {}
+        failed: list[Order] = []
+        tries: Counter[Order] = Counter()
+        landing = as_completed(loop=self.client.loop)
         try:
             while not board.done:
-                while kinds := self._count().wanted(Counter(task.kind for task in flying.values())):
-                    if (task := board.take(*kinds)) is None:
-                        break
-                    flying[self._submit(do, where, self._threads, tuple(task), kind=task.kind)] = task
-                for future in _landed(list(flying)):
-                    task = flying.pop(future)
-                    error = None if future.status == "finished" else future.exception()
-                    if error is None:
-                        receipt: Receipt = future.result()
+                futures = self._send(failed + self._orders(board, flying.values()), where)
+                flying |= futures
+                landing.update(futures)
+                if not flying:  # nobody is there to work
+                    time.sleep(0.2)
+                    continue
+                landed = landing.next_batch()
+                done = [future for future in landed if future.status == "finished"]
+                for future, receipts in zip(done, self.client.gather(done), strict=True):
+                    del flying[future]
+                    self._pace.heard(receipts)
+                    for receipt in receipts:
                         scratch.drop(board.finish(receipt.task))
                         report(receipt)
-                    elif _passing(error) and tries[task] < RETRIES:
-                        tries[task] += 1
-                        flying[self._submit(do, where, self._threads, tuple(task), kind=task.kind)] = task
-                    else:
-                        raise _cluster_error(error, task) from error
+                failed = [_again(future, flying.pop(future), tries) for future in landed if future in flying]
         except CancelledError as error:
             raise _cluster_error(error) from error
         except Exception:
-            _landed(list(flying), "ALL_COMPLETED", None)  # nothing may write behind the back of what comes next
+            if flying:
+                wait(list(flying))  # nothing may write behind the back of what comes next
             raise
 
+    def _orders(self, board: Board, flying: Iterable[Order]) -> list[Order]:
+        """Take from *board* what may be submitted while *flying* orders are under way."""
+        count = Counter(order.kind for order in flying)
+        orders: list[Order] = []
+        lanes = self._count()
+        while (kinds := lanes.wanted(count)) and (order := self._pace.next(board, kinds, lanes)):
+            orders.append(order)
+            count[order.kind] += 1
+        return orders
 
-def _landed(futures: Sequence[Any], when: str = "FIRST_COMPLETED", timeout: float | None = REFRESH_SECONDS) -> Any:
-    """Return the *futures* that are done; waits for one (or all), and no longer than *timeout* seconds."""
-    from distributed import TimeoutError, wait
+    def _send(self, orders: Sequence[Order], where: str) -> dict[Any, Order]:
+        """Submit *orders*, in one message for all that may run on the same workers."""
+        groups: dict[str, list[Order]] = defaultdict(list)
+        for order in orders:
+            groups[order.kind if order.kind in self._marked else ""].append(order)
+        sent: dict[Any, Order] = {}
+        for kind, group in groups.items():
+            kinds, blocks = zip(*group, strict=True)
+            needs, threads = self._resources(kind), self._threads
+            futures = self.client.map(do, kinds, blocks, folder=where, threads=threads, pure=False, resources=needs)
+            sent |= dict(zip(futures, group, strict=True))
+        return sent
 
-    if not futures:
-        time.sleep(0.2)
-        return ()
-    try:
-        return wait(futures, timeout=timeout, return_when=when).done
-    except TimeoutError:
-        return ()
+
+def _again(future: Any, order: Order, tries: Counter[Order]) -> Order:
+    """Return the *order* that failed, if it may succeed the next time; raises its error if not."""
+    error = future.exception() or CancelledError()
+    if not _passing(error) or tries[order] == RETRIES:
+        raise _cluster_error(error, order) from error
+    tries[order] += 1
+    return order
 
 
 def _passing(error: BaseException) -> bool:
@@ -225,12 +230,12 @@ def _passing(error: BaseException) -> bool:
     return isinstance(error, OSError) and not isinstance(error, WsipipeError)
 
 
-def _cluster_error(error: BaseException, task: Task | None = None) -> BaseException:
+def _cluster_error(error: BaseException, order: Order | None = None) -> BaseException:
     """Return the error to raise for *error* of a task: in our words where the cluster is to blame."""
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):
-        where = f"block {task.block}" if task else "loading the model"
+        where = f"block {', '.join(map(str, order.blocks))}" if order else "loading the model"
         return ClusterError(
             f"workers died again and again at {where}, most likely for lack of memory; give a smaller --block, "
             "or fewer --workers"

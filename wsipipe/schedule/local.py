@@ -13,6 +13,16 @@ from wsipipe.schedule.resources import allowed_cores
 from wsipipe.schedule.task import CELLS, PREDICT
 from wsipipe.schedule.work import DEVICE
 
+LEAN = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
+"""Dask's settings on this machine: less watching of itself, as tasks are long and their results small."""
+
 
 def local_cluster(workers: int, devices: str) -> tuple[Any, int]:
     """Start a cluster; return it, and the CPU threads of each process.
@@ -25,6 +35,7 @@ def local_cluster(workers: int, devices: str) -> tuple[Any, int]:
     devices : str
         Comma-separated; each gets a process that forwards tiles.
     """
+    import dask
     from distributed import Scheduler, SpecCluster
 
     names = device_list(devices)
@@ -39,7 +50,7 @@ def local_cluster(workers: int, devices: str) -> tuple[Any, int]:
         "cls": Scheduler,
         "options": {"host": "127.0.0.1", "dashboard": True, "dashboard_address": "127.0.0.1:0"},
     }
-    with _no_warning_of_leaks():
+    with _no_warning_of_leaks(), dask.config.set(LEAN):
         return SpecCluster(workers=specs, scheduler=scheduler, silence_logs=50, name="wsipipe"), threads
 
 

@@ -7,8 +7,10 @@ the predict tasks of the blocks around it; scratch files go as soon as nobody wa
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -131,13 +133,28 @@ class Plan:
         rows, columns = np.nonzero(self.selected[j0:j1, i0:i1])
         return [(i0 + int(i), j0 + int(j)) for j, i in zip(rows, columns, strict=True)]
 
+    def has_tiles(self, box: Box) -> bool:
+        """Whether some selected tile overlaps *box*."""
+        i0, j0, i1, j1 = self.tiles.tiles_over(box)
+        return bool(self.selected[j0:j1, i0:i1].any())
+
     def tiles_of(self, block: int) -> list[tuple[int, int]]:
         """Return (i, j) of the selected tiles that *block* owns, row-major."""
         return [(i, j) for i, j in self.tiles_over(grow(self.blocks[block], 256)) if self.owners[j, i] == block]
 
     def blocks_over(self, box: Box) -> list[int]:
         """Return the blocks whose core overlaps *box*, in order."""
-        return [int(b) for b in _grid_range(self.block_grid, box)]
+        x0, y0, x1, y1 = intersect(box, (0, 0, *self.working.size))
+        if is_empty((x0, y0, x1, y1)):
+            return []
+        xs, ys = self._edges
+        columns = range(*_span(xs, x0, x1))
+        return [row * (len(xs) - 1) + column for row in range(*_span(ys, y0, y1)) for column in columns]
+
+    @cached_property
+    def _edges(self) -> tuple[list[int], list[int]]:
+        """Borders between blocks: x, y."""
+        return self.block_grid.edges(0), self.block_grid.edges(1)
 
     @property
     def key(self) -> str:
@@ -168,20 +185,9 @@ class Plan:
         return cls(**parts, selected=np.load(folder / "selected.npy"), **lists)
 
 
-def _grid_range(blocks: BlockGrid, box: Box) -> Iterator[int]:
-    """Yield the indices of the blocks that overlap *box*."""
-    xs, ys = np.array(blocks.edges(0)), np.array(blocks.edges(1))
-    x0, y0, x1, y1 = intersect(box, (0, 0, *blocks.size))
-    if is_empty((x0, y0, x1, y1)):
-        return
-    columns, rows = len(xs) - 1, range(*_span(ys, y0, y1))
-    for row in rows:
-        for column in range(*_span(xs, x0, x1)):
-            yield row * columns + column
-
-
-def _span(edges: NDArray[np.int64], start: int, stop: int) -> tuple[int, int]:
-    return int(np.searchsorted(edges, start, "right")) - 1, int(np.searchsorted(edges, stop, "left"))
+def _span(edges: Sequence[int], start: int, stop: int) -> tuple[int, int]:
+    """Return the half-open range of the intervals between *edges* that overlap [start, stop)."""
+    return bisect_right(edges, start) - 1, bisect_left(edges, stop)
 
 
 class Board:
@@ -195,35 +201,36 @@ class Board:
     """
 
     def __init__(self, plan: Plan, predicted: Iterable[int] = (), finished: Iterable[int] = ()) -> None:
-        covered = [b for b in range(len(plan.blocks)) if plan.tiles_over(plan.blocks[b])]
+        covered = [b for b, core in enumerate(plan.blocks) if plan.has_tiles(core)]
         owners = set(np.unique(plan.owners[plan.selected]).tolist())
         self.all_cells = covered
         self.all_predict = sorted(set(covered) | owners)
-        self._needs = {b: self._sources(plan, b) for b in covered}
-        self._readers: dict[int, set[int]] = {b: set() for b in self.all_predict}
-        for block, needed in self._needs.items():
-            for source in needed:
-                self._readers[source].add(block)
+        some = set(self.all_predict)
+        self._needs = {b: self._sources(plan, b) & some for b in covered}
         self.finished = set(finished) & set(covered)
-        for block in self.finished:
+        self._readers: dict[int, set[int]] = {b: set() for b in self.all_predict}
+        for block in set(covered) - self.finished:
             for source in self._needs[block]:
-                self._readers[source].discard(block)
+                self._readers[source].add(block)
         wanted = [b for b in self.all_predict if self._readers[b]]
         self.predicted = set(predicted) & set(wanted)
         self._predict = [b for b in wanted if b not in self.predicted][::-1]
-        self._waiting = [b for b in covered if b not in self.finished]
+        self._lacks = {b: len(self._needs[b] - self.predicted) for b in covered if b not in self.finished}
+        self._ready = [b for b, lacks in self._lacks.items() if not lacks]  # in order, so a heap
         self._running: set[Task] = set()
 
-    def _sources(self, plan: Plan, block: int) -> frozenset[int]:
-        """Return the blocks whose maps or pixels the cells of *block* depend on."""
+    @staticmethod
+    def _sources(plan: Plan, block: int) -> frozenset[int]:
+        """Return the blocks whose maps or pixels the cells of *block* depend on, and others without tiles."""
         window = plan.window(block)
-        owners = {int(plan.owners[j, i]) for i, j in plan.tiles_over(window)}
-        return frozenset(owners | (set(plan.blocks_over(window)) & set(self.all_predict)))
+        i0, j0, i1, j1 = plan.tiles.tiles_over(window)
+        owners = plan.owners[j0:j1, i0:i1][plan.selected[j0:j1, i0:i1]].tolist()
+        return frozenset(owners).union(plan.blocks_over(window))
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to run or running."""
-        return not (self._predict or self._waiting or self._running)
+        return not (self._predict or self._lacks or self._running)
 
     @property
     def to_predict(self) -> Sequence[int]:
@@ -232,13 +239,16 @@ class Board:
 
     def take(self, *kinds: str) -> Task | None:
         """Return the next task (of these *kinds*) that may run and mark it running, else None. Cells come first."""
-        if not kinds or CELLS in kinds:
-            for position, block in enumerate(self._waiting):
-                if self._needs[block] <= self.predicted:
-                    del self._waiting[position]
-                    return self._start(Task(CELLS, block))
+        if self._ready and (not kinds or CELLS in kinds):
+            block = heapq.heappop(self._ready)
+            del self._lacks[block]
+            return self._start(Task(CELLS, block))
         wanted = self._predict and (not kinds or PREDICT in kinds)
         return self._start(Task(PREDICT, self._predict.pop())) if wanted else None
+
+    def ready(self, kind: str) -> int:
+        """Return how many tasks of *kind* may run."""
+        return len(self._predict if kind == PREDICT else self._ready)
 
     def _start(self, task: Task) -> Task:
         self._running.add(task)
@@ -249,6 +259,10 @@ class Board:
         self._running.discard(task)
         if task.kind == PREDICT:
             self.predicted.add(task.block)
+            for reader in self._readers[task.block]:
+                self._lacks[reader] -= 1
+                if not self._lacks[reader]:
+                    heapq.heappush(self._ready, reader)
             return []
         self.finished.add(task.block)
         free = []

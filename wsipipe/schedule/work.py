@@ -118,7 +118,7 @@ class Worker:
         maps = self._forward(tiles, clock)
         with clock("decode"):
             core = self.plan.blocks[task.block]
-            pixels = {key: self.raster.read(box) for key, box in pieces(core) if self.plan.tiles_over(box)}
+            pixels = {key: self.raster.read(box) for key, box in pieces(core) if self.plan.has_tiles(box)}
         read = [self.plan.tiles.box(i, j) for i, j in tiles] + [core]
         bad = tuple(b for b in self.raster.bad if any(not is_empty(intersect(b, box)) for box in read))
         with clock("scratch"):
