@@ -73,7 +73,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.bench_codecs
 	$(BIN)/python -m tests.benchmarks.bench_forward
 	$(BIN)/python -m tests.benchmarks.bench_segment
-	$(BIN)/python -m tests.benchmarks.bench_scheduler --blocks 1
+	$(BIN)/python -m tests.benchmarks.bench_scheduler
+	$(BIN)/python -m tests.benchmarks.bench_view
+	$(BIN)/python -m tests.benchmarks.bench_input
 	$(BIN)/python -m tests.benchmarks.bench_memory
 	$(BIN)/python -m tests.benchmarks.bench_timeline --out timeline.png
 

@@ -1,4 +1,4 @@
-"""Speed of cells and outlines: ``python -m tests.benchmarks.bench_cells [side_px] [repeats]``.
+"""Speed of cells and outlines: ``python -m tests.benchmarks.bench_cells [--side 2048] [--repeats 5]``.
 
 Maps as a network makes them: 5,000 nuclei/mm² at 0.5 um/px, soft edges, cores in a marker map. Printed: megapixels a
 second of one core (CPU time) for find_cells, for trace, for both, and how that compares with scikit-image's watershed
@@ -7,7 +7,7 @@ alone, without polygons, on the same maps in the same process.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
@@ -58,8 +58,12 @@ def watershed(maps: NDArray[np.uint8]) -> NDArray[np.int32]:
     return labels
 
 
-def main(side: int = 2048, repeats: int = 5) -> None:
-    """Print the table."""
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=2048, help="pixels")
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    side, repeats = args.side, args.repeats
     cv2.setNumThreads(1)
     maps, names, box = nuclei_maps(side), ("foreground", "marker"), (0, 0, side, side)
     grid, pixels = Grid((side, side), (1.0, 1.0), (MPP, MPP), 0, (1.0, 1.0)), side * side / 1e6
@@ -93,4 +97,4 @@ def main(side: int = 2048, repeats: int = 5) -> None:
 
 
 if __name__ == "__main__":
-    main(*(int(a) for a in sys.argv[1:]))
+    main()

@@ -7,7 +7,7 @@ Rates are megapixels per second of CPU time (all threads), so that they hold on 
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import time
 import warnings
@@ -64,14 +64,17 @@ def measure(pixels: np.ndarray, codec: dict[str, Any], folder: Path, repeat: int
 
 
 def main() -> None:
-    """Print a table for the slide named on the command line, or for a phantom."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("slide", nargs="?")
+    parser.add_argument("mpp", nargs="?", type=float)
+    args = parser.parse_args()
     warnings.simplefilter("ignore")  # a filter of numcodecs is outside the Zarr v3 specification, says zarr
     zarr.config.set({"threading.max_workers": 1})
     with tempfile.TemporaryDirectory() as folder:
-        slide, *mpp = sys.argv[1:] or [f"{folder}/phantom.tiff"]
-        if not sys.argv[1:]:
+        slide = args.slide or f"{folder}/phantom.tiff"
+        if not args.slide:
             write_phantom(slide, PhantomSettings(width=1536, height=1536, mpp=0.5, tissue=0.9))
-        raster = open_slide_raster(slide, SlideSettings(), float(mpp[0]) if mpp else None)
+        raster = open_slide_raster(slide, SlideSettings(), args.mpp)
         pixels = raster.read((0, 0, *raster.grid.size))
     print(f"| codec | size / raw | encode MP/s | decode MP/s |  {raster.grid.size} px\n|---|---|---|---|")
     for name, codec in candidates().items():

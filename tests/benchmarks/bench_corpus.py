@@ -1,6 +1,6 @@
 """Codecs for the corpus: size and CPU time on real patches, in the store's own layout.
 
-    python tests/benchmarks/bench_corpus.py IMAGES... [--patches N]
+    python -m tests.benchmarks.bench_corpus IMAGES... [--patches N]
 
 IMAGES are pictures or folders of them; of each one patch of 512 px is taken, at its own resolution. Rates are of CPU
 time (all threads), so that they hold on a busy machine.
@@ -113,7 +113,7 @@ def read_patches(images: list[str], most: int) -> Any:
 def main() -> None:
     """Print a table."""
     warnings.simplefilter("ignore")  # a filter of numcodecs is outside the Zarr v3 specification, says zarr
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+")
     parser.add_argument("--patches", type=int, default=64)
     given = parser.parse_args()

@@ -51,7 +51,7 @@ def crops(images: list[str], side: int, count: int) -> list[tuple[str, Any]]:
 
 def main() -> None:
     """Print two tables."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tests", nargs="+", required=True)
     parser.add_argument("--others", nargs="+", required=True)
     parser.add_argument("--patches", type=int, default=50)

@@ -8,6 +8,7 @@ own, and its parts another one, so the peak memory is that of the outputs. Besid
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 import resource
@@ -85,14 +86,14 @@ def gzip_alone(path: Path) -> float:
     return seconds
 
 
-def main(n: int) -> None:
+def measure(n: int) -> None:
     """Print one JSON line: seconds, megabytes, peak memory."""
     from wsipipe.formats import geojson, parquet
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()
-        subprocess.run([sys.executable, __file__, "--parts", str(n), name], check=True)
+        subprocess.run([sys.executable, __file__, "--parts", name, str(n)], check=True)
         made, made_cpu = time.perf_counter(), time.process_time()
         cells = parquet.merge_parts(sorted(folder.glob("*.arrow")), folder / "cells.parquet", ABOUT)
         merged, merged_cpu = time.perf_counter(), time.process_time()
@@ -118,11 +119,20 @@ def main(n: int) -> None:
     )
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cells", nargs="*", type=int, default=[200_000, 1_000_000])
+    parser.add_argument("--parts", metavar="FOLDER", type=Path, help="only write parts with so many cells into it")
+    parser.add_argument("--one", action="store_true", help="measure in this process")
+    args = parser.parse_args()
+    for cells in args.cells:
+        if args.parts:
+            make_parts(cells, args.parts)
+        elif args.one:
+            measure(cells)
+        else:
+            subprocess.run([sys.executable, __file__, "--one", str(cells)], check=True)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--parts"]:
-        make_parts(int(sys.argv[2]), Path(sys.argv[3]))
-    elif sys.argv[1:2] == ["--one"]:
-        main(int(sys.argv[2]))
-    else:
-        for count in sys.argv[1:] or ["200000", "1000000"]:
-            subprocess.run([sys.executable, __file__, "--one", count], check=True)
+    main()

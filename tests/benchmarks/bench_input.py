@@ -1,6 +1,6 @@
 """Does the input pipeline of `pretrain` keep a GPU busy? Samples per second made, against those that CMD-B takes.
 
-    python tests/benchmarks/bench_input.py [CORPUS] [--workers 0 1 2 ...] [--samples 512]
+    python -m tests.benchmarks.bench_input [CORPUS] [--workers 0 1 2 ...] [--samples 512]
 
 Made: a patch read and decoded, cropped or resized, masked, stacked and handed over by the worker processes, then
 normalised as for the network. The first table counts CPU time, which holds on a busy machine and gives a rate per core;

@@ -1,6 +1,6 @@
 """Peak memory of `wsipipe segment` on a small and a large slide with the same tissue, and on an empty one.
 
-    python tests/benchmarks/bench_memory.py [--tissue 10240]
+    python -m tests.benchmarks.bench_memory [--tissue 10240]
 
 The slides are 10,240 and 102,400 px wide, with 105 megapixels of tissue each: in one piece, and in four. Maps are
 replayed after the network, which forwards one batch in 64 and so takes its memory. Each run is a process of its own;

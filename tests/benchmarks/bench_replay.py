@@ -1,6 +1,6 @@
 """Pixel rate of everything but the network, and how its cost grows with area and with cells.
 
-    python tests/benchmarks/bench_replay.py [--side 2048]
+    python -m tests.benchmarks.bench_replay [--side 2048]
 
 Maps are replayed in the network's place; decoding, blending, cells, polygons, measurements, Parquet and GeoJSON are
 wsipipe's own. Slides of 1, 4 and 16 times the area at one density, and of 1, 4 and 16 times the cells on one area.

@@ -1,17 +1,17 @@
-"""Cost of scheduling: a thousand slides through the real scheduler and its workers, with tasks that do nothing.
+"""Cost of scheduling: slides through the real scheduler and its workers, with tasks that do nothing.
 
-    python -m tests.benchmarks.bench_scheduler [--slides 1000] [--blocks 3] [--workers 2]
+    python -m tests.benchmarks.bench_scheduler [--slides 1000] [--workers 2]
 
 Plans, boards, back-pressure, Dask's scheduler and its workers are those of a run; only the work itself is left out.
 Printed: CPU of the process that schedules per block of a slide, that is per two tasks, less what it takes when nothing
-happens (Dask keeps house all the time); the same for Dask alone, given as many tasks that do nothing; and the memory of
-that process as slides go by.
+happens (Dask keeps house all the time), for slides of 1, 9 and 81 blocks, then for 81 with one block to an order, which
+is how blocks of more than a second go; the same for Dask alone, given as many tasks that do nothing; and the memory of
+that process while --slides go by.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from wsipipe.geometry import Grid
 from wsipipe.instances import CellRules
-from wsipipe.schedule import dask
+from wsipipe.schedule import dask, order
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt, Task
 from wsipipe.settings import ClusterSettings, GridSettings, RunSettings, SlideSettings
 from wsipipe.tiling import TileGrid
@@ -29,9 +29,10 @@ from wsipipe.tiling import TileGrid
 BLOCK = 3072
 
 
-def nothing(folder: str, threads: int, task: tuple[str, int]) -> Receipt:
+def nothing(kind: str, blocks: tuple[int, ...], folder: str, threads: int) -> list[Receipt]:
     """Stand in for :func:`wsipipe.schedule.dask.do`."""
-    return Receipt(Task(*task), 256, {"decode": 1.0, "network": 10.0, "scratch": 0.1, "blend": 0.1, "cells": 0.5})
+    stages = {"decode": 1e-6, "network": 1e-6, "scratch": 1e-6, "blend": 1e-6, "cells": 1e-6}
+    return [Receipt(Task(kind, block), 256, stages) for block in blocks]
 
 
 def plan_of(blocks: int, slide: int) -> Plan:
@@ -57,12 +58,12 @@ def dask_alone(client: Any, tasks: int, idle: float) -> float:
     from distributed import as_completed
 
     cpu, wall = time.process_time(), time.perf_counter()
-    first = [client.submit(nothing, "", 1, (PREDICT, k), pure=False) for k in range(4)]
+    first = [client.submit(nothing, PREDICT, (k,), "", 1, pure=False) for k in range(4)]
     flying = as_completed(first, loop=client.loop)
     for sent, future in enumerate(flying, 5):
         future.result()
         if sent <= tasks:
-            flying.add(client.submit(nothing, "", 1, (PREDICT, sent), pure=False))
+            flying.add(client.submit(nothing, PREDICT, (sent,), "", 1, pure=False))
     return (time.process_time() - cpu - idle * (time.perf_counter() - wall)) / tasks
 
 
@@ -73,16 +74,33 @@ def memory() -> float:
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
+class Slides:
+    """Sends slides through an engine, and tells the CPU that it took."""
+
+    def __init__(self, engine: dask.DaskEngine, folder: Path, idle: float) -> None:
+        self.engine, self.folder, self.idle = engine, folder, idle
+
+    def send(self, side: int, slides: int) -> tuple[float, float, float]:
+        """Send slides of side x side blocks; return seconds per block: CPU, of that for the board, and wall time."""
+        plan, boards = plan_of(side, 0), 0.0
+        cpu, wall = time.process_time(), time.perf_counter()
+        for _ in range(slides):
+            began, receipts = time.process_time(), []  # type: ignore[var-annotated]
+            board = Board(plan)
+            boards += time.process_time() - began
+            self.engine.run(self.folder, board, receipts.append)
+            assert len(receipts) == 2 * side**2
+        wall, blocks = time.perf_counter() - wall, slides * side**2
+        spent = time.process_time() - cpu - self.idle * wall
+        return spent / blocks, boards / blocks, wall / blocks
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=int, default=1000)
-    parser.add_argument("--blocks", type=int, default=3, help="blocks along a side of a slide")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     dask.do = nothing
-    receipt = len(json.dumps(nothing("", 1, ("predict", 0)).seconds))
-    plan, per_slide = plan_of(args.blocks, 0), args.blocks**2
-    receipts: list[Any] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         dask.DaskEngine(RunSettings(workers=args.workers), ClusterSettings(), print) as engine,
@@ -90,29 +108,24 @@ def main() -> None:
         engine.client.wait_for_workers(args.workers)
         dask_alone(engine.client, 50, 0.0)
         idle = housekeeping()
-        bare = dask_alone(engine.client, 300, idle)
-        marks = sorted({max(1, args.slides * share // 100) for share in (2, 10, 25, 50, 75, 100)})
-        held: dict[int, float] = {}
-        boards, start, cpu = 0.0, time.perf_counter(), time.process_time()
-        for slide in range(1, args.slides + 1):
-            began = time.process_time()
-            board = Board(plan)
-            boards += time.process_time() - began
-            receipts.clear()
-            engine.run(Path(folder), board, receipts.append)
-            assert len(receipts) == 2 * per_slide
-            if slide in marks:
-                held[slide] = memory()
-                print(f"{slide:6d} slides: scheduler and client hold {held[slide]:.0f} MiB", flush=True)
-        blocks = args.slides * per_slide
-        wall, spent = time.perf_counter() - start, time.process_time() - cpu
-    print(f"{args.slides} slides of {per_slide} blocks, {args.workers} workers, receipts of about {receipt} bytes")
-    ours = (spent - idle * wall) / blocks
-    print(f"per block (two tasks): {1e3 * ours:.2f} ms of CPU to schedule, of that {1e3 * boards / blocks:.2f} ms for "
-          f"the board; {ours / (2 * bare):.2f}x Dask alone ({2e3 * bare:.2f} ms)")  # fmt: skip
-    print(f"Dask's housekeeping: {100 * idle:.1f} % of a core; {1e3 * wall / blocks:.0f} ms of wall time per block")
-    first, *_, last = held.values()
-    print(f"memory after the last slide over that after {marks[0]}: {last / first:.3f}")
+        slides = Slides(engine, Path(folder), idle)
+        bare = dask_alone(engine.client, 200, idle)
+        print(f"Dask alone: {2e3 * bare:.2f} ms of CPU for two tasks; its housekeeping {100 * idle:.1f} % of a core")
+        for side, count, most in ((1, 30, 32), (3, 20, 32), (9, 4, 32), (9, 1, 1)):
+            order.MOST_BLOCKS, order.ORDER_SECONDS = most, 1.0 if most > 1 else 0.0
+            ours, boards, wall = slides.send(side, count)
+            what = "as shipped" if most > 1 else "one block to an order"
+            print(f"slides of {side**2} blocks, {what}: {1e3 * ours:.2f} ms of CPU per block, "
+                  f"of that {1e3 * boards:.2f} for the board; {ours / (2 * bare):.2f}x Dask alone; "
+                  f"{1e3 * wall:.0f} ms of wall time")  # fmt: skip
+        order.MOST_BLOCKS, order.ORDER_SECONDS = 32, 1.0
+        held, sent = [], 0
+        for upto in sorted({max(1, args.slides * share // 100) for share in (2, 10, 25, 50, 75, 100)}):
+            slides.send(1, upto - sent)
+            sent = upto
+            held.append(memory())
+            print(f"{upto:6d} slides: scheduler and client hold {held[-1]:.0f} MiB", flush=True)
+        print(f"memory at the end over that after 2 %: {held[-1] / held[0]:.3f}")
 
 
 if __name__ == "__main__":

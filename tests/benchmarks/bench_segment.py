@@ -1,8 +1,8 @@
 """End-to-end time over the bare forward pass of the same tiles, in one process.
 
-    python -m tests.benchmarks.bench_segment [SLIDE] [--model cmd-t]
+    python -m tests.benchmarks.bench_segment [SLIDE] [--side 1536] [--repeats 3] [--model cmd-t]
 
-Without SLIDE a phantom of 1536 x 1536 px at 0.5 um/px is drawn. The first, unmeasured, run compiles what is compiled.
+Without SLIDE a phantom of --side px at 0.5 um/px is drawn. The first, unmeasured, run compiles what is compiled.
 """
 
 from __future__ import annotations
@@ -42,23 +42,25 @@ def bare_forward(job: SegmentJob) -> tuple[float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("slide", nargs="?")
+    parser.add_argument("--side", type=int, default=1536)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="cmd-t")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         slide = args.slide or f"{folder}/phantom.tiff"
         if not args.slide:
-            write_phantom(slide, PhantomSettings(width=1536, height=1536, mpp=0.5, tissue=0.95))
+            write_phantom(slide, PhantomSettings(width=args.side, height=args.side, mpp=0.5, tissue=0.95))
         job = SegmentJob(slide, (Path(folder) / "cells.geojson",), model=args.model, run=RunSettings(device="auto"))
         run_segment(dataclasses.replace(job, bounds=(0, 0, 700, 700)), Progress())
         ratios = []
-        for _ in range(3):
+        for _ in range(args.repeats):
             forward, tiles = bare_forward(job)
             result = run_segment(dataclasses.replace(job, force=True), Progress())
             ratios.append(result.wall / forward)
             stages = ", ".join(f"{k} {v:.2f}" for k, v in result.seconds.items())
             print(f"{tiles} tiles: forward {forward:.1f} s, end to end {result.wall:.1f} s ({stages})")
             print(f"  {result.cells} cells, {result.tissue_mm2:.3f} mm2, {result.wall / result.tissue_mm2:.1f} s/mm2")
-        print(f"end to end / bare forward: {np.median(ratios):.3f} (median of 3)")
+        print(f"end to end / bare forward: {np.median(ratios):.3f} (median of {args.repeats})")
 
 
 if __name__ == "__main__":

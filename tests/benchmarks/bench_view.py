@@ -1,10 +1,11 @@
 """Time and memory of the viewer's answers, from the whole slide to single cells.
 
-Run: ``python tests/benchmarks/bench_view.py 1000000`` (number of cells, as in bench_formats.py).
+python -m tests.benchmarks.bench_view [CELLS]     (default: 1000000; made as in bench_formats)
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import resource
@@ -16,9 +17,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from bench_formats import ABOUT, PITCH, SCALE
 
-HERE = Path(__file__).parent
+from tests.benchmarks import bench_formats
+from tests.benchmarks.bench_formats import ABOUT, PITCH, SCALE
 
 
 def rss_mb() -> int:
@@ -26,7 +27,7 @@ def rss_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def main(n: int) -> None:
+def measure(n: int) -> None:
     """Print one JSON line for each zoom level: milliseconds, cells and kilobytes of a tile; then the rest."""
     from wsipipe.formats.parquet import merge_parts
     from wsipipe.view import layer
@@ -34,7 +35,7 @@ def main(n: int) -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder, side = Path(name), math.ceil(math.sqrt(n) * PITCH * SCALE) + 64
-        subprocess.run([sys.executable, HERE / "bench_formats.py", "--parts", str(n), name], check=True)
+        subprocess.run([sys.executable, bench_formats.__file__, "--parts", name, str(n)], check=True)
         merge_parts(sorted(folder.glob("*.arrow")), folder / "cells.parquet", ABOUT | {"size": [side, side]})
         before, start = rss_mb(), time.perf_counter()
         index = CellIndex(folder / "cells.parquet")
@@ -61,5 +62,11 @@ def main(n: int) -> None:
         )
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cells", nargs="?", type=int, default=1_000_000)
+    measure(parser.parse_args().cells)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main()
