@@ -1,0 +1,72 @@
+"""What stands in the documentation's fenced blocks, for the tests that run and parse it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+CLOSE = 0.25
+"""Counts in the expected output may differ by this share: other processors round otherwise."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its title, its lines."""
+
+    language: str
+    title: str
+    text: str
+
+
+def blocks(path: Path) -> list[Block]:
+    """Return the fenced blocks of a page, also those in HTML comments, in their order."""
+    return [Block(*match.groups(default="")) for match in FENCE.finditer(path.read_text(encoding="utf-8"))]
+
+
+def wsipipe_commands(text: str) -> Iterator[list[str]]:
+    """Yield the words after ``wsipipe`` of every command in a shell block, up to a pipe, redirection or ``&``."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    for line in joined.splitlines():
+        lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars="|&;<>")
+        lexer.whitespace_split, lexer.commenters = True, "#"
+        try:
+            words = list(lexer)
+        except ValueError:  # text with an apostrophe, no command
+            continue
+        for k, word in enumerate(words):
+            if word == "wsipipe" and (k == 0 or words[k - 1] not in ("-o", "install", "clone", "cd")):
+                rest = words[k + 1 :]
+                end = next((n for n, w in enumerate(rest) if set(w) <= set("|&;<>")), len(rest))
+                while end and rest[end - 1].isdigit() and end < len(rest):  # the 2 of 2>
+                    end -= 1
+                yield rest[:end]
+
+
+def missing(expected: str, output: str) -> str | None:
+    """Return the first line of *expected* that *output* lacks, in order; None when it has all.
+
+    ``…`` stands for anything, a run of blanks for any other, and a number for one within a quarter of it.
+    """
+    lines = iter(output.splitlines())
+    for wanted in filter(str.strip, expected.splitlines()):
+        if not any(agrees(wanted, line) for line in lines):
+            return wanted
+    return None
+
+
+def agrees(wanted: str, line: str) -> bool:
+    """Whether *line* begins as *wanted* says."""
+    words = [NUMBER.sub("\0", re.sub(r"\s+", " ", part)) for part in wanted.strip().split("…")]
+    patterns = [re.escape(part).replace("\0", f"({NUMBER.pattern})").replace(r"\ ", r"\s+") for part in words]
+    found = re.match(r"\s*" + ".*?".join(patterns), line)
+    numbers = [float(n.replace(",", "")) for n in NUMBER.findall(wanted)]
+    got = [float(g.replace(",", "")) for g in found.groups()] if found else []
+    return bool(found) and all(abs(a - b) <= CLOSE * a for a, b in zip(numbers, got, strict=True))
