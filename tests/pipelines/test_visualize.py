@@ -177,6 +177,16 @@ def test_without_a_place_a_slide_shows_tissue(phantom: Phantom) -> None:
     assert region.pixels.mean() < 235, "no glass"
 
 
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+
+    write_phantom(tmp_path / "x.tiff", PhantomSettings(width=512, height=512, mpp=0.5, corrupt_tiles=4))
+    heard = Heard()
+    regions(Places((str(tmp_path / "x.tiff"),), ((256, 256),)), 0.5, heard)
+    (line,) = heard.lines
+    assert line.startswith("warning: ") and "areas cannot be read, and are shown in the background colour" in line
+
+
 def test_pictures_without_resolution_are_taken_as_they_are(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     for name in ("a.png", "b.png"):

@@ -41,7 +41,8 @@ process REPORT {
 }
 
 workflow {
-    def root = file(params.root ?: params.slides.replaceFirst(/[^\/]*[*?{\[].*$/, '') ?: '.').toAbsolutePath()
+    def fixed = params.slides.split('[*?{\\[]')[0]  // what stands before the first star
+    def root = file(params.root ?: fixed.substring(0, fixed.lastIndexOf('/') + 1) ?: '.').toAbsolutePath()
     slides = Channel
         .fromPath(params.slides, checkIfExists: true)
         .map { slide -> tuple(root.relativize(slide.toAbsolutePath()).toString(), slide.toAbsolutePath().toString()) }

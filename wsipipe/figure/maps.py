@@ -32,8 +32,9 @@ def standardised(views: Sequence[View]) -> list[View]:
     """Return *views* with mean 0 and standard deviation 1 in every channel, over all regions together."""
     levels = []
     for maps in zip(*views):
-        flat = np.concatenate([m.reshape(-1, m.shape[-1]) for m in maps]).astype(np.float64)
-        mean, spread = flat.mean(axis=0), flat.std(axis=0)
+        places = sum(m.shape[0] * m.shape[1] for m in maps)
+        mean = sum(m.sum(axis=(0, 1), dtype=np.float64) for m in maps) / places
+        spread = np.sqrt(sum(((m - mean) ** 2).sum(axis=(0, 1)) for m in maps) / places)
         spread[spread < 1e-6 * (1 + np.abs(mean))] = np.inf  # a constant channel says nothing
         levels.append([((m - mean) / spread).astype(np.float32) for m in maps])
     return [tuple(maps) for maps in zip(*levels)]

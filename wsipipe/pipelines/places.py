@@ -100,7 +100,11 @@ def _of_slide(source: str, places: Places, mpp: float, progress: Progress) -> li
         grid = _grid(slide, places, mpp) if stated else slide_grid(slide.info, (mpp, mpp), None)
         raster, name = SlideRaster(slide, grid, fingerprint=""), Path(source).name
         centres = places.at or (_chosen(slide, grid),)
-        return [_around(raster, centre, places.size, name, stated) for centre in centres]
+        found = [_around(raster, centre, places.size, name, stated) for centre in centres]
+        bad = [f"{len(raster.bad)} areas cannot be read, and are shown in the background colour"] if raster.bad else []
+        for text in (*slide.info.warnings, *bad):
+            progress.say(f"warning: {source}: {text}")
+        return found
 
 
 def _grid(slide: Slide, places: Places, mpp: float) -> Grid:
