@@ -23,6 +23,7 @@ from types import SimpleNamespace
 import numpy as np
 import shapely
 
+MODULE = sys.executable, "-m", "tests.benchmarks.bench_formats"
 BLOCK = 2048
 PITCH = 28  # grid px between cells: 5,000 per mm² at 0.5 um/px
 SCALE = 2.0
@@ -93,7 +94,7 @@ def measure(n: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = time.perf_counter()
-        subprocess.run([sys.executable, __file__, "--parts", name, str(n)], check=True)
+        subprocess.run([*MODULE, "--parts", name, str(n)], check=True)
         made, made_cpu = time.perf_counter(), time.process_time()
         cells = parquet.merge_parts(sorted(folder.glob("*.arrow")), folder / "cells.parquet", ABOUT)
         merged, merged_cpu = time.perf_counter(), time.process_time()
@@ -131,7 +132,7 @@ def main() -> None:
         elif args.one:
             measure(cells)
         else:
-            subprocess.run([sys.executable, __file__, "--one", str(cells)], check=True)
+            subprocess.run([*MODULE, "--one", str(cells)], check=True)
 
 
 if __name__ == "__main__":

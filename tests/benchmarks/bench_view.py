@@ -11,15 +11,13 @@ import math
 import resource
 import struct
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from tests.benchmarks import bench_formats
-from tests.benchmarks.bench_formats import ABOUT, PITCH, SCALE
+from tests.benchmarks.bench_formats import ABOUT, MODULE, PITCH, SCALE
 
 
 def rss_mb() -> int:
@@ -35,7 +33,7 @@ def measure(n: int) -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder, side = Path(name), math.ceil(math.sqrt(n) * PITCH * SCALE) + 64
-        subprocess.run([sys.executable, bench_formats.__file__, "--parts", name, str(n)], check=True)
+        subprocess.run([*MODULE, "--parts", name, str(n)], check=True)
         merge_parts(sorted(folder.glob("*.arrow")), folder / "cells.parquet", ABOUT | {"size": [side, side]})
         before, start = rss_mb(), time.perf_counter()
         index = CellIndex(folder / "cells.parquet")
