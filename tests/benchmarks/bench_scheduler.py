@@ -6,7 +6,7 @@ Plans, boards, back-pressure, Dask's scheduler and its workers are those of a ru
 Printed: CPU of the process that schedules per block of a slide, that is per two tasks, less what it takes when nothing
 happens (Dask keeps house all the time), for slides of 1, 9 and 81 blocks, then for 81 with one block to an order, which
 is how blocks of more than a second go; the same for Dask alone, given as many tasks that do nothing; and the memory of
-that process while --slides go by.
+that process while --slides of 9 blocks go by.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
         order.MOST_BLOCKS, order.ORDER_SECONDS = 32, 1.0
         held, sent = [], 0
         for upto in sorted({max(1, args.slides * share // 100) for share in (2, 10, 25, 50, 75, 100)}):
-            slides.send(1, upto - sent)
+            slides.send(3, upto - sent)
             sent = upto
             held.append(memory())
             print(f"{upto:6d} slides: scheduler and client hold {held[-1]:.0f} MiB", flush=True)
