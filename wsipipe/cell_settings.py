@@ -114,7 +114,7 @@ class VisualizeSettings(Checked):
         "clusters, similarity, reconstruction, separated by commas; auto: all that the model has.",
     )
     clusters: int = knob(4, "K of K-means.", low=2, high=8)
-    joint: bool = knob(True, "Cluster all regions together, so that a colour means the same in each.")
+    joint: bool = knob(False, "Cluster all regions together, in place of each by itself: for regions of one stain.")
     maps: str = knob(
         "32,64,128,256,all", "Maps to show: by their side in a tile of 256 px (16 to 256), or all taken as one."
     )

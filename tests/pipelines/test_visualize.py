@@ -105,10 +105,10 @@ def test_tokens_of_an_encoder_are_one_column_more(job: Callable[..., VisualizeJo
 
 
 def test_large_regions_and_each_region_by_itself(job: Callable[..., VisualizeJob], phantom: Phantom) -> None:
-    settings = replace(FAST, size=512, joint=False, clusters=2, panels="clusters,reconstruction")
+    settings = replace(FAST, size=512, clusters=2, panels="clusters,reconstruction")
     places = Places((str(phantom.path),), ((500, 400),), size=512)
     assert run_visualize(job(places=places, settings=settings), Progress()).regions == 1
-    small = replace(settings, panels="clusters", maps="32")
+    small = replace(settings, panels="clusters", maps="32", joint=True)
     assert run_visualize(job((500, 400), (900, 500), settings=small), Progress()).regions == 2
 
 

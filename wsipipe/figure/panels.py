@@ -59,10 +59,10 @@ def clusters(looked: Sequence[Looked], backbone: DenseBackbone, settings: Visual
             labels += numbers.clusters(view, pictures[group], settings.clusters, settings.seed)
         columns.append([coloured(found, settings.panel) for found in labels])
     names = ["darkest", *[str(k) for k in range(2, settings.clusters)], "lightest"]
-    together_ = "all regions together" if settings.joint else "each region by itself"
+    how = "" if len(looked) == 1 else ", all regions together" if settings.joint else ", each region by itself"
     return Section(
         "Clusters of dense features",
-        f"K-means, K = {settings.clusters}, {together_}; numbered by how dark the tissue is",
+        f"K-means, K = {settings.clusters}{how}; numbered by how dark the tissue is",
         ["tissue", *(_caption(name, looked) for name in settings.shown_maps)],
         [(picture(one.region, settings.panel), *row) for one, row in zip(looked, zip(*columns))],
         [one.region.name for one in looked],
