@@ -19,6 +19,7 @@ from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import SIZES
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import HeadConfig
+from wsipipe.models.zoo import resolve
 from wsipipe.predict import choose_device, denormals_flushed
 from wsipipe.settings import FitSettings
 from wsipipe.train.cached import feature_cache
@@ -48,7 +49,7 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     if settings.backbone in SIZES:
         config = SIZES[settings.backbone](0)
     else:
-        config = checkpoint.read_card(Path(settings.backbone)).backbone
+        config = checkpoint.read_card(resolve(settings.backbone)).backbone
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
     head = HeadConfig(settings.head, widths, tuple(types))
     colours = class_colours(dict.fromkeys(types))
@@ -57,7 +58,7 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     if settings.backbone in SIZES:
         network.backbone.open_gates()
     else:
-        source, _ = checkpoint.load(Path(settings.backbone))
+        source, _ = checkpoint.load(resolve(settings.backbone))
         network.backbone.load_state_dict((source.backbone if isinstance(source, Segmenter) else source).state_dict())
     network.backbone.requires_grad_(not settings.frozen)
     network.backbone.output.requires_grad_(False)  # the reconstruction's layers see no loss here

@@ -44,7 +44,7 @@ class FitSettings(_Checked):
     name: str = knob("my-model", "Name of the model in its card and in results.")
     licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
     head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
-    backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a checkpoint file.")
+    backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a model's: a shipped name or a file.")
     unfreeze: bool | None = knob(None, "Train the backbone too; default: only one that starts from random weights.")
     backbone_lr: float = knob(1.0, "Learning rate of an unfrozen backbone, as a share of the head's.", low=0, high=1)
     working_mpp: float = knob(0.5, "Resolution the model works at.", unit="um/px", low=0.05, high=5)

@@ -33,8 +33,8 @@ def fit(datasets: tuple[str, ...], output: Path, root: Path, config: Any, **opti
     \b
     Examples:
       wsipipe fit my-set --mpp 0.25 -o run/
-      wsipipe fit my-set --backbone cmd-s.safetensors --head light -o run/
-      wsipipe fit my-set --backbone cmd-s.safetensors --head light --cache-features 4 --shots 5 -o few/
+      wsipipe fit my-set --backbone cmd-t --head light -o run/
+      wsipipe fit my-set --backbone cmd-t --head light --cache-features 4 --shots 5 -o few/
       wsipipe fit pannuke --patient '(fold.)' --split folds.json --validate-every 500 -o typed/
       wsipipe fit --config workflows/default-model/fit.toml --root data -o run/
       wsipipe segment slide.svs --model run/model.safetensors -o cells.geojson
