@@ -25,7 +25,7 @@ from wsipipe.settings import FitSettings
 from wsipipe.train.cached import feature_cache
 from wsipipe.train.loop import Loop
 from wsipipe.train.losses import Targets, head_loss
-from wsipipe.train.samples import Pool, batch_of, planned, targets_of, type_weights, types_in
+from wsipipe.train.samples import Pool, batch_of, colours_in, planned, targets_of, type_weights, types_in
 
 __all__ = ["Pool", "Watch", "batch_of", "count_trainable", "fit", "new_segmenter", "nuclei_in", "targets_of"]
 
@@ -149,6 +149,7 @@ def fit(
     """
     settings, types = planned(settings, pool), types_in(pool)
     network, card = new_segmenter(settings, types)
+    card = replace(card, colours=colours_in(pool, settings.working_mpp))
     fitting = Fitting(network, settings, type_weights(pool, types) if types else None)
     batch = _batches(fitting, pool, types, folder, cached)
     loop = Loop(fitting.trained, settings.loop, folder, share=fitting.share)

@@ -55,6 +55,11 @@ class GridSettings(_Checked):
     )
     overlap: int = knob(64, "Overlap of neighbouring 256 px tiles.", unit="px", low=0, high=128)
     allow_upsample: bool = knob(False, "Upsample slides more than 2x coarser than the working resolution.")
+    stain: str = knob(
+        "auto",
+        "Colours the network sees: the slide's own, or those of its training images; auto: as the model asks.",
+        choices=("auto", "as-is", "normalised"),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Print the rules with the highest mean PQ over several sets, as options of `wsipipe models export`.
 
-python choose.py tuned-a/tune.csv tuned-b/tune.csv
+python choose.py tuned-a tuned-b
 """
 
 from __future__ import annotations
 
 import sys
 from functools import reduce
+from pathlib import Path
 
 import pandas as pd
 
@@ -20,5 +21,5 @@ def choose(tables: list[pd.DataFrame]) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    best = choose([pd.read_csv(path) for path in sys.argv[1:]])
+    best = choose([pd.read_csv(Path(folder) / "tune.csv") for folder in sys.argv[1:]])
     print(" ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in zip(RULES, best)))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From annotated sets to the shipped cmd-t: fit, refine, choose thresholds on validation, export, score on test.
+# From annotated sets to the shipped models: fit, choose thresholds on validation, export, score on test.
 # DATA: see README.md. Every step resumes where it was interrupted.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -12,18 +12,26 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268
 kumar=("$data/kumar-train16" --mpp 0.25 --patient '(TCGA-..-....)' --split "$here/split.json")
 tnbc=("$data/tnbc" --mpp 0.25 --patient '(\d+)_' --split "$data/tnbc/split.json")
 
+# finish NAME FITTED SET...: choose the thresholds on the validation patients of SET..., export, score on all parts
+finish() {
+  local name=$1 fitted=$2 model="$out/$1.safetensors" set
+  shift 2
+  for set in "$@"; do
+    local -n options=$set
+    wsipipe evaluate "${options[@]}" --part val --tune --model "$fitted" -o "$out/tune/$name/$set"
+  done
+  # shellcheck disable=SC2046  # the rules are several words
+  wsipipe models export "$fitted" -o "$model" $(python "$here/choose.py" "${@/#/$out/tune/$name/}") --half --normalise
+  for part in val test; do
+    wsipipe evaluate "${kumar[@]}" --part "$part" --model "$model" -o "$out/scores/$name/kumar-$part"
+    wsipipe evaluate "${tnbc[@]}" --part "$part" --model "$model" -o "$out/scores/$name/tnbc-$part"
+  done
+  echo "model: $model; scores: $out/scores/$name"
+}
+
 wsipipe fit --config "$here/fit.toml" --root "$data" -o "$out/first"
 wsipipe fit --config "$here/refine.toml" --backbone "$out/first/model.safetensors" --root "$data" -o "$out/refined"
-model="$out/refined/model.safetensors"
+finish cmd-t "$out/refined/model.safetensors" kumar tnbc
 
-wsipipe evaluate "${kumar[@]}" --part val --tune --model "$model" -o "$out/tune-kumar"
-wsipipe evaluate "${tnbc[@]}" --part val --tune --model "$model" -o "$out/tune-tnbc"
-rules=$(python "$here/choose.py" "$out/tune-kumar/tune.csv" "$out/tune-tnbc/tune.csv")
-# shellcheck disable=SC2086  # the rules are several words
-wsipipe models export "$model" -o "$out/cmd-t.safetensors" $rules --half
-
-for part in val test; do
-  wsipipe evaluate "${kumar[@]}" --part "$part" --model "$out/cmd-t.safetensors" -o "$out/scores/kumar-$part"
-  wsipipe evaluate "${tnbc[@]}" --part "$part" --model "$out/cmd-t.safetensors" -o "$out/scores/tnbc-$part"
-done
-echo "model: $out/cmd-t.safetensors; scores: $out/scores"
+wsipipe fit --config "$here/open.toml" --root "$data" -o "$out/open"
+finish cmd-t-open "$out/open/model.safetensors" tnbc

@@ -8,32 +8,39 @@ data="${DATA:?set DATA to the folder that holds tnbc, kumar-train16, dsb2018-bri
 out="${OUT:-runs/study}"
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
-set=("$data/tnbc" --mpp 0.25 --patient '(\d+)_' --split "$data/tnbc/split.json")
-frozen=(--cache-features 4 --steps 600 --validate-every 100)
+kumar=("$data/kumar-train16" --mpp 0.25 --patient '(TCGA-..-....)' --split "$flows/default-model/split.json")
+tnbc=("$data/tnbc" --mpp 0.25 --patient '(\d+)_' --split "$data/tnbc/split.json")
 
-# run NAME OPTION...: fit a model, score it on the test patients
+# run NAME CONFIG OPTION...: fit a model, score it on the test patients
 run() {
-  local name=$1
-  shift
-  wsipipe fit "${set[@]}" "$@" -o "$out/$name"
-  wsipipe evaluate "${set[@]}" --model "$out/$name/model.safetensors" -o "$out/$name/test"
+  local name=$1 config=$2
+  shift 2
+  wsipipe fit "${tnbc[@]}" --config "$flows/$config.toml" "$@" --keep last -o "$out/$name"
+  wsipipe evaluate "${tnbc[@]}" --model "$out/$name/model.safetensors" -o "$out/$name/test"
 }
 
-test -e "$out/backbone/backbone.safetensors" ||
-  wsipipe pretrain "${CORPUS:?the corpus of ../default-model/README.md}" --config "$here/pretrain.toml" -o "$out/backbone"
+wsipipe build-corpus "$flows/default-model/corpus.csv" --root "$data" --mpp native --max-zoom 2.3 \
+  --exclude "$flows/default-model/corpus.exclude.csv" -o "$out/corpus.zarr"
+wsipipe pretrain "$out/corpus.zarr" --config "$here/pretrain.toml" -o "$out/backbone"
 backbone="$out/backbone/backbone.safetensors"
 
-for head in linear light sota cisca; do
-  run "$head-pretrained" --config "$flows/head-protocol/$head.toml" --backbone "$backbone" "${frozen[@]}"
-done
+frozen=(--cache-features 4 --steps 300)
 for head in linear light cisca; do
-  run "$head-random" --config "$flows/head-protocol/$head.toml" --backbone T --no-unfreeze "${frozen[@]}"
+  run "$head-random" "head-protocol/$head" --backbone T --no-unfreeze "${frozen[@]}"
+  run "$head-pretrained" "head-protocol/$head" --backbone "$backbone" "${frozen[@]}"
 done
-run light-end-to-end --config "$flows/head-protocol/light.toml" --backbone T --steps 300 --validate-every 100
-run light-fine-tuned --config "$flows/head-protocol/light.toml" --backbone "$backbone" --unfreeze --steps 300 --validate-every 100
+run sota-pretrained head-protocol/sota --backbone "$backbone" --cache-features 1 --steps 60
+run light-end-to-end head-protocol/light --backbone T --steps 200
 
 for shots in 1 5 10; do
   for seed in 0 1 2; do
-    run "shots-$shots-$seed" --config "$flows/few-shot/shots-$shots.toml" --backbone "$backbone" --seed "$seed"
+    run "shots-$shots-$seed" "few-shot/shots-$shots" --backbone "$backbone" --cache-features 4 --steps 150 --seed "$seed"
   done
 done
+
+# the default model another way, on its validation patients
+model="$out/pretrained/model.safetensors"
+wsipipe fit --config "$here/pretrained.toml" --backbone "$backbone" --root "$data" -o "$out/pretrained"
+wsipipe evaluate "${kumar[@]}" --part val --tune --model "$model" -o "$out/pretrained/kumar"
+wsipipe evaluate "${tnbc[@]}" --part val --tune --model "$model" -o "$out/pretrained/tnbc"
+echo "of both sets together: $(python "$flows/default-model/choose.py" "$out/pretrained/kumar" "$out/pretrained/tnbc")"

@@ -24,7 +24,7 @@ NOT_OF_FEATURES = ("block", "workers", "max_bad_tiles")
 @click.option("--force", is_flag=True, help="Run again even if the output is there and up to date.")
 @config_option
 @options_for(FeatureSettings, SlideSettings, TissueSettings)
-@options_for(GridSettings, exclude=("overlap",))
+@options_for(GridSettings, exclude=("overlap", "stain"))
 @options_for(RunSettings, exclude=NOT_OF_FEATURES)
 def features(slide: str, output: Path, model: str, force: bool, config: Any, **options: Any) -> None:
     """Write a vector of features for every tissue tile of SLIDE, for slide-level models.

@@ -56,11 +56,14 @@ def show(name: str) -> None:
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The new file.")
 @click.option("--name", default=None, help="Name of the model in its card and in results.")
 @click.option("--licence", default=None, help="Licence of the weights.")
+@click.option("--normalise", is_flag=True, help="Bring slides to the colours of the training images from now on.")
 @click.option("--half", is_flag=True, help="Store the weights in 16 bits: half the size.")
 @click.option("--max-diameter-um", type=click.FloatRange(2, 200), default=None, help="No nucleus is larger.")
 @click.option("--growth-um", type=click.FloatRange(0, 50), default=None, help="How far a core grows.")
 @options_for(CellSettings, exclude=("min_probability", "expand_um"))
-def export(model: str, output: Path, name: str | None, licence: str | None, half: bool, **rules: float | None) -> None:
+def export(
+    model: str, output: Path, name: str | None, licence: str | None, normalise: bool, half: bool, **rules: float | None
+) -> None:
     """Copy MODEL with other thresholds, name or licence in its card, which `segment` then takes as its defaults.
 
     \b
@@ -70,7 +73,7 @@ def export(model: str, output: Path, name: str | None, licence: str | None, half
     from wsipipe.models.zoo import resolve
     from wsipipe.pipelines.export import export_model
 
-    export_model(resolve(model), output, name, licence, rules, half)
+    export_model(resolve(model), output, name, licence, rules, half, normalise)
     click.echo(
         f"wrote {output} ({_size(output)}); use it with: wsipipe segment SLIDE --model {output} -o cells.geojson"
     )
@@ -110,6 +113,9 @@ def _facts(card: ModelCard) -> Rows:
     if card.head:
         rows.append(("types", ", ".join(card.head.types) or "none"))
         rows += [(key.replace("_", " "), f"{value:g}") for key, value in vars(card.rules).items()]
+    if card.colours:
+        rows.append(("colours (Lab)", " ".join(f"{v:g}" for v in (*card.colours.mean, *card.colours.spread))))
+        rows.append(("normalises slides", "yes" if card.normalise else "no"))
     return rows + [(f"training: {key}", _plain(value)) for key, value in card.training.items()]
 
 

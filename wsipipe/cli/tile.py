@@ -37,7 +37,7 @@ NOT_OF_TILING = ("block", "device", "precision", "batch")
 @click.option("--tissue-out", type=FILE, metavar="GEOJSON", help="Also write the tissue, to edit in QuPath.")
 @click.option("--dry-run", is_flag=True, help="Say what would be stored; write nothing.")
 @config_option
-@options_for(SlideSettings, TissueSettings, GridSettings, StoreSettings)
+@options_for(SlideSettings, TissueSettings, GridSettings, StoreSettings, exclude=("stain",))
 @options_for(RunSettings, exclude=NOT_OF_TILING)
 def tile(
     slide: str,

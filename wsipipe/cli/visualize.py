@@ -34,7 +34,7 @@ from wsipipe.units import Pair
 )  # fmt: skip
 @config_option
 @options_for(VisualizeSettings, SlideSettings)
-@options_for(GridSettings, exclude=("overlap",))
+@options_for(GridSettings, exclude=("overlap", "stain"))
 def visualize(
     sources: tuple[str, ...],
     output: Path,

@@ -4,7 +4,8 @@ The header's ``wsipipe`` entry is JSON::
 
     {"format": 1, "kind": "segmenter", "name": "cmd-t", "licence": "...", "mpp": 0.5,
      "backbone": {"widths": [...], "condition": 0}, "head": {"kind": "cisca", "widths": [...], "types": []},
-     "rules": {"threshold": 0.5, ...}, "classes": {...}, "training": {...}}
+     "rules": {"threshold": 0.5, ...}, "classes": {...}, "training": {...},
+     "colours": {"mean": [...], "spread": [...]}, "normalise": false}
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from wsipipe.artifacts import atomic_write
-from wsipipe.errors import ModelNotFound, NotAModel
+from wsipipe.errors import ModelNotFound, NotAModel, SettingsError
 from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.heads import HEADS, Head, HeadConfig
+from wsipipe.stain import Colours
 
 FORMAT = 1
 HALF = torch.float16
@@ -55,7 +57,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a checkpoint says of itself: everything but the weights."""
+    """What a checkpoint says of itself: everything but the weights.
+
+    ``colours`` are those of the training images; with ``normalise`` slides are brought to them unless asked not to.
+    """
 
     name: str
     backbone: CMDConfig
@@ -65,6 +70,8 @@ class ModelCard:
     licence: str = "unknown"
     classes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    colours: Colours | None = None
+    normalise: bool = False
 
     @property
     def kind(self) -> str:
@@ -92,11 +99,35 @@ class ModelCard:
             licence=data["licence"],
             classes={k: (v[0], v[1], v[2]) for k, v in data["classes"].items()},
             training=data["training"],
+            colours=_colours_of(data["colours"]) if data.get("colours") else None,
+            normalise=bool(data.get("normalise", False)),
         )
+
+    def target_colours(self, stain: str) -> Colours | None:
+        """Return the colours that slides are to be given, under the setting *stain*; None to leave them as they are.
+
+        Raises
+        ------
+        SettingsError
+            When they are asked for and the model does not know them.
+        """
+        if stain == "as-is" or (stain == "auto" and not self.normalise):
+            return None
+        if self.colours is None:
+            raise SettingsError(
+                f"--stain normalised: model {self.name!r} does not say which colours it was trained on; leave it out, "
+                "or fit the model again"
+            )
+        return self.colours
 
 
 def _head_of(data: dict[str, Any]) -> HeadConfig:
     return HeadConfig(data["kind"], tuple(data["widths"]), tuple(data["types"]))
+
+
+def _colours_of(data: dict[str, Any]) -> Colours:
+    (a, b, c), (x, y, z) = data["mean"], data["spread"]
+    return Colours((a, b, c), (x, y, z))
 
 
 class Segmenter(nn.Module):

@@ -13,7 +13,13 @@ from wsipipe.models.checkpoint import HALF
 
 
 def export_model(
-    source: Path, out: Path, name: str | None, licence: str | None, rules: Mapping[str, float | None], half: bool
+    source: Path,
+    out: Path,
+    name: str | None,
+    licence: str | None,
+    rules: Mapping[str, float | None],
+    half: bool,
+    normalise: bool = False,
 ) -> None:
     """Write the model at *source* to *out* under another name, licence or rules; what is None stays.
 
@@ -21,6 +27,8 @@ def export_model(
     ----------
     rules : mapping
         Fields of :class:`wsipipe.models.checkpoint.Rules`, as chosen on validation images.
+    normalise : bool
+        Bring slides to the colours of the training images from now on.
     half : bool
         Store weights in 16 bits, half the size; they are computed with in fp32 all the same.
 
@@ -34,5 +42,8 @@ def export_model(
         raise SettingsError(f"{out} is the model itself; choose another -o")
     network, card = checkpoint.load(source)
     given: dict[str, Any] = {key: value for key, value in rules.items() if value is not None}
+    if normalise and card.colours is None:
+        raise SettingsError(f"--normalise: {source} does not say which colours it was trained on; fit the model again")
+    card = replace(card, normalise=normalise or card.normalise)
     card = replace(card, name=name or card.name, licence=licence or card.licence, rules=replace(card.rules, **given))
     checkpoint.save(out, network, card, HALF if half else None)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 import wsipipe
 from wsipipe.artifacts import digest
@@ -25,16 +26,21 @@ from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.request import Network, grid_settings, network_of, settings_of
 from wsipipe.pipelines.source import Source, open_source
 from wsipipe.predict import Predictor
+from wsipipe.raster import Raster
 from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import Plan
 from wsipipe.settings import CellSettings
 from wsipipe.slide.protocol import SlideInfo
+from wsipipe.stain import Colours, colours_of
 from wsipipe.store import StoreRaster
 from wsipipe.tiling import TileGrid, select_tiles
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
+
+COLOUR_TILES = 64
+"""The colours of a slide are those of so many tiles, spread evenly over the tissue."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +112,7 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
     with closing(source):
         plan = _plan(job, network, source, batch)
         plan = replace(plan, selected=_selected(plan, source.tissue))
+        plan = replace(plan, stain=_stain(job, plan, network, source))
         if isinstance(source.raster, StoreRaster):
             source.raster.require(plan.tiles, plan.selected)
     return Prepared(
@@ -152,6 +159,30 @@ def _plan(job: SegmentJob, network: Network, source: Source, batch: int) -> Plan
         fingerprint=digest(key),
         selected=np.zeros((0, 0), np.bool_),
     )
+
+
+def _stain(job: SegmentJob, plan: Plan, network: Network, source: Source) -> tuple[tuple[float, ...], ...]:
+    """Return what normalises the slide's colours, as the whole tissue has them whatever the bounds; () if unwanted."""
+    target = network.card.target_colours(job.grid.stain)
+    if target is None:
+        return ()
+    whole = plan if isinstance(source.raster, StoreRaster) else replace(plan, bounds=None)
+    return stain_change(source.raster, plan.tiles, _selected(whole, source.tissue), target)
+
+
+def stain_change(
+    raster: Raster, tiles: TileGrid, selected: NDArray[np.bool_], target: Colours
+) -> tuple[tuple[float, ...], ...]:
+    """Return what gives *raster* the *target* colours, judged by tiles spread evenly over the *selected*.
+
+    () when they hold hardly any tissue.
+    """
+    chosen = np.argwhere(selected)
+    if not len(chosen):
+        return ()
+    chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), COLOUR_TILES)).round().astype(int))]
+    own = colours_of(raster.read(tiles.box(int(i), int(j))) for j, i in chosen)
+    return () if own is None else own.change_to(target)
 
 
 def cell_rules(rules: Rules, asked: CellSettings, grid: Grid) -> CellRules:

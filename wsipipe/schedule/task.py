@@ -78,6 +78,8 @@ class Plan:
         Tiles to forward.
     fingerprint : str
         Of the run: slide, model, settings, recipe, version.
+    stain : ((float, float, float), (float, float, float)) or ()
+        Change that gives the slide's pixels the colours of the training images; see :mod:`wsipipe.stain`.
     """
 
     source: str
@@ -97,6 +99,7 @@ class Plan:
     model_sha256: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
     shift: tuple[int, int] = (0, 0)
+    stain: tuple[tuple[float, ...], ...] = ()
 
     @cached_property
     def tiles(self) -> TileGrid:

@@ -36,6 +36,7 @@ from wsipipe.raster import Raster, SlideRaster
 from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, write_maps
 from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
 from wsipipe.schedule.threads import Threads
+from wsipipe.stain import normalise
 from wsipipe.store import open_raster
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box
@@ -150,7 +151,8 @@ class Worker:
         return maps
 
     def _read(self, batch: list[tuple[int, int]]) -> NDArray[np.uint8]:
-        return np.stack([self.raster.read(self.plan.tiles.box(i, j)) for i, j in batch])
+        pixels = np.stack([self.raster.read(self.plan.tiles.box(i, j)) for i, j in batch])
+        return normalise(pixels, self.plan.stain) if self.plan.stain else pixels
 
     # --- cells: maps → cells ---------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from wsipipe.labels import Annotated, DatasetSpec, type_names
 from wsipipe.settings import FitSettings
+from wsipipe.stain import Colours, average, colours_of
 from wsipipe.train.augment import appearance, crop
 from wsipipe.train.losses import Targets
 from wsipipe.train.targets import centre_map, class_map, directional_maps, whole_weight
@@ -100,6 +102,16 @@ def batch_of(step: int, pool: Pool, settings: FitSettings, types: Sequence[str] 
     samples = [sample(pool, size, settings, rng, types) for rng in rngs]
     targets = targets_of([s.labels for s in samples], [s.types for s in samples] if types else None)
     return images_of([s.image for s in samples]), targets
+
+
+def colours_in(pool: Pool, working_mpp: float) -> Colours | None:
+    """Return the colours that crops of *pool* have on average, at *working_mpp*; see :mod:`wsipipe.stain`."""
+
+    def of(a: Annotated) -> Colours | None:
+        f = min(1.0, a.mpp / working_mpp)
+        return colours_of([np.asarray(cv2.resize(a.image, None, fx=f, fy=f, interpolation=cv2.INTER_AREA), np.uint8)])
+
+    return average((average((of(a), 1.0) for a in images), spec.weight) for spec, images in pool)
 
 
 def images_of(images: Sequence[NDArray[np.uint8]]) -> Tensor:

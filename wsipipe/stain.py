@@ -1,0 +1,74 @@
+"""Stain normalisation: the colours of a slide brought to those that a model was trained on (Reinhard et al. 2001)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Triple = tuple[float, float, float]
+
+GLASS = 220
+"""A pixel whose every channel is over this shows glass, and has no say in a slide's colours."""
+LEAST_SHARE = 0.01
+"""With less tissue than this share of what was looked at, colours stay as they are."""
+LARGEST_STRETCH = 2.0
+"""No spread is stretched or squeezed by more than this, lest noise become tissue."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Mean and standard deviation of tissue pixels in OpenCV's 8-bit CIE Lab."""
+
+    mean: Triple
+    spread: Triple
+
+    def change_to(self, target: Colours) -> tuple[Triple, Triple]:
+        """Return (factor, offset) of each Lab channel, which give pixels of these colours those of *target*."""
+        own, wanted = np.array(self.spread), np.array(target.spread)
+        factor = np.clip(wanted / np.maximum(own, 1e-3), 1 / LARGEST_STRETCH, LARGEST_STRETCH)
+        return _triple(factor), _triple(target.mean - factor * self.mean)
+
+
+def colours_of(pictures: Iterable[Pixels]) -> Colours | None:
+    """Return the colours of the tissue in RGB *pictures*, each uint8 (h, w, 3); None when there is hardly any."""
+    count, seen, sums, squares = 0, 0, np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for picture in pictures:
+        lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)[picture.min(axis=2) <= GLASS].astype(np.int64)
+        seen += picture.shape[0] * picture.shape[1]
+        count += len(lab)
+        sums += lab.sum(axis=0)
+        squares += (lab**2).sum(axis=0)
+    if count < max(1, LEAST_SHARE * seen):
+        return None
+    mean = sums / count
+    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return Colours(_triple(mean), _triple(spread))
+
+
+def average(each: Iterable[tuple[Colours | None, float]]) -> Colours | None:
+    """Return the mean of (colours, weight); None of none."""
+    known = [(c, weight) for c, weight in each if c is not None]
+    if not known:
+        return None
+    weights = [weight for _, weight in known]
+    means, spreads = (np.average([getattr(c, k) for c, _ in known], 0, weights) for k in ("mean", "spread"))
+    return Colours(_triple(means), _triple(spreads))
+
+
+def normalise(pixels: Pixels, change: Sequence[Sequence[float]]) -> Pixels:
+    """Return RGB *pixels*, uint8 (n, h, w, 3), under a change (factor, offset) of Lab (:meth:`Colours.change_to`)."""
+    factor, offset = np.array(change)
+    table = np.clip(np.rint(np.arange(256)[:, None] * factor + offset), 0, 255).astype(np.uint8)[None]
+    flat = pixels.reshape(-1, *pixels.shape[2:])
+    lab = cv2.LUT(cv2.cvtColor(flat, cv2.COLOR_RGB2LAB), table)
+    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8).reshape(pixels.shape)
+
+
+def _triple(values: NDArray[np.float64]) -> Triple:
+    a, b, c = (round(float(v), 4) for v in values)
+    return a, b, c
