@@ -1,6 +1,6 @@
 """Draw a slide whose nuclei are known, segment it, and see how many were found.
 
-    python examples/segment_phantom.py
+python examples/segment_phantom.py
 """
 
 import tempfile

@@ -1,6 +1,6 @@
 """The stages of `wsipipe segment` by hand, on one field of a slide: pixels, maps, cells, polygons.
 
-    python examples/stage_by_stage.py [SLIDE]
+python examples/stage_by_stage.py [SLIDE]
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 Triple = tuple[float, float, float]
+Change = tuple[tuple[float, ...], ...]
+"""(factor, offset) of each Lab channel; () leaves pixels as they are."""
 
 GLASS = 220
 """A pixel whose every channel is over this shows glass, and has no say in a slide's colours."""
 LEAST_SHARE = 0.01
 """With less tissue than this share of what was looked at, colours stay as they are."""
+SAMPLE = 64
+"""The colours of a slide are those of so many tiles, spread evenly over the tissue."""
 LARGEST_STRETCH = 2.0
 """No spread is stretched or squeezed by more than this, lest noise become tissue."""
 
@@ -50,6 +54,17 @@ def colours_of(pictures: Iterable[Pixels]) -> Colours | None:
     return Colours(_triple(mean), _triple(spread))
 
 
+def sampled(count: int) -> NDArray[np.int64]:
+    """Return which of *count* tiles tell the colours of all: at most :data:`SAMPLE`, spread evenly."""
+    return np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(np.int64))
+
+
+def change_of(pictures: Iterable[Pixels], target: Colours) -> Change:
+    """Return the change that gives RGB *pictures* the *target* colours; () when they show hardly any tissue."""
+    own = colours_of(pictures)
+    return () if own is None else own.change_to(target)
+
+
 def average(each: Iterable[tuple[Colours | None, float]]) -> Colours | None:
     """Return the mean of (colours, weight); None of none."""
     known = [(c, weight) for c, weight in each if c is not None]
@@ -60,7 +75,7 @@ def average(each: Iterable[tuple[Colours | None, float]]) -> Colours | None:
     return Colours(_triple(means), _triple(spreads))
 
 
-def normalise(pixels: Pixels, change: Sequence[Sequence[float]]) -> Pixels:
+def normalise(pixels: Pixels, change: Change) -> Pixels:
     """Return RGB *pixels*, uint8 (n, h, w, 3), under a change (factor, offset) of Lab (:meth:`Colours.change_to`)."""
     factor, offset = np.array(change)
     table = np.clip(np.rint(np.arange(256)[:, None] * factor + offset), 0, 255).astype(np.uint8)[None]

@@ -19,7 +19,7 @@ from wsipipe.errors import ModelNotFound, NotAModel, SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.labelled import read_labels
 from wsipipe.formats.parquet import merge_parts, metadata, read_cells, row_groups, write_part
-from wsipipe.formats.table import cells_table
+from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.measure import MEASURES
 from wsipipe.pipelines.classify import ClassifyJob, run_classify
 from wsipipe.schedule.progress import Progress
@@ -34,13 +34,9 @@ def _master(path: Path, seed: int, bounds: Any = None) -> list[str]:
     kind = rng.integers(0, 3, COUNT)
     xy = rng.uniform(20, 4000, (COUNT, 2))
     area, ratio = rng.normal(np.array([30, 40, 80])[kind], 8), rng.normal(np.array([0.3, 0.9, 0.5])[kind], 0.1)
-    found = SimpleNamespace(
-        sums=np.column_stack([np.ones(COUNT), xy]).astype(np.int64),
-        probability=np.ones(COUNT, np.float32),
-        type=np.full(COUNT, -1, np.int16),
-        type_probability=np.full(COUNT, np.nan, np.float32),
-        oversize=np.zeros(COUNT, np.bool_),
-    )
+    found = BlankCells(COUNT)
+    found.sums = np.column_stack([np.ones(COUNT), xy]).astype(np.int64)
+    found.probability = np.ones(COUNT, np.float32)
     measures = {name: rng.random(COUNT) for name in MEASURES}
     measures |= {"x": xy[:, 0], "y": xy[:, 1], "area_um2": area, "eccentricity": ratio}
     measures["solidity"][:20] = np.nan

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from wsipipe.context import Crowd, ring_means
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.parquet import merge_parts, metadata, read_cells, write_part
-from wsipipe.formats.table import cells_table
+from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.measure import MEASURES, measure, stain_image
 from wsipipe.pipelines import remeasure
 from wsipipe.pipelines.measure import MeasureJob, run_measure
@@ -37,13 +36,9 @@ def cells(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     xy = rng.permutation(place)[:COUNT] + rng.uniform(-9, 9, (COUNT, 2))
     polygons = np.array([shapely.Point(p).buffer(r, quad_segs=2) for p, r in zip(xy, rng.uniform(5, 12, COUNT))])
     polygons = shapely.transform(polygons, lambda c: np.round(c, 2))
-    found = SimpleNamespace(
-        sums=np.column_stack([np.ones(COUNT), xy]).astype(np.int64),
-        probability=rng.random(COUNT, np.float32),
-        type=np.full(COUNT, -1, np.int16),
-        type_probability=np.full(COUNT, np.nan, np.float32),
-        oversize=np.zeros(COUNT, np.bool_),
-    )
+    found = BlankCells(COUNT)
+    found.sums = np.column_stack([np.ones(COUNT), xy]).astype(np.int64)
+    found.probability = rng.random(COUNT, np.float32)
     measures = {name: np.full(COUNT, 99.0) for name in MEASURES} | {"x": xy[:, 0], "y": xy[:, 1]}
     folder = tmp_path_factory.mktemp("cells")
     raster = open_slide_raster(phantom.path, SlideSettings(), 0.5)

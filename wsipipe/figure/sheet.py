@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wsipipe.artifacts import atomic_path
 from wsipipe.figure.regions import Region
+from wsipipe.formats.colours import Rgb
 from wsipipe.overlay import View, draw_scale_bar
 from wsipipe.units import Pair
 
@@ -33,7 +34,6 @@ COLOURS = (
 """Of clusters, the darkest tissue first; told apart by people who do not see red and green (Okabe and Ito's set)."""
 
 Pixels = NDArray[np.uint8]
-Rgb = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wsipipe.errors import StoreError
 from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.parquet import merge_parts, write_part
-from wsipipe.formats.table import cells_table
+from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.measure import MEASURES
 
 SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")
@@ -136,7 +136,7 @@ def _table(drawn: Sequence[Drawn], outlines: NDArray[np.object_], about: Mapping
     whole = any(d.nucleus is not None for d in drawn)
     centres = shapely.get_coordinates(shapely.centroid(nuclei))
     scale = np.array(about["working_mpp"]) / np.array(about["mpp"])
-    found = _Found(len(drawn))
+    found = BlankCells(len(drawn))
     found.sums = np.column_stack([np.ones(len(drawn)), centres / scale]).astype(np.int64)
     found.type = np.array([classes.index(d.kind) if d.kind else -1 for d in drawn], np.int16)
     found.probability = np.array([_number(d.measurements.get("probability")) for d in drawn], np.float32)
@@ -153,17 +153,6 @@ def _table(drawn: Sequence[Drawn], outlines: NDArray[np.object_], about: Mapping
     made = table["cell_id"].to_pylist()
     ids = [d.id if _is_uuid(d.id) else own for d, own in zip(drawn, made, strict=True)]
     return table.set_column(table.schema.get_field_index("cell_id"), "cell_id", pa.array(ids, pa.string()))
-
-
-class _Found:
-    """What :func:`cells_table` asks of cells."""
-
-    def __init__(self, count: int) -> None:
-        self.sums = np.zeros((count, 3), np.int64)
-        self.probability = np.full(count, np.nan, np.float32)
-        self.type = np.full(count, -1, np.int16)
-        self.type_probability = np.full(count, np.nan, np.float32)
-        self.oversize = np.zeros(count, np.bool_)
 
 
 def _polygon(shape: shapely.Geometry) -> shapely.Polygon:

@@ -48,6 +48,17 @@ class FoundCells(Protocol):
         """Whether the cell comes of an object larger than the model's largest cell; (n,)."""
 
 
+class BlankCells:
+    """*count* cells without a class, of which nothing is known yet: what of them is gets set by whoever knows it."""
+
+    def __init__(self, count: int) -> None:
+        self.sums = np.zeros((count, 3), np.int64)
+        self.probability = np.full(count, np.nan, np.float32)
+        self.type = np.full(count, -1, np.int16)
+        self.type_probability = np.full(count, np.nan, np.float32)
+        self.oversize = np.zeros(count, np.bool_)
+
+
 def cells_table(
     cells: FoundCells,
     polygons: NDArray[np.object_],

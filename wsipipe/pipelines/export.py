@@ -27,16 +27,16 @@ def export_model(
     ----------
     rules : mapping
         Fields of :class:`wsipipe.models.checkpoint.Rules`, as chosen on validation images.
-    normalise : bool
-        Bring slides to the colours of the training images from now on.
     half : bool
         Store weights in 16 bits, half the size; they are computed with in fp32 all the same.
+    normalise : bool
+        Bring slides to the colours of the training images from now on.
 
     Raises
     ------
     ModelNotFound, NotAModel, OutputError
     SettingsError
-        *out* is *source*.
+        *out* is *source*, or the model does not know the colours of its training images.
     """
     if out.exists() and out.samefile(source):
         raise SettingsError(f"{out} is the model itself; choose another -o")
@@ -44,6 +44,11 @@ def export_model(
     given: dict[str, Any] = {key: value for key, value in rules.items() if value is not None}
     if normalise and card.colours is None:
         raise SettingsError(f"--normalise: {source} does not say which colours it was trained on; fit the model again")
-    card = replace(card, normalise=normalise or card.normalise)
-    card = replace(card, name=name or card.name, licence=licence or card.licence, rules=replace(card.rules, **given))
+    card = replace(
+        card,
+        name=name or card.name,
+        licence=licence or card.licence,
+        rules=replace(card.rules, **given),
+        normalise=normalise or card.normalise,
+    )
     checkpoint.save(out, network, card, HALF if half else None)

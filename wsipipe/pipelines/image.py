@@ -13,7 +13,7 @@ from wsipipe.blend import blend
 from wsipipe.geometry import Grid
 from wsipipe.instances import Cells, find_cells
 from wsipipe.models.checkpoint import Rules
-from wsipipe.pipelines.prepare import cell_rules, stain_change
+from wsipipe.pipelines.prepare import cell_rules
 from wsipipe.polygons import trace
 from wsipipe.predict import Predictor
 from wsipipe.raster import SlideRaster, slide_grid
@@ -21,7 +21,7 @@ from wsipipe.raster.fill import fill_edges
 from wsipipe.rules import FOREGROUND, TYPE
 from wsipipe.settings import CellSettings, GridSettings
 from wsipipe.slide.memory import ArraySlide
-from wsipipe.stain import normalise
+from wsipipe.stain import change_of, normalise, sampled
 from wsipipe.tiling import TileGrid
 from wsipipe.units import Size
 
@@ -139,8 +139,7 @@ def maps_of_all(
     pixels: list[Image] = []
     for raster, grid, all_ in zip(rasters, grids, tiles):
         own = [raster.read(grid.box(i, j)) for i, j in all_]
-        everywhere = np.ones(grid.counts[::-1], np.bool_)
-        change = stain_change(raster, grid, everywhere, target) if target else ()
+        change = change_of((own[k] for k in sampled(len(own))), target) if target else ()
         pixels += list(normalise(np.stack(own), change)) if change else own
     maps = iter(predictor.maps(np.stack(pixels))) if pixels else iter(())
     out = []

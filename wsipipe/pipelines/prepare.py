@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 import wsipipe
 from wsipipe.artifacts import digest
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import write_part
-from wsipipe.formats.table import cells_table
+from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.geometry import Grid, grow, is_empty
 from wsipipe.instances import CellRules
 from wsipipe.measure import MEASURES
@@ -26,21 +25,17 @@ from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.request import Network, grid_settings, network_of, settings_of
 from wsipipe.pipelines.source import Source, open_source
 from wsipipe.predict import Predictor
-from wsipipe.raster import Raster
 from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import Plan
 from wsipipe.settings import CellSettings
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.stain import Colours, colours_of
+from wsipipe.stain import Change, change_of, sampled
 from wsipipe.store import StoreRaster
 from wsipipe.tiling import TileGrid, select_tiles
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
-
-COLOUR_TILES = 64
-"""The colours of a slide are those of so many tiles, spread evenly over the tissue."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,23 +65,19 @@ class Prepared:
     def empty_part(self, scratch: Scratch) -> Path:
         """Write and return a part without cells, for a slide without tissue."""
         path = scratch.part(0)
-        nothing = _NoCells()
         measures = {name: np.zeros(0) for name in MEASURES}
         none = np.zeros(0, np.object_)
         nuclei = none if self.plan.expand_um else None
         table = cells_table(
-            nothing, none, measures, fingerprint=self.plan.slide_fingerprint, classes=self.plan.classes, nuclei=nuclei
+            BlankCells(0),
+            none,
+            measures,
+            fingerprint=self.plan.slide_fingerprint,
+            classes=self.plan.classes,
+            nuclei=nuclei,
         )
         write_part(table, path)
         return path
-
-
-class _NoCells:
-    sums = np.zeros((0, 3), np.int64)
-    probability = np.zeros(0, np.float32)
-    type = np.zeros(0, np.int16)
-    type_probability = np.zeros(0, np.float32)
-    oversize = np.zeros(0, np.bool_)
 
 
 def prepare(job: SegmentJob, progress: Progress, network: Network | None = None, batch: int = 0) -> Prepared:
@@ -161,28 +152,15 @@ def _plan(job: SegmentJob, network: Network, source: Source, batch: int) -> Plan
     )
 
 
-def _stain(job: SegmentJob, plan: Plan, network: Network, source: Source) -> tuple[tuple[float, ...], ...]:
+def _stain(job: SegmentJob, plan: Plan, network: Network, source: Source) -> Change:
     """Return what normalises the slide's colours, as the whole tissue has them whatever the bounds; () if unwanted."""
     target = network.card.target_colours(job.grid.stain)
     if target is None:
         return ()
-    whole = plan if isinstance(source.raster, StoreRaster) else replace(plan, bounds=None)
-    return stain_change(source.raster, plan.tiles, _selected(whole, source.tissue), target)
-
-
-def stain_change(
-    raster: Raster, tiles: TileGrid, selected: NDArray[np.bool_], target: Colours
-) -> tuple[tuple[float, ...], ...]:
-    """Return what gives *raster* the *target* colours, judged by tiles spread evenly over the *selected*.
-
-    () when they hold hardly any tissue.
-    """
-    chosen = np.argwhere(selected)
-    if not len(chosen):
-        return ()
-    chosen = chosen[np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), COLOUR_TILES)).round().astype(int))]
-    own = colours_of(raster.read(tiles.box(int(i), int(j))) for j, i in chosen)
-    return () if own is None else own.change_to(target)
+    everywhere = plan.bounds is None or isinstance(source.raster, StoreRaster)
+    chosen = np.argwhere(plan.selected if everywhere else _selected(replace(plan, bounds=None), source.tissue))
+    places = chosen[sampled(len(chosen))].tolist()
+    return change_of((source.raster.read(plan.tiles.box(i, j)) for j, i in places), target)
 
 
 def cell_rules(rules: Rules, asked: CellSettings, grid: Grid) -> CellRules:

@@ -24,6 +24,7 @@ from wsipipe.geometry import Grid, grow, intersect, is_empty
 from wsipipe.instances import CellRules, halo
 from wsipipe.polygons import expand_px
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings
+from wsipipe.stain import Change
 from wsipipe.tiling import BlockGrid, TileGrid, tile_owners
 from wsipipe.units import Box
 
@@ -99,7 +100,7 @@ class Plan:
     model_sha256: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
     shift: tuple[int, int] = (0, 0)
-    stain: tuple[tuple[float, ...], ...] = ()
+    stain: Change = ()
 
     @cached_property
     def tiles(self) -> TileGrid:

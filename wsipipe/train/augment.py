@@ -65,9 +65,15 @@ def _warped(
 
 def stain(image: NDArray[np.uint8], rng: np.random.Generator, spread: float) -> NDArray[np.uint8]:
     """Return *image* with the strength and offset of each stain changed at random in HED space."""
+    return restained(image, rng.uniform(1 - spread, 1 + spread, 3), rng.uniform(-spread / 6, spread / 6, 3))
+
+
+def restained(
+    image: NDArray[np.uint8], strength: NDArray[np.float64], offset: NDArray[np.float64] | float = 0.0
+) -> NDArray[np.uint8]:
+    """Return *image* with its density of each stain of :data:`HED` times *strength* (3,) plus *offset* (3,)."""
     density = -np.log((image.astype(np.float32) + 1) / 256)
-    stains = density @ np.linalg.inv(HED).astype(np.float32)
-    stains = stains * rng.uniform(1 - spread, 1 + spread, 3) + rng.uniform(-spread / 6, spread / 6, 3)
+    stains = density @ np.linalg.inv(HED).astype(np.float32) * strength + offset
     changed: NDArray[np.float64] = 256 * np.exp(-(stains @ HED)) - 1
     return np.clip(changed, 0, 255).astype(np.uint8)
 
