@@ -18,7 +18,7 @@ from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.settings import FitSettings, LoopSettings
 from wsipipe.train.cached import feature_cache
-from wsipipe.train.samples import planned
+from wsipipe.train.samples import colours_in, normalised, planned
 
 
 @pytest.fixture
@@ -62,6 +62,17 @@ def test_the_last_steps_see_whole_tiles_and_as_many_pixels(pool: Pool, settings:
 def test_pixels_outside_the_picture_are_unknown_to_the_loss(pool: Pool, settings: FitSettings) -> None:
     _, targets = batch_of(0, pool, replace(settings, crop=256))
     assert (targets.classes == -1).any() and not targets.directions[:, :, :2, :2].any()
+
+
+def test_training_images_may_be_shown_in_their_common_colours(
+    pool: Pool, settings: FitSettings, tmp_path: Path
+) -> None:
+    pool[1][1][0] = replace(pool[1][1][0], image=(pool[1][1][0].image * 0.8).astype(np.uint8))
+    images = [a for _, images in normalised(pool, 0.5) for a in images]
+    means = [np.mean(a.image, (0, 1)) for a in (images[0], images[2])]
+    assert np.abs(means[0] - means[1]).max() < 3 < np.abs(means[0] - pool[0][1][0].image.mean((0, 1))).max()
+    _, card = fit(pool, replace(settings, normalise=True), tmp_path)
+    assert card.normalise and card.colours == colours_in(pool, 0.5)
 
 
 @pytest.mark.parametrize("head", ["linear", "cisca"])
@@ -112,6 +123,21 @@ def test_a_segmenter_gives_its_backbone(settings: FitSettings, tmp_path: Path) -
     assert card.backbone.widths == tiny.WIDTHS
     for name, value in tiny.segmenter(seed=5).backbone.state_dict().items():
         assert torch.equal(value, network.backbone.state_dict()[name])
+
+
+def test_a_model_may_give_its_head_too(settings: FitSettings, tmp_path: Path) -> None:
+    source = tiny.segmenter("cisca", seed=5)
+    checkpoint.save(tmp_path / "s.safetensors", source, tiny.card("cisca"))
+    settings = replace(settings, backbone=str(tmp_path / "s.safetensors"), reuse_head=True)
+    network, _ = new_segmenter(settings)
+    for name, value in source.head.state_dict().items():
+        assert torch.equal(value, network.head.state_dict()[name])
+    with pytest.raises(SettingsError, match="has head cisca, these sets want head light; leave --reuse-head out"):
+        new_segmenter(replace(settings, head="light"))
+    with pytest.raises(SettingsError, match="these sets want head cisca of the types a, b"):
+        new_segmenter(settings, ("a", "b"))
+    with pytest.raises(SettingsError, match="T has no head"):
+        new_segmenter(FitSettings(reuse_head=True))
 
 
 def test_random_weights_follow_the_seed_and_start_with_open_gates() -> None:

@@ -25,7 +25,7 @@ from wsipipe.settings import FitSettings
 from wsipipe.train.cached import feature_cache
 from wsipipe.train.loop import Loop
 from wsipipe.train.losses import Targets, head_loss
-from wsipipe.train.samples import Pool, batch_of, colours_in, planned, targets_of, type_weights, types_in
+from wsipipe.train.samples import Pool, batch_of, colours_in, normalised, planned, targets_of, type_weights, types_in
 
 __all__ = ["Pool", "Watch", "batch_of", "count_trainable", "fit", "new_segmenter", "nuclei_in", "targets_of"]
 
@@ -56,13 +56,27 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours)
     network = cast(Segmenter, checkpoint.build(card))
     if settings.backbone in SIZES:
+        if settings.reuse_head:
+            raise SettingsError(_no_such_head(settings, head, None))
         network.backbone.open_gates()
     else:
-        source, _ = checkpoint.load(resolve(settings.backbone))
+        source, known = checkpoint.load(resolve(settings.backbone))
         network.backbone.load_state_dict((source.backbone if isinstance(source, Segmenter) else source).state_dict())
+        if settings.reuse_head:
+            if not isinstance(source, Segmenter) or known.head != head:
+                raise SettingsError(_no_such_head(settings, head, known.head))
+            network.head.load_state_dict(source.head.state_dict())
     network.backbone.requires_grad_(not settings.frozen)
     network.backbone.output.requires_grad_(False)  # the reconstruction's layers see no loss here
     return network, card
+
+
+def _no_such_head(settings: FitSettings, wanted: HeadConfig, found: HeadConfig | None) -> str:
+    def told(head: HeadConfig) -> str:
+        return f"head {head.kind}" + (f" of the types {', '.join(head.types)}" if head.types else "")
+
+    has = told(found) if found else "no head"
+    return f"--reuse-head: {settings.backbone} has {has}, these sets want {told(wanted)}; leave --reuse-head out"
 
 
 class Fitting:
@@ -149,7 +163,9 @@ def fit(
     """
     settings, types = planned(settings, pool), types_in(pool)
     network, card = new_segmenter(settings, types)
-    card = replace(card, colours=colours_in(pool, settings.working_mpp))
+    card = replace(card, colours=colours_in(pool, settings.working_mpp), normalise=settings.normalise)
+    if settings.normalise:
+        pool = normalised(pool, settings.working_mpp)
     fitting = Fitting(network, settings, type_weights(pool, types) if types else None)
     batch = _batches(fitting, pool, types, folder, cached)
     loop = Loop(fitting.trained, settings.loop, folder, share=fitting.share)

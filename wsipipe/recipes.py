@@ -45,9 +45,13 @@ class FitSettings(_Checked):
     licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
     head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
     backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a model's: a shipped name or a file.")
+    reuse_head: bool = knob(False, "Start from the head of the --backbone model too: same kind, same types.")
     unfreeze: bool | None = knob(None, "Train the backbone too; default: only one that starts from random weights.")
     backbone_lr: float = knob(1.0, "Learning rate of an unfrozen backbone, as a share of the head's.", low=0, high=1)
     working_mpp: float = knob(0.5, "Resolution the model works at.", unit="um/px", low=0.05, high=5)
+    normalise: bool = knob(
+        False, "Bring the training images to their mean colours first, and slides too when the model is used."
+    )
     epochs: float = knob(150.0, "Passes over the training images, in crops; --steps overrides.", low=0.01)
     batch: int = knob(8, "Crops per step.", low=1)
     crop: int | None = knob(

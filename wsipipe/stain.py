@@ -40,18 +40,24 @@ class Colours:
 
 def colours_of(pictures: Iterable[Pixels]) -> Colours | None:
     """Return the colours of the tissue in RGB *pictures*, each uint8 (h, w, 3); None when there is hardly any."""
-    count, seen, sums, squares = 0, 0, np.zeros(3, np.int64), np.zeros(3, np.int64)
+    seen, counts = 0, np.zeros((3, 256))
     for picture in pictures:
-        lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB)[picture.min(axis=2) <= GLASS].astype(np.int64)
         seen += picture.shape[0] * picture.shape[1]
-        count += len(lab)
-        sums += lab.sum(axis=0)
-        squares += (lab**2).sum(axis=0)
+        lab, tissue = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB), _tissue(picture)
+        counts += [cv2.calcHist([lab], [c], tissue, [256], [0, 256]).ravel() for c in range(3)]
+    count = counts[0].sum()
     if count < max(1, LEAST_SHARE * seen):
         return None
-    mean = sums / count
-    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    values = np.arange(256)
+    mean = counts @ values / count
+    spread = np.sqrt(np.maximum(counts @ values**2 / count - mean**2, 0))
     return Colours(_triple(mean), _triple(spread))
+
+
+def _tissue(picture: Pixels) -> NDArray[np.uint8]:
+    """Return 255 where *picture* shows tissue, 0 where glass, uint8 (h, w)."""
+    least = cv2.min(cv2.min(picture[..., 0], picture[..., 1]), picture[..., 2])
+    return np.asarray(cv2.threshold(least, GLASS, 255, cv2.THRESH_BINARY_INV)[1], np.uint8)
 
 
 def sampled(count: int) -> NDArray[np.int64]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from wsipipe.artifacts import remove_leftovers
 from wsipipe.errors import OutputBusy, OutputError
 from wsipipe.schedule.lease import Holder, acquire, check_free, machine, process_start
 
@@ -84,6 +87,29 @@ def test_a_lease_that_is_just_being_written_counts(tmp_path: Path, content: str)
         acquire(tmp_path / "cells.parquet", seconds=100)
     os.utime(path, (1, 1))
     acquire(tmp_path / "cells.parquet", seconds=100).release()
+
+
+def test_a_process_killed_as_it_takes_a_lease_holds_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "cells.parquet"
+    code = (
+        "import os, sys; from pathlib import Path; from wsipipe.schedule.lease import acquire\n"
+        "os.link = lambda a, b: os.kill(os.getpid(), 9); acquire(Path(sys.argv[1]))"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(output)], capture_output=True, check=False)
+    assert process.returncode == -signal.SIGKILL and len(list(tmp_path.iterdir())) == 1, process.stderr
+    with acquire(output):
+        remove_leftovers(output)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: object, target: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with acquire(tmp_path / "cells.parquet"), pytest.raises(OutputBusy, match="works on it"):
+        acquire(tmp_path / "cells.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_holder_shows_signs_of_life(tmp_path: Path) -> None:

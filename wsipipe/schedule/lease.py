@@ -9,6 +9,7 @@ removes N.
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -28,6 +29,8 @@ from wsipipe.errors import OutputBusy, OutputError
 
 BEATS = 6
 """Signs of life within the time after which a lease is given up."""
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What file systems without hard links say."""
 
 
 @dataclass(frozen=True)
@@ -143,19 +146,38 @@ def acquire(output: Path, seconds: float = 120.0) -> Lease:
     earlier = check_free(output, seconds)
     mine = _file(output, max(earlier, default=0) + 1)
     try:
-        descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError as error:
+        _create(mine, output)
+    except (FileExistsError, FileNotFoundError) as error:
+        if not output.parent.is_dir():
+            raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
         raise OutputBusy(f"{output}: another process has just begun to work on it") from error
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        json.dump(asdict(Holder.me()), stream)
     if set(_leases(output).values()) - set(earlier.values()) - {mine}:
         mine.unlink(missing_ok=True)
         raise OutputBusy(f"{output}: another process has just begun to work on it")
     for file in earlier.values():
         file.unlink(missing_ok=True)
     return Lease(mine, seconds)
+
+
+def _create(file: Path, output: Path) -> None:
+    """Create the lease *file* of *output*, complete from the first moment: a process killed meanwhile holds nothing.
+
+    On a file system without hard links it is empty for a moment.
+    """
+    me = json.dumps(asdict(Holder.me()))
+    temporary = output.with_name(f".{output.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_text(me, encoding="utf-8")
+        os.link(temporary, file)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(me)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def check_free(output: Path, seconds: float = 120.0) -> dict[int, Path]:
