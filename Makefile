@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# spatialdata and ome-zarr want other versions than the tested set
+READERS := .venv-readers
 INPUTS := pyproject.toml constraints.txt
 
 # demo: the slide (drawn when none is given) and the folder that the results go to
@@ -15,13 +17,14 @@ OUT   ?= demo
 JOBS  ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help demo test lint test-slow bench cucim-cpu default-model docs dist clean
+.PHONY: help demo test lint test-slow test-readers bench cucim-cpu default-model docs dist clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo            segment a phantom slide; make demo SLIDE=slide.svs: your own"
 	@echo "make test            ruff, mypy, import-linter and the tests (no slow ones, no GPU)"
 	@echo "make test-slow       the slow tests and those that need a GPU (skipped without one)"
+	@echo "make test-readers    what spatialdata and ome-zarr make of our files (in an environment of their own, 1.2 GB)"
 	@echo "make bench           speed and memory, measured on this machine (about 15 minutes)"
 	@echo "make cucim-cpu       install cuCIM's CPU reader without the CUDA packages"
 	@echo "make default-model   train the shipped model again from its data"
@@ -39,7 +42,7 @@ $(VENV)/.runtime: $(INPUTS) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: $(INPUTS) | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,dicom,docs,view]'
+	$(PIP) install --quiet -c constraints.txt -e '.[browser,dev,dicom,docs,view]'
 	@touch $(VENV)/.runtime $@
 
 demo: $(VENV)/.runtime
@@ -65,6 +68,14 @@ test: lint
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or gpu" $(PYTEST_ARGS)
+
+$(READERS)/.done: | $(BIN)/python
+	$(BIN)/python -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet spatialdata==0.7.3 ome-zarr==0.15.0 zarr==3.1.6
+	@touch $@
+
+test-readers: $(VENV)/.dev $(READERS)/.done
+	WSIPIPE_CONSUMERS="$(CURDIR)/$(READERS)/bin/python" $(BIN)/pytest tests/formats/test_zarr.py $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.bench_cells
@@ -93,5 +104,5 @@ dist: $(VENV)/.dev
 	$(BIN)/python -m hatchling build -d dist
 
 clean:
-	rm -rf $(VENV) build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(READERS) build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Other tools that read what wsipipe writes: in this environment, or in one of their own.
 
 spatialdata and ome-zarr want other versions of pandas and fsspec than the tested set. Where WSIPIPE_CONSUMERS names the
-Python of an environment that has them (`pip install spatialdata`), the tests run there what reads our files.
+Python of an environment that has them (`make test-readers` makes it), the tests run there what reads our files.
 """
 
 from __future__ import annotations

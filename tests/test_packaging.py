@@ -26,7 +26,7 @@ from wsipipe import __version__
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TESTED = ("dev", "dicom", "docs", "view")
+TESTED = ("browser", "dev", "dicom", "docs", "view")
 """Extras that belong to the tested set."""
 
 pytestmark = pytest.mark.skipif(not (ROOT / "constraints.txt").exists(), reason="not a source checkout")
