@@ -38,10 +38,10 @@ def whole(small_slide: Path, tiny_model: Path, tmp_path_factory: pytest.TempPath
 class Watched:
     """The command in a process of its own, and what can be seen of it from outside."""
 
-    def __init__(self, job: SegmentJob) -> None:
+    def __init__(self, job: SegmentJob, *options: str) -> None:
         self.job = job
         command = [sys.executable, "-m", "wsipipe", "segment", job.source, "--model", job.model, "--device", "cpu"]
-        command += [f"-o{path}" for path in job.outputs] + ["--block", "256", "--batch", "2"]
+        command += [f"-o{path}" for path in job.outputs] + ["--block", "256", "--batch", "2", *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def files(self) -> set[str]:
@@ -91,6 +91,19 @@ def test_three_kills(small_slide: Path, tiny_model: Path, tmp_path: Path, whole:
 def test_thirty_kills(seed: int, small_slide: Path, tiny_model: Path, tmp_path: Path, whole: list[bytes]) -> None:
     job, rng = job_of(small_slide, tiny_model, tmp_path), random.Random(seed)
     Watched(job).kill_when(rng.choice(["early", "blocks", "blocks", "writing"]), rng)
+    check_resumed(job, whole)
+
+
+def test_ctrl_c_of_two_workers_and_the_same_bytes_in_the_end(
+    small_slide: Path, tiny_model: Path, tmp_path: Path, whole: list[bytes]
+) -> None:
+    job = job_of(small_slide, tiny_model, tmp_path)
+    watched = Watched(job, "--workers", "2")
+    while watched.process.poll() is None and len(watched.files()) < 3:
+        time.sleep(0.01)
+    watched.process.send_signal(signal.SIGINT)
+    assert watched.process.wait(120) == 130
+    assert not job.outputs[0].exists() and watched.files(), "stopped on the way, with work done"
     check_resumed(job, whole)
 
 
