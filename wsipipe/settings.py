@@ -73,7 +73,9 @@ class CellSettings(_Checked):
         None, "Probability of a nucleus core pixel; default: the model's.", low=0.01, high=0.99
     )
     min_area_um2: float | None = knob(None, "Smaller cells are dropped; default: the model's.", unit="um2", low=0)
-    min_probability: float = knob(0.0, "Cells with a lower mean probability are dropped.", low=0, high=1)
+    min_probability: float | None = knob(
+        None, "Cells with a lower mean probability are dropped; default: the model's.", low=0, high=1
+    )
     expand_um: float = knob(
         0.0, "Grow nuclei by this much into cells (objects become cells with a nucleus).", unit="um", low=0, high=50
     )

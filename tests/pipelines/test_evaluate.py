@@ -185,6 +185,10 @@ def test_of_overlapping_polygons_the_smaller_wins() -> None:
     assert rasterise(np.zeros(0, object), (4, 3)).shape == (3, 4)
 
 
+THIN = {"threshold": 0.4, "marker_threshold": 0.4, "min_area_um2": 1.0}
+"""Rules under which a speck counts as a cell."""
+
+
 def test_tuning_finds_the_rules_that_score_best() -> None:
     items = [discs(1), discs(2)]
     grey = [np.clip(a.image.astype(int) + 90, 0, 255).astype(np.uint8) for a in items]  # nuclei at 0.65
@@ -192,8 +196,15 @@ def test_tuning_finds_the_rules_that_score_best() -> None:
         image[10:30, 200:204] = 140  # a speck of 5 um2 at 0.45
     pairs = [(maps_of(image, 0.25, DARK), a.labels) for image, a in zip(grey, items, strict=True)]
     told: list[int] = []
-    trials = tune(pairs, DARK.card.rules, (0.4, 0.5, 0.7), (0.4, 0.6), (1.0, 8.0), report=lambda: told.append(1))
-    assert len(trials) == 12 and len(told) == 6
+    trials = tune(
+        pairs, DARK.card.rules, (0.4, 0.5, 0.7), (0.4, 0.6), (1.0, 8.0), (0.0, 0.5), report=lambda: told.append(1)
+    )
+    assert len(trials) == 24 and len(told) == 6
+    (speck,) = {t.scores["PQ"] for t in trials if vars(t.rules) == vars(DARK.card.rules) | THIN}
+    (sure,) = {
+        t.scores["PQ"] for t in trials if vars(t.rules) == vars(DARK.card.rules) | THIN | {"min_probability": 0.5}
+    }
+    assert sure > speck, "the speck is improbable"
     values = [t.scores["PQ"] for t in trials]
     assert values == sorted(values, reverse=True) and values[0] > 0.9 and values[-1] == 0
     for trial in trials:
@@ -286,12 +297,17 @@ def test_thresholds_are_not_chosen_on_test_images(job: EvaluateJob) -> None:
 
 
 def test_the_command_scores_and_tunes(job: EvaluateJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(story, "tune", lambda pairs, rules, report: tune(pairs, rules, (0.5,), (0.5,), (6.0, 9.0)))
+    monkeypatch.setattr(
+        story, "tune", lambda pairs, rules, report: tune(pairs, rules, (0.5,), (0.5,), (6.0, 9.0), (0.0,))
+    )
     base = [job.dataset.path, "--split", job.dataset.split, "--patient", r"(\d+)_", "-o", str(job.out)]
     done = CliRunner().invoke(evaluate, [*base, "--resamples", "5", "--tolerance-px", "1"], catch_exceptions=False)
     assert done.exit_code == 0 and "agree within 1 px" in done.output and f"wrote {job.out}/scores.md" in done.output
     done = CliRunner().invoke(evaluate, [*base, "--tune", "--part", "val"], catch_exceptions=False)
-    assert done.exit_code == 0 and "best of 2: --threshold 0.5 --marker-threshold 0.5 --min-area-um2 6" in done.output
+    assert (
+        done.exit_code == 0
+        and "best of 2: --threshold 0.5 --marker-threshold 0.5 --min-area-um2 6 --min-probability 0" in done.output
+    )
     assert len((job.out / "tune.csv").read_text().splitlines()) == 3
     done = CliRunner().invoke(
         evaluate, [job.dataset.path, "-o", str(job.out), "--resamples", "5"], catch_exceptions=False

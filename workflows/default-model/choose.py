@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-RULES = ["threshold", "marker_threshold", "min_area_um2"]
+RULES = ["threshold", "marker_threshold", "min_area_um2", "min_probability"]
 
 
 def choose(tables: list[pd.DataFrame]) -> tuple[float, ...]:

@@ -76,13 +76,14 @@ evaluate.help = f"{evaluate.help}\n{FORMS}"
 def _show_trials(trials: list[Trial]) -> None:
     """Print the best rules as a table, and how to ask for them."""
     names = ("PQ", "DQ", "SQ", "AJI", "dice")
-    click.echo("threshold  marker  min area um2  " + "  ".join(f"{name:>5}" for name in names))
+    click.echo("threshold  marker  min area um2  min probability  " + "  ".join(f"{name:>5}" for name in names))
     for trial in trials[:SHOWN]:
         rules = trial.rules
         values = "  ".join(f"{trial.scores[name]:5.3f}" for name in names)
-        click.echo(f"{rules.threshold:9g}  {rules.marker_threshold:6g}  {rules.min_area_um2:12g}  {values}")
+        limits = f"{rules.min_area_um2:12g}  {rules.min_probability:15g}"
+        click.echo(f"{rules.threshold:9g}  {rules.marker_threshold:6g}  {limits}  {values}")
     best = trials[0].rules
     click.echo(
         f"best of {len(trials)}: --threshold {best.threshold:g} --marker-threshold {best.marker_threshold:g} "
-        f"--min-area-um2 {best.min_area_um2:g}"
+        f"--min-area-um2 {best.min_area_um2:g} --min-probability {best.min_probability:g}"
     )

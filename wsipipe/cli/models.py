@@ -60,7 +60,7 @@ def show(name: str) -> None:
 @click.option("--half", is_flag=True, help="Store the weights in 16 bits: half the size.")
 @click.option("--max-diameter-um", type=click.FloatRange(2, 200), default=None, help="No nucleus is larger.")
 @click.option("--growth-um", type=click.FloatRange(0, 50), default=None, help="How far a core grows.")
-@options_for(CellSettings, exclude=("min_probability", "expand_um"))
+@options_for(CellSettings, exclude=("expand_um",))
 def export(
     model: str, output: Path, name: str | None, licence: str | None, normalise: bool, half: bool, **rules: float | None
 ) -> None:

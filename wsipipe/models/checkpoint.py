@@ -46,6 +46,8 @@ class Rules:
         No nucleus is larger; bigger objects are split and flagged.
     growth_um : float
         How far a core grows to its nucleus's edge.
+    min_probability : float
+        Cells of a lower mean foreground probability are dropped.
     """
 
     threshold: float = 0.5
@@ -53,6 +55,7 @@ class Rules:
     min_area_um2: float = 6.0
     max_diameter_um: float = 32.0
     growth_um: float = 4.0
+    min_probability: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,8 @@ def predicted(
 
 def rules_of(rules: Rules, asked: CellSettings) -> Rules:
     """Return the model's rules with what was asked for in their place."""
-    given = {name: getattr(asked, name) for name in ("threshold", "marker_threshold", "min_area_um2")}
+    names = "threshold", "marker_threshold", "min_area_um2", "min_probability"
+    given = {name: getattr(asked, name) for name in names}
     return replace(rules, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -193,7 +194,7 @@ def _about(
         "model": predictor.card.name,
         "model_sha256": model_hash(resolve(job.model)),
         "working_mpp": job.grid.target_mpp or predictor.card.mpp,
-        "rules": asdict(rules) | {"min_probability": job.cells.min_probability},
+        "rules": asdict(rules),
         "recipe": asdict(predictor.recipe),
         "scoring": asdict(job.scoring),
     }

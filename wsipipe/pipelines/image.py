@@ -59,7 +59,7 @@ class ImageMaps:
         asked : CellSettings, optional
             What takes the place of the model's rules.
         """
-        return self.labels_and_pixels(rules, asked)[0]
+        return self._found(rules, asked)[1]
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -71,10 +71,9 @@ class ImageMaps:
         cells, labels = self._found(rules, asked)
         return labels, tuple(self.types[k] for k in cells.type) if self.types else ()
 
-    def labels_and_pixels(self, rules: Rules, asked: CellSettings | None = None) -> tuple[Labels, NDArray[np.int64]]:
-        """Return the label map and the number of working-grid pixels of labels 1..n, int64 (n,)."""
-        cells, labels = self._found(rules, asked)
-        return labels, cells.sums[:, 0]
+    def cells_and_labels(self, rules: Rules) -> tuple[Cells, Labels]:
+        """Return the cells on the working grid, and the label map of the same cells."""
+        return self._found(rules, None)
 
     def _found(self, rules: Rules, asked: CellSettings | None) -> tuple[Cells, Labels]:
         in_px = cell_rules(rules, asked or CellSettings(), self.grid)

@@ -176,7 +176,7 @@ def cell_rules(rules: Rules, asked: CellSettings, grid: Grid) -> CellRules:
         min_area_px=chosen(asked.min_area_um2, rules.min_area_um2) / grid.um2_per_px,
         growth_px=max(1, round(rules.growth_um / mpp)),
         max_diameter_px=max(8, round(rules.max_diameter_um / mpp)),
-        min_probability=asked.min_probability,
+        min_probability=chosen(asked.min_probability, rules.min_probability),
     )
 
 

@@ -16,6 +16,7 @@ from wsipipe.pipelines.image import ImageMaps
 THRESHOLDS = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65)
 MARKER_THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
 MIN_AREAS_UM2 = (4.0, 6.0, 8.0, 10.0, 12.0, 16.0, 20.0)
+MIN_PROBABILITIES = (0.0, 0.6, 0.7, 0.75, 0.8)
 
 Labels = NDArray[np.int32]
 
@@ -34,6 +35,7 @@ def tune(
     thresholds: Sequence[float] = THRESHOLDS,
     marker_thresholds: Sequence[float] = MARKER_THRESHOLDS,
     min_areas_um2: Sequence[float] = MIN_AREAS_UM2,
+    min_probabilities: Sequence[float] = MIN_PROBABILITIES,
     report: Callable[[], None] = lambda: None,
 ) -> list[Trial]:
     """Return every combination of rules with its scores, the highest pooled PQ first; no forward pass is made.
@@ -49,28 +51,30 @@ def tune(
     """
     trials = []
     marked = all("marker" in maps.names for maps, _ in pairs)
+    least = list(itertools.product(min_areas_um2, min_probabilities))
     for threshold, marker in itertools.product(thresholds, marker_thresholds if marked else [rules.marker_threshold]):
-        base = replace(rules, threshold=threshold, marker_threshold=marker, min_area_um2=0.0)
-        pooled = [pool(column) for column in zip(*(_by_area(m, t, base, min_areas_um2) for m, t in pairs), strict=True)]
-        for area, counts in zip(min_areas_um2, pooled, strict=True):
-            trials.append(Trial(replace(base, min_area_um2=area), scores(counts)))
+        base = replace(rules, threshold=threshold, marker_threshold=marker, min_area_um2=0.0, min_probability=0.0)
+        pooled = [pool(column) for column in zip(*(_without(m, t, base, least) for m, t in pairs), strict=True)]
+        for (area, probability), counts in zip(least, pooled, strict=True):
+            trials.append(Trial(replace(base, min_area_um2=area, min_probability=probability), scores(counts)))
         report()
     return sorted(trials, key=lambda trial: (-trial.scores["PQ"], _distance(trial.rules, rules)))
 
 
-def _by_area(maps: ImageMaps, truth: Labels, rules: Rules, min_areas_um2: Sequence[float]) -> list[Counts]:
-    """Return the counts of one image for each least area; cells are found once, since dropping one moves no other."""
-    labels, pixels = maps.labels_and_pixels(rules)
+def _without(maps: ImageMaps, truth: Labels, rules: Rules, least: Sequence[tuple[float, float]]) -> list[Counts]:
+    """Return the counts of one image for each (area, probability); found once, since dropping a cell moves no other."""
+    cells, labels = maps.cells_and_labels(rules)
     out = []
-    for least in min_areas_um2:
-        keep = np.concatenate([[False], pixels >= least / maps.grid.um2_per_px])
-        out.append(count(truth, np.where(keep[labels], labels, 0), tolerance=None))
+    for area, probability in least:
+        keep = (cells.sums[:, 0] >= area / maps.grid.um2_per_px) & (cells.probability >= probability)
+        out.append(count(truth, np.where(np.concatenate([[False], keep])[labels], labels, 0), tolerance=None))
     return out
 
 
-def _distance(a: Rules, b: Rules) -> tuple[float, float, float]:
+def _distance(a: Rules, b: Rules) -> tuple[float, float, float, float]:
     return (
         abs(a.threshold - b.threshold),
         abs(a.marker_threshold - b.marker_threshold),
         abs(a.min_area_um2 - b.min_area_um2),
+        abs(a.min_probability - b.min_probability),
     )
