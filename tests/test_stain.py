@@ -86,6 +86,10 @@ def test_segmenting_normalises_where_the_model_asks(phantom: Phantom, tiny_model
     checkpoint.save(tmp_path / "knows.safetensors", network, replace(card, colours=target))
     export_model(tmp_path / "knows.safetensors", asks, None, None, {}, False, normalise=True)
     assert checkpoint.read_card(asks).colours == target
+    export_model(asks, tmp_path / "again.safetensors", None, None, {}, False)
+    export_model(asks, tmp_path / "no.safetensors", None, None, {}, False, normalise=False)
+    assert checkpoint.read_card(tmp_path / "again.safetensors").normalise
+    assert not checkpoint.read_card(tmp_path / "no.safetensors").normalise
 
     def stain_of(model: Path, stain: str) -> object:
         job = SegmentJob(str(phantom.path), (tmp_path / "c.parquet",), slide=plain, model=str(model))

@@ -71,8 +71,8 @@ def test_bad_sets(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
 
 
 def test_the_shipped_recipe_is_the_models() -> None:
-    recipe = tomllib.loads((ROOT / "workflows/default-model/refine.toml").read_text())
-    config = read_config(ROOT / "workflows/default-model/refine.toml")
+    recipe = tomllib.loads((ROOT / "workflows/default-model/polish.toml").read_text())
+    config = read_config(ROOT / "workflows/default-model/polish.toml")
     specs = [DatasetSpec(**table) for table in config.datasets]
     training = read_card(resolve("cmd-t")).training
     assert [s.path for s in specs] == [d["path"] for d in training["datasets"]]

@@ -12,16 +12,19 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268
 kumar=("$data/kumar-train16" --mpp 0.25 --patient '(TCGA-..-....)' --split "$here/split.json")
 tnbc=("$data/tnbc" --mpp 0.25 --patient '(\d+)_' --split "$data/tnbc/split.json")
 
-# finish NAME FITTED SET...: choose the thresholds on the validation patients of SET..., export, score on all parts
+# finish NAME FITTED OPTION...: export with these options, choose thresholds on validation patients, export with the
+# thresholds, score on all parts
 finish() {
   local name=$1 fitted=$2 model="$out/$1.safetensors" set
   shift 2
-  for set in "$@"; do
+  wsipipe models export "$fitted" -o "$out/$name-untuned.safetensors" --half --max-diameter-um 28 --growth-um 3.5 "$@"
+  for set in kumar tnbc; do
     local -n options=$set
-    wsipipe evaluate "${options[@]}" --part val --tune --model "$fitted" -o "$out/tune/$name/$set"
+    wsipipe evaluate "${options[@]}" --part val --tune --model "$out/$name-untuned.safetensors" -o "$out/tune/$name/$set"
   done
   # shellcheck disable=SC2046  # the rules are several words
-  wsipipe models export "$fitted" -o "$model" $(python "$here/choose.py" "${@/#/$out/tune/$name/}") --half --normalise
+  wsipipe models export "$out/$name-untuned.safetensors" -o "$model" --half \
+    $(python "$here/choose.py" "$out/tune/$name/kumar" "$out/tune/$name/tnbc")
   for part in val test; do
     wsipipe evaluate "${kumar[@]}" --part "$part" --model "$model" -o "$out/scores/$name/kumar-$part"
     wsipipe evaluate "${tnbc[@]}" --part "$part" --model "$model" -o "$out/scores/$name/tnbc-$part"
@@ -31,7 +34,9 @@ finish() {
 
 wsipipe fit --config "$here/fit.toml" --root "$data" -o "$out/first"
 wsipipe fit --config "$here/refine.toml" --backbone "$out/first/model.safetensors" --root "$data" -o "$out/refined"
-finish cmd-t "$out/refined/model.safetensors" kumar tnbc
+wsipipe fit --config "$here/polish.toml" --backbone "$out/refined/model.safetensors" --root "$data" -o "$out/polished"
+finish cmd-t "$out/polished/model.safetensors" --no-normalise
 
 wsipipe fit --config "$here/open.toml" --root "$data" -o "$out/open"
-finish cmd-t-open "$out/open/model.safetensors" tnbc
+wsipipe fit --config "$here/open-polish.toml" --backbone "$out/open/model.safetensors" --root "$data" -o "$out/open-polished"
+finish cmd-t-open "$out/open-polished/model.safetensors"

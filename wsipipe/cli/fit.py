@@ -34,6 +34,7 @@ def fit(datasets: tuple[str, ...], output: Path, root: Path, config: Any, **opti
     Examples:
       wsipipe fit my-set --mpp 0.25 -o run/
       wsipipe fit my-set --backbone cmd-t --head light -o run/
+      wsipipe fit my-set --backbone cmd-t --reuse-head --unfreeze --lr 3e-4 --epochs 30 -o mine/
       wsipipe fit my-set --backbone cmd-t --head light --cache-features 4 --shots 5 -o few/
       wsipipe fit pannuke --patient '(fold.)' --split folds.json --validate-every 500 -o typed/
       wsipipe fit --config workflows/default-model/fit.toml --root data -o run/

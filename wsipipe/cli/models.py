@@ -56,13 +56,23 @@ def show(name: str) -> None:
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The new file.")
 @click.option("--name", default=None, help="Name of the model in its card and in results.")
 @click.option("--licence", default=None, help="Licence of the weights.")
-@click.option("--normalise", is_flag=True, help="Bring slides to the colours of the training images from now on.")
+@click.option(
+    "--normalise/--no-normalise",
+    default=None,
+    help="Bring slides to the colours of the training images from now on, or no longer; default: as the model does.",
+)
 @click.option("--half", is_flag=True, help="Store the weights in 16 bits: half the size.")
 @click.option("--max-diameter-um", type=click.FloatRange(2, 200), default=None, help="No nucleus is larger.")
 @click.option("--growth-um", type=click.FloatRange(0, 50), default=None, help="How far a core grows.")
 @options_for(CellSettings, exclude=("expand_um",))
 def export(
-    model: str, output: Path, name: str | None, licence: str | None, normalise: bool, half: bool, **rules: float | None
+    model: str,
+    output: Path,
+    name: str | None,
+    licence: str | None,
+    normalise: bool | None,
+    half: bool,
+    **rules: float | None,
 ) -> None:
     """Copy MODEL with other thresholds, name or licence in its card, which `segment` then takes as its defaults.
 

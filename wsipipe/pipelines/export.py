@@ -19,7 +19,7 @@ def export_model(
     licence: str | None,
     rules: Mapping[str, float | None],
     half: bool,
-    normalise: bool = False,
+    normalise: bool | None = None,
 ) -> None:
     """Write the model at *source* to *out* under another name, licence or rules; what is None stays.
 
@@ -29,8 +29,8 @@ def export_model(
         Fields of :class:`wsipipe.models.checkpoint.Rules`, as chosen on validation images.
     half : bool
         Store weights in 16 bits, half the size; they are computed with in fp32 all the same.
-    normalise : bool
-        Bring slides to the colours of the training images from now on.
+    normalise : bool, optional
+        Bring slides to the colours of the training images from now on, or no longer.
 
     Raises
     ------
@@ -49,6 +49,6 @@ def export_model(
         name=name or card.name,
         licence=licence or card.licence,
         rules=replace(card.rules, **given),
-        normalise=normalise or card.normalise,
+        normalise=card.normalise if normalise is None else normalise,
     )
     checkpoint.save(out, network, card, HALF if half else None)
