@@ -17,7 +17,7 @@ hypothesis.settings.load_profile("shared-machine")
 
 ROOT = Path(__file__).resolve().parents[1]
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; tests interrupt what they start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; tests interrupt what they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch and numba are imported: processes share the cores
