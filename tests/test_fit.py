@@ -68,7 +68,9 @@ def test_training_images_may_be_shown_in_their_common_colours(
     pool: Pool, settings: FitSettings, tmp_path: Path
 ) -> None:
     pool[1][1][0] = replace(pool[1][1][0], image=(pool[1][1][0].image * 0.8).astype(np.uint8))
-    images = [a for _, images in normalised(pool, 0.5) for a in images]
+    target = colours_in(pool, 0.5)
+    assert target
+    images = [a for _, images in normalised(pool, target, 0.5) for a in images]
     means = [np.mean(a.image, (0, 1)) for a in (images[0], images[2])]
     assert np.abs(means[0] - means[1]).max() < 3 < np.abs(means[0] - pool[0][1][0].image.mean((0, 1))).max()
     _, card = fit(pool, replace(settings, normalise=True), tmp_path)

@@ -106,7 +106,7 @@ def atomic_folder(path: str | os.PathLike[str], mark: str = "zarr.json") -> Iter
     stands = target.is_dir() and any(target.iterdir())
     if target.is_file() or (stands and not (target / mark).is_file()):
         raise OutputError(f"cannot write {path}: something else stands there (no {mark} in it); give another name")
-    temporary, old = (target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.{end}") for end in ("tmp", "old"))
+    temporary, old = (hidden_beside(target, end) for end in ("tmp", "old"))
     try:
         temporary.mkdir()
         yield temporary
@@ -134,6 +134,11 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         _create_beside(target).unlink()
     except OSError as error:
         raise _refusal(path, error) from error
+
+
+def hidden_beside(target: Path, end: str = "tmp") -> Path:
+    """Return a name beside *target* that nobody else has, which :func:`remove_leftovers` finds when it ends in tmp."""
+    return target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.{end}")
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
@@ -221,7 +226,7 @@ def _whole(obj: Any) -> Any:
 def _create_beside(target: Path) -> Path:
     """Create and return an empty temporary file beside *target*, with its permissions."""
     mode = _mode_of_existing(target)
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    temporary = hidden_beside(target)
     if len(os.fsencode(target.name)) > 255:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))

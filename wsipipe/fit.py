@@ -46,26 +46,22 @@ class Watch(Protocol):
 def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Segmenter, ModelCard]:
     """Return the network to fit and its card; a backbone from random weights starts with open gates."""
     torch.manual_seed(settings.seed)
-    if settings.backbone in SIZES:
-        config = SIZES[settings.backbone](0)
-    else:
-        config = checkpoint.read_card(resolve(settings.backbone)).backbone
+    known = None if settings.backbone in SIZES else checkpoint.read_card(resolve(settings.backbone))
+    config = known.backbone if known else SIZES[settings.backbone](0)
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
     head = HeadConfig(settings.head, widths, tuple(types))
+    if settings.reuse_head and (known is None or known.head != head):
+        raise SettingsError(_no_such_head(settings, head, known.head if known else None))
     colours = class_colours(dict.fromkeys(types))
     card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours)
     network = cast(Segmenter, checkpoint.build(card))
     if settings.backbone in SIZES:
-        if settings.reuse_head:
-            raise SettingsError(_no_such_head(settings, head, None))
         network.backbone.open_gates()
     else:
-        source, known = checkpoint.load(resolve(settings.backbone))
+        source, _ = checkpoint.load(resolve(settings.backbone))
         network.backbone.load_state_dict((source.backbone if isinstance(source, Segmenter) else source).state_dict())
         if settings.reuse_head:
-            if not isinstance(source, Segmenter) or known.head != head:
-                raise SettingsError(_no_such_head(settings, head, known.head))
-            network.head.load_state_dict(source.head.state_dict())
+            network.head.load_state_dict(cast(Segmenter, source).head.state_dict())
     network.backbone.requires_grad_(not settings.frozen)
     network.backbone.output.requires_grad_(False)  # the reconstruction's layers see no loss here
     return network, card
@@ -164,8 +160,8 @@ def fit(
     settings, types = planned(settings, pool), types_in(pool)
     network, card = new_segmenter(settings, types)
     card = replace(card, colours=colours_in(pool, settings.working_mpp), normalise=settings.normalise)
-    if settings.normalise:
-        pool = normalised(pool, settings.working_mpp)
+    if card.normalise and card.colours:
+        pool = normalised(pool, card.colours, settings.working_mpp)
     fitting = Fitting(network, settings, type_weights(pool, types) if types else None)
     batch = _batches(fitting, pool, types, folder, cached)
     loop = Loop(fitting.trained, settings.loop, folder, share=fitting.share)

@@ -70,11 +70,12 @@ def test_bad_sets(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     assert said.count("wsipipe: error:") == 4 and "p3_a has only an image" in said
 
 
-def test_the_shipped_recipe_is_the_models() -> None:
-    recipe = tomllib.loads((ROOT / "workflows/default-model/polish.toml").read_text())
-    config = read_config(ROOT / "workflows/default-model/polish.toml")
+@pytest.mark.parametrize(("model", "last"), [("cmd-t", "polish"), ("cmd-t-open", "open-polish")])
+def test_the_shipped_recipe_is_the_models(model: str, last: str) -> None:
+    path = ROOT / f"workflows/default-model/{last}.toml"
+    recipe, config = tomllib.loads(path.read_text()), read_config(path)
     specs = [DatasetSpec(**table) for table in config.datasets]
-    training = read_card(resolve("cmd-t")).training
+    training = read_card(resolve(model)).training
     assert [s.path for s in specs] == [d["path"] for d in training["datasets"]]
     assert training["settings"]["loop"]["steps"] == recipe["loop"]["steps"]
     assert training["settings"]["seed"] == recipe["fit"]["seed"]

@@ -15,6 +15,7 @@ from wsipipe.metrics import Counts, Summary, TypeSummary, count, scores, summari
 from wsipipe.models.checkpoint import Rules, model_hash
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
+from wsipipe.pipelines.prepare import rules_of
 from wsipipe.pipelines.scored import markdown, write_labels, write_pictures, write_scores, write_tables, write_trials
 from wsipipe.pipelines.scored_types import TypeTally
 from wsipipe.pipelines.tune import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
@@ -156,13 +157,6 @@ def predicted(
     for start in range(0, len(images), step):
         group = images[start : start + step]
         yield from zip(group, maps_of_all([(a.image, a.mpp) for a in group], predictor, settings), strict=True)
-
-
-def rules_of(rules: Rules, asked: CellSettings) -> Rules:
-    """Return the model's rules with what was asked for in their place."""
-    names = "threshold", "marker_threshold", "min_area_um2", "min_probability"
-    given = {name: getattr(asked, name) for name in names}
-    return replace(rules, **{name: value for name, value in given.items() if value is not None})
 
 
 def _load(job: EvaluateJob) -> Predictor:

@@ -163,20 +163,22 @@ def _stain(job: SegmentJob, plan: Plan, network: Network, source: Source) -> Cha
     return change_of((source.raster.read(plan.tiles.box(i, j)) for j, i in places), target)
 
 
+def rules_of(rules: Rules, asked: CellSettings) -> Rules:
+    """Return the model's *rules* with what the user *asked* for in their place."""
+    given = {name: value for name, value in vars(asked).items() if value is not None and hasattr(rules, name)}
+    return replace(rules, **given)
+
+
 def cell_rules(rules: Rules, asked: CellSettings, grid: Grid) -> CellRules:
-    """Return the model's *rules* in pixels of *grid*, with what the user *asked* for in their place."""
-    mpp = grid.um2_per_px**0.5
-
-    def chosen(value: float | None, default: float) -> float:
-        return default if value is None else value
-
+    """Return :func:`rules_of` in pixels of *grid*."""
+    mpp, rules = grid.um2_per_px**0.5, rules_of(rules, asked)
     return CellRules(
-        threshold=chosen(asked.threshold, rules.threshold),
-        marker_threshold=chosen(asked.marker_threshold, rules.marker_threshold),
-        min_area_px=chosen(asked.min_area_um2, rules.min_area_um2) / grid.um2_per_px,
+        threshold=rules.threshold,
+        marker_threshold=rules.marker_threshold,
+        min_area_px=rules.min_area_um2 / grid.um2_per_px,
         growth_px=max(1, round(rules.growth_um / mpp)),
         max_diameter_px=max(8, round(rules.max_diameter_um / mpp)),
-        min_probability=chosen(asked.min_probability, rules.min_probability),
+        min_probability=rules.min_probability,
     )
 
 

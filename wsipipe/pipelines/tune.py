@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +71,5 @@ def _without(maps: ImageMaps, truth: Labels, rules: Rules, least: Sequence[tuple
     return out
 
 
-def _distance(a: Rules, b: Rules) -> tuple[float, float, float, float]:
-    return (
-        abs(a.threshold - b.threshold),
-        abs(a.marker_threshold - b.marker_threshold),
-        abs(a.min_area_um2 - b.min_area_um2),
-        abs(a.min_probability - b.min_probability),
-    )
+def _distance(a: Rules, b: Rules) -> tuple[float, ...]:
+    return tuple(abs(x - y) for x, y in zip(astuple(a), astuple(b), strict=True))

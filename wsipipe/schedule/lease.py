@@ -14,7 +14,6 @@ import glob
 import json
 import os
 import platform
-import secrets
 import socket
 import subprocess
 import threading
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from wsipipe.artifacts import hidden_beside
 from wsipipe.errors import OutputBusy, OutputError
 
 BEATS = 6
@@ -147,11 +147,9 @@ def acquire(output: Path, seconds: float = 120.0) -> Lease:
     mine = _file(output, max(earlier, default=0) + 1)
     try:
         _create(mine, output)
-    except (FileExistsError, FileNotFoundError) as error:
-        if not output.parent.is_dir():
-            raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-        raise OutputBusy(f"{output}: another process has just begun to work on it") from error
     except OSError as error:
+        if isinstance(error, (FileExistsError, FileNotFoundError)) and output.parent.is_dir():
+            raise OutputBusy(f"{output}: another process has just begun to work on it") from error
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
     if set(_leases(output).values()) - set(earlier.values()) - {mine}:
         mine.unlink(missing_ok=True)
@@ -167,7 +165,7 @@ def _create(file: Path, output: Path) -> None:
     On a file system without hard links it is empty for a moment.
     """
     me = json.dumps(asdict(Holder.me()))
-    temporary = output.with_name(f".{output.name[:100]}.{secrets.token_hex(4)}.tmp")
+    temporary = hidden_beside(output)
     try:
         temporary.write_text(me, encoding="utf-8")
         os.link(temporary, file)
@@ -205,7 +203,7 @@ def holder_of(file: Path, seconds: float) -> Holder | None:
 
 def _now(folder: Path) -> float:
     """Return the time as the file server of *folder* tells it: hosts' clocks differ."""
-    probe = folder / f".clock.{secrets.token_hex(4)}.tmp"
+    probe = hidden_beside(folder / "clock")
     try:
         probe.touch()
         return probe.stat().st_mtime

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wsipipe.labels import Annotated, DatasetSpec, type_names
 from wsipipe.settings import FitSettings
-from wsipipe.stain import Colours, average, colours_of, normalise
+from wsipipe.stain import Colours, average, change_of, colours_of, normalise
 from wsipipe.train.augment import appearance, crop
 from wsipipe.train.losses import Targets
 from wsipipe.train.targets import centre_map, class_map, directional_maps, whole_weight
@@ -106,25 +106,27 @@ def batch_of(step: int, pool: Pool, settings: FitSettings, types: Sequence[str] 
 
 def colours_in(pool: Pool, working_mpp: float) -> Colours | None:
     """Return the colours that crops of *pool* have on average, at *working_mpp*; see :mod:`wsipipe.stain`."""
-    return average((average((_colours(a, working_mpp), 1.0) for a in images), spec.weight) for spec, images in pool)
+
+    def of(a: Annotated) -> Colours | None:
+        return colours_of([_shown(a, working_mpp)])
+
+    return average((average((of(a), 1.0) for a in images), spec.weight) for spec, images in pool)
 
 
-def normalised(pool: Pool, working_mpp: float) -> Pool:
-    """Return *pool* with every image brought to the colours that its crops have on average."""
-    target = colours_in(pool, working_mpp)
+def normalised(pool: Pool, target: Colours, working_mpp: float) -> Pool:
+    """Return *pool* with every image brought to the colours *target*."""
 
     def changed(a: Annotated) -> Annotated:
-        own = _colours(a, working_mpp)
-        if own is None or target is None:
-            return a
-        return replace(a, image=normalise(a.image[None], own.change_to(target))[0])
+        change = change_of([_shown(a, working_mpp)], target)
+        return replace(a, image=normalise(a.image[None], change)[0]) if change else a
 
     return [(spec, [changed(a) for a in images]) for spec, images in pool]
 
 
-def _colours(a: Annotated, working_mpp: float) -> Colours | None:
+def _shown(a: Annotated, working_mpp: float) -> NDArray[np.uint8]:
+    """Return the image at the resolution that its crops have."""
     f = min(1.0, a.mpp / working_mpp)
-    return colours_of([np.asarray(cv2.resize(a.image, None, fx=f, fy=f, interpolation=cv2.INTER_AREA), np.uint8)])
+    return np.asarray(cv2.resize(a.image, None, fx=f, fy=f, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def images_of(images: Sequence[NDArray[np.uint8]]) -> Tensor:
