@@ -18,7 +18,7 @@ from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import SIZES
 from wsipipe.models.folded import FoldedSegmenter
-from wsipipe.models.heads import HeadConfig
+from wsipipe.models.heads import Head, HeadConfig
 from wsipipe.models.zoo import resolve
 from wsipipe.predict import choose_device, denormals_flushed
 from wsipipe.settings import FitSettings
@@ -50,7 +50,7 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     config = known.backbone if known else SIZES[settings.backbone](0)
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
     head = HeadConfig(settings.head, widths, tuple(types))
-    if settings.reuse_head and (known is None or known.head != head):
+    if settings.reuse_head and (known is None or not _goes_on(known.head, head)):
         raise SettingsError(_no_such_head(settings, head, known.head if known else None))
     colours = class_colours(dict.fromkeys(types))
     card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours)
@@ -61,10 +61,24 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
         source, _ = checkpoint.load(resolve(settings.backbone))
         network.backbone.load_state_dict((source.backbone if isinstance(source, Segmenter) else source).state_dict())
         if settings.reuse_head:
-            network.head.load_state_dict(cast(Segmenter, source).head.state_dict())
+            network.head.load_state_dict(_with_types(cast(Segmenter, source).head, network.head))
     network.backbone.requires_grad_(not settings.frozen)
     network.backbone.output.requires_grad_(False)  # the reconstruction's layers see no loss here
     return network, card
+
+
+def _goes_on(found: HeadConfig | None, wanted: HeadConfig) -> bool:
+    """Return whether a head can start as another one is: of the same types, or the first to have any."""
+    return found is not None and replace(found, types=found.types or wanted.types) == wanted
+
+
+def _with_types(found: Head, wanted: Head) -> dict[str, Tensor]:
+    """Return the weights of *found* for *wanted*, whose last channels may be new: of the types."""
+    fresh, state = wanted.state_dict(), found.state_dict()
+    return {
+        name: torch.cat((state[name], new[len(state[name]) :])) if new.ndim else state[name]
+        for name, new in fresh.items()
+    }
 
 
 def _no_such_head(settings: FitSettings, wanted: HeadConfig, found: HeadConfig | None) -> str:

@@ -19,6 +19,12 @@ class AugmentSettings(_Checked):
     scale_low: float = knob(0.75, "Smallest magnification of a sample.", low=0.2, high=1)
     scale_high: float = knob(1.35, "Largest magnification of a sample.", low=1, high=5)
     stain: float = knob(0.20, "Spread of the stain's strength (HED space).", low=0, high=1)
+    hue: float = knob(0.0, "Spread of the stains' colours (HED vectors).", low=0, high=0.5)
+    gamma: float = knob(0.0, "Spread of the logarithm of the scanner's gamma.", low=0, high=1)
+    dab: float = knob(
+        0.0, "Share of samples repainted as haematoxylin and DAB, some of their nuclei brown.", low=0, high=1
+    )
+    on_nuclei: float = knob(0.0, "Share of samples centred on a nucleus; the others lie anywhere.", low=0, high=1)
     brightness: float = knob(0.12, "Spread of brightness and contrast.", low=0, high=1)
     blur: float = knob(1.2, "Largest Gaussian blur.", unit="px", low=0, high=10)
     jpeg: float = knob(0.3, "Share of samples that are JPEG-compressed.", low=0, high=1)
@@ -29,6 +35,13 @@ class LoopSettings(_Checked):
     """How weights are optimised."""
 
     steps: int = knob(0, "Optimisation steps (0: as many as --epochs ask for).", low=0)
+    schedule: str = knob(
+        "cosine",
+        "Course of the rate after warm-up: cosine to zero, or plateau: constant, then to zero over the last --cooldown; "
+        "a plateau goes on when the same run is given more --steps.",
+        choices=("cosine", "plateau"),
+    )
+    cooldown: int = knob(500, "Steps over which the rate of a plateau goes to zero.", low=1)
     lr: float = knob(1e-3, "Peak learning rate.", low=1e-8, high=1)
     weight_decay: float = knob(0.01, "AdamW's weight decay.", low=0, high=1)
     warmup: int = knob(50, "Steps of linear warm-up.", low=0)
@@ -57,7 +70,9 @@ class FitSettings(_Checked):
     crop: int | None = knob(
         None, "Side of the training crops; default: 160, on a frozen backbone 256.", unit="px", low=64, high=512
     )
-    final_share: float = knob(0.15, "Share of the steps, at the end, on 256 px crops.", low=0, high=1)
+    final_share: float = knob(
+        0.15, "Share of the steps, at the end, on 256 px crops; after a plateau, --cooldown steps.", low=0, high=1
+    )
     shots: int = knob(0, "Train on so many images only, of as many patients as possible (0: all).", low=0)
     cache_features: int = knob(
         0,

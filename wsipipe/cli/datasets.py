@@ -22,7 +22,9 @@ FORMATS = ("auto", "folders", "monuseg", "hovernet", "pannuke", "coco", "qupath"
 FORMS = """
     \b
     Forms of a set, told by its files (or by --format):
-      folders    images/ and labels/ of the same names; instance maps as PNG, TIFF or NPY
+      folders    images/ and labels/ of the same names; instance maps as PNG, TIFF or NPY;
+                 masks/ in place of labels/ tell nucleus from background alone;
+                 types/NAME.csv (id,class) name cell types
       monuseg    Aperio ImageScope .xml (MoNuSeg, MoNuSAC) with the picture of the same name
       hovernet   .mat with inst_map and types (HoVer-Net, CoNSeP, CPM, Lizard)
       pannuke    images.npy and masks.npy, one or more folds

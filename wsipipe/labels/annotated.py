@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +20,8 @@ DEFAULT_MPP = 0.25
 """Resolution of a set that states none: 40x."""
 UNKNOWN = -1
 """Label of pixels that nobody annotated; they carry no loss and are not scored."""
+LEAST_SIDE = 64
+"""Side in px below which no picture is halved."""
 IGNORED = ("ignore", "ignore*", "ambiguous")
 """Names of classes (in lower case) whose pixels are :data:`UNKNOWN`: QuPath's ``Ignore*``, MoNuSAC's ``Ambiguous``."""
 
@@ -44,6 +49,11 @@ class DatasetSpec:
     classes : tuple of str
         Cell types: names of the type numbers 1, 2, ... in order, and ``OLD=NEW`` to rename one. ``ignore`` as a name
         takes its pixels out; an empty name leaves its nuclei without a type.
+    merged : bool
+        Touching nuclei are one object: the set tells nucleus from background, not one nucleus from the next. A folder
+        with ``masks/`` is always read so.
+    partial : bool
+        Only some nuclei are outlined: what lies outside the outlines is unknown, not background.
     """
 
     path: str
@@ -54,6 +64,8 @@ class DatasetSpec:
     weight: float = 1.0
     format: str = "auto"
     classes: tuple[str, ...] = ()
+    merged: bool = False
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,8 @@ class Annotated:
     mpp : float
     types : tuple of str
         Type of instances 1..n, "" where it is not known; empty when the set has no types.
+    merged : bool
+        Whether touching nuclei share one number; see :class:`DatasetSpec`.
     """
 
     name: str
@@ -76,6 +90,23 @@ class Annotated:
     labels: NDArray[np.int32]
     mpp: float
     types: tuple[str, ...] = ()
+    merged: bool = False
+
+    @cached_property
+    def pyramid(self) -> tuple[NDArray[np.uint8], ...]:
+        """The image, and at each further place the one before at half its resolution, each pixel the mean of four."""
+        levels = [self.image]
+        while min(levels[-1].shape[:2]) >= 2 * LEAST_SIDE:
+            height, width = (side // 2 for side in levels[-1].shape[:2])
+            even = levels[-1][: 2 * height, : 2 * width]
+            levels.append(np.asarray(cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA), np.uint8))
+        return tuple(levels)
+
+    @cached_property
+    def diameter(self) -> float:
+        """Median equivalent diameter of the nuclei in px; NaN without any, or where touching ones are merged."""
+        areas = np.bincount(np.maximum(self.labels, 0).ravel())[1:]
+        return math.nan if self.merged or not areas.size else float(2 * np.sqrt(np.median(areas) / np.pi))
 
 
 @dataclass(frozen=True)
@@ -91,12 +122,15 @@ class Content:
         Type of an instance by its number in *labels*: a name, or the decimal digits of a type number.
     mpp : float or None
         Resolution that the set states.
+    merged : bool
+        Whether *labels* only tell nucleus from background.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[Any]
     kinds: Mapping[int, str] = field(default_factory=dict)
     mpp: float | None = None
+    merged: bool = False
 
 
 def settle(name: str, patient: str, content: Content, spec: DatasetSpec) -> Annotated:
@@ -107,7 +141,10 @@ def settle(name: str, patient: str, content: Content, spec: DatasetSpec) -> Anno
     if ignored := [k for k, kind in enumerate(types, 1) if kind.lower() in IGNORED]:
         labels, numbers = numbered(np.where(np.isin(labels, ignored), UNKNOWN, labels))
         types = tuple(types[int(k) - 1] for k in numbers)
-    return Annotated(name, patient, content.image, labels, _resolution(spec, content.mpp, labels), types)
+    mpp = _resolution(spec, content.mpp, labels)
+    if spec.partial:
+        labels = np.where(labels == 0, UNKNOWN, labels).astype(np.int32)
+    return Annotated(name, patient, content.image, labels, mpp, types, spec.merged or content.merged)
 
 
 def numbered(raw: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -97,7 +97,12 @@ def read_labels(path: Path) -> NDArray[np.int32]:
     ------
     DatasetError
     """
-    return numbered(check_labels(_read_array(path), str(path)))[0]
+    return numbered(read_numbers(path))[0]
+
+
+def read_numbers(path: Path) -> NDArray[Any]:
+    """Return the instance map at *path* with the numbers of the file, (H, W)."""
+    return check_labels(_read_array(path), str(path))
 
 
 def check_labels(raw: NDArray[Any], where: str) -> NDArray[Any]:

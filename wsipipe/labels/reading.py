@@ -60,11 +60,11 @@ def detect(path: Path) -> str:
     """
     if path.is_file():
         return _form_of_file(path)
-    labels = path / "labels"
     if not path.is_dir() or not any(path.iterdir()):
         return "folders"  # whose reader says what is missing
-    if labels.is_dir() and any(p.suffix.lower() in LABEL_SUFFIXES for p in labels.iterdir()):
-        return "folders"
+    for maps in (path / "labels", path / "masks"):
+        if maps.is_dir() and any(p.suffix.lower() in LABEL_SUFFIXES for p in maps.iterdir()):
+            return "folders"
     for suffix, form in ((".mat", "hovernet"), ("masks.npy", "pannuke"), (".xml", "monuseg"), (".geojson", "qupath")):
         if files_under(path, suffix):
             return form

@@ -1,7 +1,8 @@
 """The forms in which annotated sets come, and the reader of each.
 
 ================  =====================================================================================
-folders           ``images/`` and ``labels/`` of the same stems; labels are PNG, TIFF or NPY instance maps
+folders           ``images/`` and ``labels/`` of the same stems; labels are PNG, TIFF or NPY instance maps; ``masks/``
+                  in place of ``labels/`` tell nucleus from background alone; ``types/`` name types in CSV files
 monuseg           Aperio ImageScope XML (MoNuSeg, MoNuSAC) with the picture of the same name
 hovernet          MATLAB ``.mat`` with ``inst_map`` (HoVer-Net, CoNSeP, CPM, Lizard), with its picture
 pannuke           ``images.npy`` and ``masks.npy`` of one or more folds

@@ -146,11 +146,21 @@ def _claim(job: FitJob, pool: Pool, settings: FitSettings) -> None:
         raise OutputError(f"{job.out} cannot be made a folder ({error.strerror}); choose another --output") from error
     record = job.out / "run.json"
     check_writable(record)
-    identity = digest({"datasets": [_chosen(s) for s in job.datasets], "settings": _chosen(job.settings)})
+    identity = digest({"datasets": [_chosen(s) for s in job.datasets], "settings": _chosen(_extendable(job.settings))})
     if record.exists() and f'"{identity}"' not in record.read_text(encoding="utf-8"):
         raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
     images = {spec.path: [a.name for a in images] for spec, images in pool}
     write_json(record, {"identity": identity, "datasets": job.datasets, "images": images, "settings": settings})
+
+
+def _extendable(settings: FitSettings) -> FitSettings:
+    """Return *settings* without what may change from one call to the next: how long a plateau is to last."""
+    loop = settings.loop
+    return (
+        dataclasses.replace(settings, loop=dataclasses.replace(loop, steps=0))
+        if loop.schedule == "plateau"
+        else settings
+    )
 
 
 def _chosen(settings: Any) -> dict[str, Any]:

@@ -65,9 +65,9 @@ class FeatureCache:
         taken = {name: torch.from_numpy(np.stack([array[r] for r in rows])) for name, array in self.arrays.items()}
         levels = sum(name.startswith("level") for name in taken)
         features = [taken[f"level{k}"].float().permute(0, 3, 1, 2) for k in range(levels)]
-        directions, centres, weight = (taken[name].float() for name in ("directions", "centres", "weight"))
+        directions, centres, weight, rim = (taken[name].float() for name in ("directions", "centres", "weight", "rim"))
         types = taken["types"].long() if "types" in taken else None
-        return features, Targets(taken["classes"].long(), directions, centres, weight, types)
+        return features, Targets(taken["classes"].long(), directions, centres, weight, types, rim)
 
 
 def feature_cache(
@@ -121,10 +121,10 @@ def feature_cache(
 def _rows(batch: Sequence[Sample], extract: Extract, typed: bool) -> dict[str, NDArray[Any]]:
     """Return what the cache keeps of some crops, channels last."""
     features = extract(images_of([s.image for s in batch]))
-    targets = targets_of([s.labels for s in batch])
+    targets = targets_of(batch)
     rows = {f"level{k}": f.permute(0, 2, 3, 1).half().cpu().numpy() for k, f in enumerate(features)}
     rows["classes"] = targets.classes.to(torch.int8).numpy()
-    rows |= {name: getattr(targets, name).half().numpy() for name in ("directions", "centres", "weight")}
+    rows |= {name: getattr(targets, name).half().numpy() for name in ("directions", "centres", "weight", "rim")}
     return rows | ({"types": np.stack([s.types for s in batch])} if typed else {})
 
 
@@ -180,7 +180,7 @@ def _views(pool: Pool, settings: FitSettings, types: Sequence[str]) -> Iterator[
 
 def _plain(image: Annotated, corner: tuple[float, float], settings: FitSettings, types: Sequence[str]) -> Sample:
     pixels, labels = plain_crop(image, corner, settings.crop_px, settings.working_mpp)
-    return Sample(pixels, labels, type_map(labels, image, types))
+    return Sample(pixels, labels, type_map(labels, image, types), image.merged)
 
 
 def _corners(image: Annotated, settings: FitSettings) -> list[tuple[float, float]]:

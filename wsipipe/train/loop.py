@@ -25,15 +25,19 @@ from wsipipe.train.log import Log
 
 
 def learning_rate(step: int, settings: LoopSettings) -> float:
-    """Return the rate of *step*: linear warm-up, then cosine to zero."""
+    """Return the rate of *step*: linear warm-up, then cosine to zero, or a plateau whose end goes to zero."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
+    if settings.schedule == "plateau":
+        return settings.lr * min(1.0, (settings.steps - step) / settings.cooldown)
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
 STATE = "state.safetensors"
 """Name of the checkpoint."""
+PLATEAU = "plateau.safetensors"
+"""Name of the checkpoint from which a finished plateau goes on."""
 
 
 class EMA:
@@ -141,7 +145,9 @@ class Loop:
                 self._update(loss, norm)
                 report(self.step - 1, loss)
                 if self.step % self.settings.checkpoint_every == 0 or self.step == self.settings.steps:
-                    self.save()
+                    self.save(self.path)
+                if self.settings.schedule == "plateau" and self.step == self.settings.steps - self.settings.cooldown:
+                    self.save(self.folder / PLATEAU)
         return self.ema.network
 
     def _gradient(
@@ -186,7 +192,7 @@ class Loop:
         """The checkpoint file."""
         return self.folder / STATE
 
-    def save(self) -> None:
+    def save(self, path: Path) -> None:
         """Write weights, average and optimiser state."""
         if not self.world.main:
             return
@@ -194,19 +200,23 @@ class Loop:
         tensors |= {f"ema.{k}": v for k, v in self.ema.network.state_dict().items()}
         for name, parameter in self.trainable.items():
             tensors |= {f"adam.{name}.{k}": v for k, v in self.optimiser.state.get(parameter, {}).items()}
-        header = {"loop": json.dumps({"step": self.step})}
-        with atomic_write(self.path) as file:
+        header = {"loop": json.dumps({"step": self.step, "steps": self.settings.steps})}
+        with atomic_write(path) as file:
             file.write(safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}, header))
 
     def restore(self) -> bool:
-        """Load the checkpoint if there is one, and cut the log to it; return whether there was."""
+        """Load the checkpoint if there is one, and cut the log to it; return whether there was.
+
+        A plateau that has come down, and is now to last longer, goes on from where it left the plateau.
+        """
         if not self.path.exists():
             if self.world.main:
                 self.log.rewind(0)
             return False
-        tensors = safetensors.torch.load_file(self.path)
-        with safetensors.safe_open(str(self.path), "pt") as file:
-            self.step = json.loads(file.metadata()["loop"])["step"]
+        path, plateau = self.path, self.folder / PLATEAU
+        if plateau.exists() and _header(path).get("steps", 0) != self.settings.steps:
+            path = plateau
+        tensors, self.step = safetensors.torch.load_file(path), _header(path)["step"]
         self.network.load_state_dict(_under(tensors, "network."))
         self.ema.network.load_state_dict(_under(tensors, "ema."))
         for name, parameter in self.trainable.items():
@@ -215,6 +225,13 @@ class Loop:
         if self.world.main:
             self.log.rewind(self.step)
         return True
+
+
+def _header(path: Path) -> dict[str, int]:
+    """Return what a checkpoint says of itself: the step, and how many there were to be."""
+    with safetensors.safe_open(str(path), "pt") as file:
+        found: dict[str, int] = json.loads(file.metadata()["loop"])
+    return found
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsipipe.train.targets import NUCLEUS
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -16,7 +18,8 @@ class Targets:
     Attributes
     ----------
     classes : int64 (B, H, W)
-        0 background, 1 interior, 2 boundary; -1 where there is no annotation.
+        0 background, 1 interior, 2 boundary, 3 nucleus (interior or boundary, not told); -1 where there is no
+        annotation.
     directions : float32 (B, 4, H, W)
     centres : float32 (B, H, W)
         Depth inside the nucleus, 0 to 1.
@@ -24,6 +27,8 @@ class Targets:
         How much a pixel counts for directions and centres; see :func:`wsipipe.train.targets.whole_weight`.
     types : int64 (B, H, W), optional
         Number of the pixel's type from 1 on, 0 where it has none or it is not known.
+    rim : float32 (B, H, W), optional
+        How much a pixel counts for the classes; see :func:`wsipipe.train.targets.rim_weight`.
     """
 
     classes: Tensor
@@ -31,18 +36,27 @@ class Targets:
     centres: Tensor
     weight: Tensor
     types: Tensor | None = None
+    rim: Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
         """Return the same on *device*."""
         return Targets(*(None if t is None else t.to(device) for t in vars(self).values()))  # type: ignore[arg-type]
 
 
-def tversky(p: Tensor, truth: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
-    """Return 1 - Tversky index over the batch; *alpha* weighs false positives (0.5 gives Dice)."""
+def tversky(p: Tensor, truth: Tensor, weight: Tensor, alpha: float = 0.5, each: bool = False) -> Tensor:
+    """Return 1 - Tversky index over the batch; *alpha* weighs false positives (0.5 gives Dice).
+
+    With *each*, the mean over the crops (B, H, W) that have any weight, so that crowded crops do not drown sparse ones.
+    """
     p, truth = p * weight, truth * weight
-    both = (p * truth).sum()
-    wrong = alpha * (p * (1 - truth)).sum() + (1 - alpha) * ((1 - p) * truth).sum()
-    return 1 - (both + 1) / (both + wrong + 1)
+    over = tuple(range(1 if each else 0, p.ndim))
+    both = (p * truth).sum(over)
+    wrong = alpha * (p * (1 - truth)).sum(over) + (1 - alpha) * ((1 - p) * truth).sum(over)
+    loss = 1 - (both + 1) / (both + wrong + 1)
+    if not each:
+        return loss
+    counts = (weight.sum(over) > 0).float()
+    return (loss * counts).sum() / counts.sum().clamp(min=1)
 
 
 def mask_loss(logits: Tensor, targets: Targets) -> Tensor:
@@ -62,27 +76,34 @@ def divergence(logits: Tensor, truth: Tensor) -> Tensor:
 def instance_loss(logits: Tensor, targets: Targets) -> Tensor:
     """Return the cisca loss of logits (B, 8, H, W): three classes, four directions, the centre.
 
-    Cross-entropy with the rare boundary class weighted up, Dice of the nuclei, Tversky (favouring recall) of the
-    boundary, absolute error of the directions (a third as heavy outside nuclei, where they are 0), divergence of the
-    centre map.
+    Cross-entropy with the rare boundary class weighted up, and pixels near edges (:attr:`Targets.rim`), Dice of the nuclei in each crop, Tversky (favouring recall) of the boundary, absolute error of the directions (a
+    third as heavy outside nuclei, where they are 0), divergence of the centre map. Where a set says only that a pixel
+    is a nucleus, interior and boundary are right alike.
     """
-    known = (targets.classes >= 0).float()
-    weight = logits.new_tensor([1.0, 1.0, 1.5])
-    entropy = F.cross_entropy(logits[:, :3], targets.classes, weight=weight, ignore_index=-1, reduction="none")
+    known, told = (targets.classes >= 0).float(), (targets.classes != NUCLEUS).float()
+    rim = known if targets.rim is None else targets.rim * known
     p = logits[:, :3].softmax(1)
     nucleus = (targets.classes > 0).float()
-    dice = tversky(1 - p[:, 0], nucleus, known)
-    edge = tversky(p[:, 2], (targets.classes == 2).float(), known, alpha=0.4)
+    dice = tversky(1 - p[:, 0], nucleus, known, each=True)
+    edge = tversky(p[:, 2], (targets.classes == 2).float(), known * told, alpha=0.4)
     inside = targets.weight * (nucleus + (1 - nucleus) / 3)
     error = (logits[:, 3:7].tanh() - targets.directions).abs().mean(1)
     centre = divergence(logits[:, 7], targets.centres)
     return (
-        (entropy * known).sum() / known.sum().clamp(min=1)
+        (class_entropy(logits[:, :3], targets.classes) * rim).sum() / rim.sum().clamp(min=1)
         + dice
         + 0.25 * edge
         + (error * inside).sum() / inside.sum().clamp(min=1)
         + 2 * (centre * targets.weight).sum() / targets.weight.sum().clamp(min=1)
     )
+
+
+def class_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    """Return, per pixel, the cross-entropy of logits (B, 3, H, W), the rare boundary weighted up; 0 where unknown."""
+    weight = logits.new_tensor([1.0, 1.0, 1.5])
+    exact = F.cross_entropy(logits, classes.where(classes != NUCLEUS, -1), weight, ignore_index=-1, reduction="none")
+    either = logits.logsumexp(1) - logits[:, 1:].logsumexp(1)
+    return torch.where(classes == NUCLEUS, either, exact)
 
 
 def type_loss(logits: Tensor, types: Tensor, weights: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from wsipipe.labels import Annotated, DatasetSpec, type_names
 from wsipipe.settings import FitSettings
 from wsipipe.stain import Colours, average, change_of, colours_of, normalise
 from wsipipe.train.augment import appearance, crop
+from wsipipe.train.immunostain import immunostained
 from wsipipe.train.losses import Targets
-from wsipipe.train.targets import centre_map, class_map, directional_maps, whole_weight
+from wsipipe.train.targets import centre_map, class_map, directional_maps, merged_map, rim_weight, whole_weight
 
 Pool = list[tuple[DatasetSpec, list[Annotated]]]
 TILE = 256
@@ -26,11 +27,12 @@ TILE = 256
 
 
 class Sample(NamedTuple):
-    """A crop: image uint8 (H, W, 3), labels int32 (H, W), and types int8 (H, W), see :attr:`Targets.types`."""
+    """A crop: image uint8 (H, W, 3), labels int32 (H, W), types int8 (H, W) (:attr:`Targets.types`), merged?"""
 
     image: NDArray[np.uint8]
     labels: NDArray[np.int32]
     types: NDArray[np.int8]
+    merged: bool = False
 
 
 def crops_per_pass(pool: Pool, settings: FitSettings) -> float:
@@ -90,18 +92,24 @@ def augmented(
 ) -> Sample:
     """Return an augmented crop of *source* of side *size*."""
     image, labels = crop(source, size, settings.working_mpp, rng, settings.augment)
-    return Sample(appearance(image, rng, settings.augment), labels, type_map(labels, source, types))
+    if settings.augment.dab and rng.random() < settings.augment.dab:
+        image = immunostained(image, labels, rng)
+    return Sample(appearance(image, rng, settings.augment), labels, type_map(labels, source, types), source.merged)
 
 
 def batch_of(step: int, pool: Pool, settings: FitSettings, types: Sequence[str] = ()) -> tuple[Tensor, Targets]:
     """Return the images (B, 3, size, size) in [-1, 1] and targets of *step*; a function of (seed, step) alone."""
-    late = step >= settings.loop.steps * (1 - settings.final_share)
-    size = TILE if late else settings.crop_px
+    size = TILE if step >= whole_tiles_from(settings) else settings.crop_px
     count = max(1, round(settings.batch * (settings.crop_px / size) ** 2))
     rngs = [np.random.default_rng((settings.seed, step, i)) for i in range(count)]
     samples = [sample(pool, size, settings, rng, types) for rng in rngs]
-    targets = targets_of([s.labels for s in samples], [s.types for s in samples] if types else None)
-    return images_of([s.image for s in samples]), targets
+    return images_of([s.image for s in samples]), targets_of(samples, bool(types))
+
+
+def whole_tiles_from(settings: FitSettings) -> float:
+    """Return the step from which on the crops are as large as tiles: a share of all steps, or the plateau's end."""
+    loop = settings.loop
+    return loop.steps - loop.cooldown if loop.schedule == "plateau" else loop.steps * (1 - settings.final_share)
 
 
 def colours_in(pool: Pool, working_mpp: float) -> Colours | None:
@@ -135,14 +143,16 @@ def images_of(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def targets_of(labels: Sequence[NDArray[np.int32]], types: Sequence[NDArray[np.int8]] | None = None) -> Targets:
-    """Return what a batch of crops with these label maps (H, W), -1 where not annotated, should predict."""
-    known = [np.maximum(m, 0) for m in labels]
-    classes = [np.where(m < 0, -1, class_map(k).astype(np.int64)) for m, k in zip(labels, known)]
+def targets_of(samples: Sequence[Sample], typed: bool = False) -> Targets:
+    """Return what a batch of crops, whose labels are -1 where not annotated, should predict."""
+    known = [np.maximum(s.labels, 0) for s in samples]
+    classes = [(merged_map if s.merged else class_map)(k).astype(np.int64) for s, k in zip(samples, known)]
+    classes = [np.where(s.labels < 0, -1, c) for s, c in zip(samples, classes)]
     return Targets(
         torch.from_numpy(np.stack(classes)),
         torch.from_numpy(np.stack([directional_maps(k) for k in known])),
         torch.from_numpy(np.stack([centre_map(k) for k in known])),
-        torch.from_numpy(np.stack([whole_weight(m) for m in labels])),
-        None if types is None else torch.from_numpy(np.stack(types)).long(),
+        torch.from_numpy(np.stack([whole_weight(s.labels, s.merged) for s in samples])),
+        torch.from_numpy(np.stack([s.types for s in samples])).long() if typed else None,
+        torch.from_numpy(np.stack([rim_weight(k) for k in known])),
     )

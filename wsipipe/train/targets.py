@@ -10,6 +10,11 @@ from wsipipe.models.heads import DIRECTIONS
 
 TYPICAL_AREA_PX = 130
 """A nucleus of 6.5 um at 0.5 um/px."""
+NUCLEUS = 3
+"""Class of a nucleus pixel of which nobody says whether it is interior or boundary; see :func:`merged_map`."""
+RIM_PX = 2
+"""Pixels this near to the edge of a nucleus, on either side, count :data:`RIM_WEIGHT` times."""
+RIM_WEIGHT = 2.0
 
 
 def class_map(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
@@ -22,6 +27,19 @@ def class_map(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
     lowest = -cv2.dilate(np.where(labels > 0, -labels, -1e9).astype(np.float32), np.ones((3, 3), np.uint8))
     boundary = (highest > 0) & (lowest < 1e9) & (highest != lowest)
     return np.where(boundary, 2, labels > 0).astype(np.uint8)
+
+
+def merged_map(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Return 0 background, 3 nucleus (interior or boundary), uint8 (H, W), where touching nuclei share a number."""
+    return np.where(labels > 0, NUCLEUS, 0).astype(np.uint8)
+
+
+def rim_weight(labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return how much each pixel counts for the classes, float32 (H, W): more where nucleus and background meet."""
+    inside = (labels > 0).astype(np.uint8)
+    around = np.ones((2 * RIM_PX + 1, 2 * RIM_PX + 1), np.uint8)
+    near = cv2.dilate(inside, around) != cv2.erode(inside, around)
+    return np.where(near, RIM_WEIGHT, 1).astype(np.float32)
 
 
 def directional_maps(labels: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -60,17 +78,17 @@ def centre_map(labels: NDArray[np.int32]) -> NDArray[np.float32]:
     return np.where(inside, depth / deepest[labels], 0).astype(np.float32)
 
 
-def whole_weight(labels: NDArray[np.int32]) -> NDArray[np.float32]:
+def whole_weight(labels: NDArray[np.int32], merged: bool = False) -> NDArray[np.float32]:
     """Return how much each pixel counts for maps that need the whole nucleus, float32 (H, W).
 
-    0 where there is no annotation and in nuclei that the crop's edge cuts (their centre is unknown); small nuclei count
-    more per pixel, so that they are not drowned by large ones; 1 in the background.
+    0 where there is no annotation, in nuclei that the crop's edge cuts (their centre is unknown) and in *merged* ones;
+    small nuclei count more per pixel, so that they are not drowned by large ones; 1 in the background.
     """
     ids = np.maximum(labels, 0)
     areas = np.bincount(ids.ravel())
     weights = np.clip(TYPICAL_AREA_PX / np.maximum(areas, 1), 0.5, 3).astype(np.float32)
     framed = np.pad(labels < 0, 1, constant_values=True).astype(np.uint8)
     cut = cv2.dilate(framed, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
-    weights[np.unique(ids[cut])] = 0
+    weights[slice(None) if merged else np.unique(ids[cut])] = 0
     weights[0] = 1
     return np.where(labels < 0, 0, weights[ids]).astype(np.float32)
