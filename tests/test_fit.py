@@ -136,8 +136,12 @@ def test_a_model_may_give_its_head_too(settings: FitSettings, tmp_path: Path) ->
         assert torch.equal(value, network.head.state_dict()[name])
     with pytest.raises(SettingsError, match="has head cisca, these sets want head light; leave --reuse-head out"):
         new_segmenter(replace(settings, head="light"))
-    with pytest.raises(SettingsError, match="these sets want head cisca of the types a, b"):
-        new_segmenter(settings, ("a", "b"))
+    typed, _ = new_segmenter(settings, ("a", "b"))
+    for name, value in source.head.state_dict().items():  # as it was, with new channels at the end
+        assert torch.equal(value, typed.head.state_dict()[name][: len(value)] if value.ndim else value)
+    checkpoint.save(tmp_path / "t.safetensors", typed, replace(tiny.card("cisca"), head=typed.head.config))
+    with pytest.raises(SettingsError, match="has head cisca of the types a, b, these sets want head cisca of the"):
+        new_segmenter(replace(settings, backbone=str(tmp_path / "t.safetensors")), ("a", "c"))
     with pytest.raises(SettingsError, match="T has no head"):
         new_segmenter(FitSettings(reuse_head=True))
 

@@ -17,6 +17,7 @@ from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import CMD, GRN, Block, CMDConfig, Output
 from wsipipe.models.heads import HeadConfig
 from wsipipe.train.losses import Targets
+from wsipipe.train.samples import Sample
 
 WIDTHS = (8, 8, 8, 16, 16, 32)
 FEATURES = (16, 16, 8, 8, 8, 8)
@@ -77,7 +78,12 @@ def disc_batch(side: int = 64) -> tuple[Tensor, Targets]:
     pictures = [np.where(labels[None] > 0, -0.5, 0.7).repeat(3, 0) for labels in both]
     x = torch.from_numpy(np.stack(pictures)).float()
     x += 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    return x, targets_of(both)
+    return x, targets_of([shown(labels) for labels in both])
+
+
+def shown(labels: NDArray[np.int32], merged: bool = False) -> Sample:
+    """Return the sample of a blank picture with these labels."""
+    return Sample(np.zeros((*labels.shape, 3), np.uint8), labels, np.zeros(labels.shape, np.int8), merged)
 
 
 class Patches:

@@ -68,8 +68,10 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
 
 
 def _goes_on(found: HeadConfig | None, wanted: HeadConfig) -> bool:
-    """Return whether a head can start as another one is: of the same types, or the first to have any."""
-    return found is not None and replace(found, types=found.types or wanted.types) == wanted
+    """Return whether a head can start as another one is: of the same types, or a cisca head that gets its first."""
+    if found is None or found.kind != "cisca":
+        return found == wanted
+    return replace(found, types=found.types or wanted.types) == wanted
 
 
 def _with_types(found: Head, wanted: Head) -> dict[str, Tensor]:

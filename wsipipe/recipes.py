@@ -37,8 +37,8 @@ class LoopSettings(_Checked):
     steps: int = knob(0, "Optimisation steps (0: as many as --epochs ask for).", low=0)
     schedule: str = knob(
         "cosine",
-        "Course of the rate after warm-up: cosine to zero, or plateau: constant, then to zero over the last --cooldown; "
-        "a plateau goes on when the same run is given more --steps.",
+        "Course of the rate after warm-up: cosine to zero; plateau: constant, then to zero over the last --cooldown "
+        "steps, and when the same run is given more --steps it goes on.",
         choices=("cosine", "plateau"),
     )
     cooldown: int = knob(500, "Steps over which the rate of a plateau goes to zero.", low=1)

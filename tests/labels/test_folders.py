@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,37 @@ def test_resolution_from_the_median_nucleus(root: Path) -> None:
     assert nuclear_mpp(labels) == pytest.approx(0.25, rel=0.03)
     assert nuclear_mpp(np.zeros((5, 5), np.int32)) == pytest.approx(0.25)
     assert [a.mpp for a in read_set(DatasetSpec("set", mpp="nuclei"), "train", root)] == [0.6] * 4
+
+
+def test_masks_tell_nucleus_from_background_alone(root: Path) -> None:
+    (root / "set/labels").rename(root / "set/masks")
+    images = read_set(SPEC, "train", root)
+    assert all(a.merged and set(np.unique(a.labels)) == {0, 1} for a in images)
+    assert not any(a.merged for a in read_set(replace(SPEC, path="plain"), "train", _plain(root)))
+
+
+def _plain(root: Path) -> Path:
+    (root / "plain").mkdir()
+    (root / "set/images").rename(root / "plain/images")
+    (root / "set/masks").rename(root / "plain/labels")
+    return root
+
+
+def test_outside_the_outlines_of_a_partly_annotated_set_nothing_is_known(root: Path) -> None:
+    (one, *_) = read_set(replace(SPEC, partial=True, merged=True), "train", root)
+    assert set(np.unique(one.labels)) == {-1, 1, 2} and one.merged
+
+
+def test_types_beside_labels_are_read_and_renamed(root: Path) -> None:
+    (root / "set/types").mkdir()
+    (root / "set/types/P1_a.csv").write_text("id,class\n9,tumour\n5,stroma\n")
+    typed, untyped, *_ = read_set(replace(SPEC, classes=("tumour=Tumor",)), "train", root)
+    assert typed.types == ("stroma", "Tumor") and untyped.types == ()
+
+
+@pytest.mark.parametrize("content", ["number,class\n5,a\n", "id,class\nfive,a\n", "id,class\n5\n"])
+def test_a_table_that_names_no_types_is_refused(root: Path, content: str) -> None:
+    (root / "set/types").mkdir()
+    (root / "set/types/P1_a.csv").write_text(content)
+    message = refusal(SPEC, root)
+    assert "P1_a.csv: not a table of types" in message and "id and class" in message

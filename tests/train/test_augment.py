@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tests.tiny import disc_labels
 from wsipipe.labels import Annotated
 from wsipipe.settings import AugmentSettings
-from wsipipe.train.augment import OUTSIDE, appearance, crop, jpeg, stain
+from wsipipe.train.augment import OUTSIDE, appearance, crop, densities, jpeg, painted, plain_crop, stain
+from wsipipe.train.immunostain import immunostained
 
 PLAIN = AugmentSettings(scale_low=1, scale_high=1, stain=0, brightness=0, blur=0, jpeg=0)
 
@@ -105,3 +106,57 @@ def test_stain_without_spread_keeps_the_picture() -> None:
 def test_jpeg_keeps_the_order_of_channels() -> None:
     image = np.full((32, 32, 3), (200, 60, 120), np.uint8)
     assert np.abs(jpeg(image, 90).astype(int) - image).max() < 6
+
+
+def test_half_the_resolution_is_the_mean_of_four_pixels() -> None:
+    source = annotated(side=256, mpp=0.25)
+    half, labels = plain_crop(source, (16.0, 16.0), 64, 0.5)
+    boxed = source.image.astype(float).reshape(128, 2, 128, 2, 3).mean((1, 3))
+    assert np.abs(half - boxed[16:80, 16:80]).max() <= 1 and labels.shape == (64, 64)
+
+
+@pytest.mark.parametrize(("smallest", "expected"), [(6.0, 1.0), (16.0, 0.6)])
+def test_small_nuclei_are_not_shrunk_below_what_can_be_told_apart(smallest: float, expected: float) -> None:
+    labels = disc_labels(400, *((40 + 80 * i, 40 + 80 * j, smallest) for i in range(5) for j in range(5)))
+    source = dataclasses.replace(annotated(side=400), labels=labels)
+    settings = dataclasses.replace(PLAIN, scale_low=0.5, scale_high=1.0)
+    areas = [
+        np.bincount(np.maximum(crop(source, 128, 0.5, rng(seed), settings)[1], 0).ravel())[1:] for seed in range(40)
+    ]
+    across = min(2 * (found.max() / np.pi) ** 0.5 for found in areas if found.any())
+    assert across >= min(9.0, 2 * smallest) * 0.9
+    assert (across < 2 * smallest * 0.75) == (expected < 1)
+
+
+def test_crops_on_nuclei_find_the_only_one() -> None:
+    labels = disc_labels(600, (500, 90, 6))
+    source = dataclasses.replace(annotated(side=600), labels=labels)
+    for wanted, least in ((1.0, 12), (0.0, 0)):
+        settings = dataclasses.replace(PLAIN, on_nuclei=wanted)
+        seen = sum((crop(source, 64, 0.5, rng(seed), settings)[1] == 1).any() for seed in range(12))
+        assert seen == 12 if least else seen < 6
+
+
+def test_a_picture_turns_brown_and_blue_where_it_was_pink_and_blue() -> None:
+    labels = disc_labels(96, *((16 + 32 * i, 16 + 32 * j, 9) for i in range(3) for j in range(3)))
+    stains = np.zeros((96, 96, 3))
+    stains[..., 1], stains[labels > 0, 0] = 0.4, 1.0
+    image = painted(stains)
+    brown, nuclei = [], 0
+    for seed in range(20):
+        changed = immunostained(image, labels, rng(seed))
+        assert changed.shape == image.shape and changed.dtype == np.uint8
+        density = densities(changed)
+        assert density[labels == 0, 1].mean() < 0.6 * stains[labels == 0, 1].mean()  # eosin fades
+        strength = [density[labels == k, 2].mean() for k in range(1, 10)]
+        brown.append(np.mean(np.array(strength) > 0.25))
+        nuclei += int(max(strength) > 0.25 > min(strength))
+    assert 0.05 < np.mean(brown) < 0.8 and nuclei > 3  # some are brown, and brown and blue ones lie side by side
+
+
+def test_the_repainting_is_a_function_of_its_generator() -> None:
+    source = annotated()
+    a, b, c = (immunostained(source.image, source.labels, rng(seed)) for seed in (3, 3, 4))
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+    nothing = np.full((20, 20), OUTSIDE, np.int32)
+    assert immunostained(source.image[:20, :20], nothing, rng(0)).shape == (20, 20, 3)

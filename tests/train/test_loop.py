@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,26 @@ def test_only_matrices_decay_and_frozen_weights_stay(tmp_path: Path) -> None:
     assert all(p.ndim > 1 for p in decayed["params"]) and all(p.ndim == 1 for p in plain["params"])
     run(loop)
     assert all(torch.equal(value, before[name]) for name, value in net[0].state_dict().items())  # type: ignore[index]
+
+
+PLATEAU = LoopSettings(steps=8, lr=1e-2, warmup=2, checkpoint_every=3, schedule="plateau", cooldown=3)
+
+
+def test_a_plateau_rises_stays_and_comes_down() -> None:
+    rates = [learning_rate(step, PLATEAU) / PLATEAU.lr for step in range(8)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 2 / 3, 1 / 3])
+
+
+def test_a_plateau_that_came_down_goes_on_as_if_it_never_had(tmp_path: Path) -> None:
+    longer = replace(PLATEAU, steps=12)
+    whole = run(loop_in(tmp_path / "whole", settings=longer))
+    run(loop_in(tmp_path / "parts", settings=PLATEAU))
+    again = loop_in(tmp_path / "parts", seed=1, settings=longer)
+    assert again.restore() and again.step == PLATEAU.steps - PLATEAU.cooldown
+    assert same(run(again), whole)
+
+
+def test_a_finished_plateau_given_again_is_finished(tmp_path: Path) -> None:
+    averaged = run(loop_in(tmp_path, settings=PLATEAU))
+    again = loop_in(tmp_path, seed=1, settings=PLATEAU)
+    assert again.restore() and again.step == PLATEAU.steps and same(run(again), averaged)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import disc_batch, disc_labels
+from tests.tiny import disc_batch, disc_labels, shown
 from wsipipe.fit import targets_of
 from wsipipe.models.heads import HEADS
 from wsipipe.train.losses import Targets, divergence, head_loss, instance_loss, mask_loss, tversky, type_loss
@@ -69,7 +69,7 @@ def test_tversky_is_dice_at_one_half_and_weighs_errors_otherwise() -> None:
 def test_the_centre_is_learned_from_whole_nuclei_only() -> None:
     """The depth inside a nucleus is unknown where the crop's edge cuts it."""
     labels = disc_labels(40, (3, 20, 8), (25, 20, 8))
-    targets = targets_of([labels])
+    targets = targets_of([shown(labels)])
     logits = torch.randn(1, 8, 40, 40, requires_grad=True)
     head_loss("cisca", logits, targets).backward()
     assert logits.grad is not None
@@ -140,3 +140,38 @@ def test_rare_types_weigh_more() -> None:
     even, rare = (type_loss(logits, targets.types, torch.tensor(w)) for w in ([1.0, 1.0], [0.5, 1.5]))
     assert rare > even
     assert type_loss(logits, torch.zeros(2, 64, 64, dtype=torch.long), torch.ones(2)) == 0
+
+
+def test_of_merged_nuclei_interior_and_boundary_are_right_alike_and_no_centre_is_asked_for() -> None:
+    targets = targets_of([shown(disc_labels(40, (20, 20, 8)), merged=True)])
+    inside = targets.classes[0] > 0
+    assert (targets.classes[0][inside] == 3).all()
+    losses = []
+    for nucleus in (1, 2):
+        logits = torch.zeros(1, 8, 40, 40)
+        logits[0, 0], logits[0, nucleus] = 12.0 * ~inside, 12.0 * inside
+        logits[0, 7] = -12.0  # right outside; what is said inside does not matter
+        losses.append(head_loss("cisca", logits, targets).item())
+    assert losses[0] == pytest.approx(losses[1], abs=0.01) and max(losses) < 0.05
+    wrong = torch.zeros(1, 8, 40, 40, requires_grad=True)
+    head_loss("cisca", wrong, targets).backward()
+    assert wrong.grad is not None and wrong.grad[0, :3, inside].any() and not wrong.grad[0, 3:, inside].any()
+
+
+def test_a_sparse_crop_counts_as_much_as_a_crowded_one() -> None:
+    truth = torch.zeros(2, 10, 10)
+    truth[0], truth[1, 0, 0] = 1, 1
+    p = truth.clone()
+    p[1, 0, 0] = 0
+    everywhere = torch.ones(2, 10, 10)
+    assert tversky(p, truth, everywhere) < 0.01 < 0.1 < tversky(p, truth, everywhere, each=True)
+
+
+def test_pixels_near_an_edge_count_more() -> None:
+    targets = targets_of([shown(disc_labels(40, (20, 20, 8)))])
+    plain = replace(targets, rim=None)
+    logits = torch.zeros(1, 8, 40, 40)
+    near, far = logits.clone(), logits.clone()
+    near[0, 0, 20, 12], far[0, 0, 20, 20] = 5.0, 5.0  # inside, called background: beside the edge, in the middle
+    costs = [[head_loss("cisca", x, t) - head_loss("cisca", logits, t) for x in (near, far)] for t in (targets, plain)]
+    assert costs[0][0] > 1.5 * costs[0][1] and costs[1][0] == pytest.approx(costs[1][1].item(), rel=0.1)

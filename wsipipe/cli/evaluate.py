@@ -37,8 +37,9 @@ def evaluate(dataset: Path, out: Path, model: str, part: str, tuning: bool, conf
     """Score a model on DATASET, an annotated set.
 
     Images go through the very code that segments slides. The report is printed and written to scores.md; scores.json,
-    images.csv, images.parquet, the label maps and pictures of the best and worst images lie beside it. Where labels and
-    model have cell types of the same names, their scores and a confusion table are added (types.csv).
+    images.csv, images.parquet, the label maps and pictures of the best and worst images lie beside it. Nuclei are
+    scored as points too (HoVer-Net's F_d). Where labels and model have cell types of the same names, their
+    scores (F_c, mPQ+, mPQ) and a confusion table are added (types.csv).
 
     \b
     Examples:

@@ -1,12 +1,16 @@
-"""Scores of predicted cells against annotated ones; of cells in :mod:`.cells`, of their types in :mod:`.types`."""
+"""Scores of predicted cells against annotated ones: outlines in :mod:`.cells`, types in :mod:`.types`, points in
+:mod:`.detection`.
+"""
 
 from wsipipe.metrics.cells import Counts, Interval, Summary, Values, boundary, count, pool, scores, stack, summarise
+from wsipipe.metrics.detection import DetectionSummary, detections, f_detection, f_type, summarise_detections
 from wsipipe.metrics.matching import MATCH_IOU, consecutive, overlaps, scored
-from wsipipe.metrics.types import TypeSummary, confusion, count_types, mpq_plus, summarise_types
+from wsipipe.metrics.types import TypeSummary, confusion, count_types, image_means, mpq_plus, summarise_types
 
 __all__ = [
     "MATCH_IOU",
     "Counts",
+    "DetectionSummary",
     "Interval",
     "Summary",
     "TypeSummary",
@@ -16,6 +20,10 @@ __all__ = [
     "consecutive",
     "count",
     "count_types",
+    "detections",
+    "f_detection",
+    "f_type",
+    "image_means",
     "mpq_plus",
     "overlaps",
     "pool",
@@ -23,5 +31,6 @@ __all__ = [
     "scores",
     "stack",
     "summarise",
+    "summarise_detections",
     "summarise_types",
 ]

@@ -2,6 +2,7 @@
 
 - of a type: only nuclei of that type in truth and in the prediction count; scores are pooled over the images;
 - mPQ+: mean of the types' pooled PQ; mF1 alike;
+- bPQ and mPQ (PanNuke): means over images, of the PQ of all nuclei, and of the mean PQ of the types there;
 - confusion: of nuclei that match whatever their types (IoU > 0.5), beside those that match none.
 """
 
@@ -83,6 +84,38 @@ def confusion(
     table[:last, last] = np.bincount(missed[missed >= 0], minlength=last)
     table[last, :last] = np.bincount(alone[alone >= 0], minlength=last)
     return table
+
+
+def image_means(
+    each: Sequence[Counts],
+    by_image: Sequence[Mapping[str, Counts]] = (),
+    resamples: int = EvaluateSettings.resamples,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return PanNuke's bPQ, and with types its mPQ: means over the images that hold nuclei (Gamper et al. 2020).
+
+    Parameters
+    ----------
+    each : sequence of Counts
+        Of all nuclei, one per image.
+    by_image : sequence of dict
+        What :func:`count_types` gives for each image; in an image only types that it holds have a part.
+    """
+    values = {"bPQ": [scores(c)["PQ"] if c.truth else np.nan for c in each]}
+    if by_image:
+        there = [[scores(c)["PQ"] for c in image.values() if c.truth] for image in by_image]
+        values["mPQ"] = [np.mean(found) if found else np.nan for found in there]
+    drawn = resampling(len(each), resamples, seed)
+    return {name: _mean_of_known(np.array(found, np.float64), drawn) for name, found in values.items()}
+
+
+def _mean_of_known(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> Interval:
+    known = np.isfinite(values)
+    if not known.any():
+        return Interval(0.0, 0.0, 0.0)
+    counts = drawn[:, known].sum(1)
+    means = (drawn[:, known] @ values[known])[counts > 0] / counts[counts > 0]
+    return interval(float(values[known].mean()), means)
 
 
 def _numbers(labels: Labels, types: Mapping[int, str], names: Sequence[str]) -> NDArray[np.int64]:

@@ -16,7 +16,15 @@ from wsipipe.models.checkpoint import Rules, model_hash
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
 from wsipipe.pipelines.prepare import rules_of
-from wsipipe.pipelines.scored import markdown, write_labels, write_pictures, write_scores, write_tables, write_trials
+from wsipipe.pipelines.scored import (
+    Scores,
+    markdown,
+    write_labels,
+    write_pictures,
+    write_scores,
+    write_tables,
+    write_trials,
+)
 from wsipipe.pipelines.scored_types import TypeTally
 from wsipipe.pipelines.tune import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
 from wsipipe.predict import Predictor, load_predictor, set_threads
@@ -62,22 +70,29 @@ class Evaluation:
     Attributes
     ----------
     images : list of (Annotated, Counts)
-    summary : Summary
+    scores : Scores
     about : dict
         What was scored, how, and with what: for reports.
-    types : TypeSummary, optional
-        Scores of cell types, where labels and model have them.
     """
 
     images: list[tuple[Annotated, Counts]]
-    summary: Summary
+    scores: Scores
     about: dict[str, object]
-    types: TypeSummary | None = None
+
+    @property
+    def summary(self) -> Summary:
+        """Scores of the outlines."""
+        return self.scores.outlines
+
+    @property
+    def types(self) -> TypeSummary | None:
+        """Scores of cell types, where labels and model share some."""
+        return self.scores.types
 
     @property
     def markdown(self) -> str:
         """The report as Markdown."""
-        return markdown(self.about, self.summary, self.types)
+        return markdown(self.about, self.scores)
 
 
 def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
@@ -101,10 +116,12 @@ def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
         counted.append((item, count(item.labels, found[item.name], job.scoring.tolerance_px)))
         write_labels(job.out / "labels", item.name, found[item.name])
         progress.advance("images")
-    summary = summarise([c for _, c in counted], job.scoring.resamples, job.scoring.seed)
-    result = Evaluation(counted, summary, _about(job, counted, predictor, rules), tally.summary(job.scoring))
+    each, asked = [c for _, c in counted], job.scoring
+    outlines = summarise(each, asked.resamples, asked.seed)
+    found_scores = Scores(outlines, tally.detection(asked), tally.image_means(each, asked), tally.summary(asked))
+    result = Evaluation(counted, found_scores, _about(job, counted, predictor, rules))
     write_tables(job.out, counted)
-    write_scores(job.out, result.about, summary, result.types)
+    write_scores(job.out, result.about, found_scores)
     write_pictures(job.out / "pictures", _ranked(counted, job.scoring.pictures), found)
     return result
 

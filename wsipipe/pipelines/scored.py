@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,20 @@ from wsipipe import __version__
 from wsipipe.artifacts import atomic_path, atomic_write, write_json
 from wsipipe.errors import OutputError
 from wsipipe.labels import Annotated
-from wsipipe.metrics import MATCH_IOU, Counts, Interval, Summary, TypeSummary, boundary, overlaps, scored, scores
+from wsipipe.metrics import (
+    MATCH_IOU,
+    Counts,
+    DetectionSummary,
+    Interval,
+    Summary,
+    TypeSummary,
+    boundary,
+    overlaps,
+    scored,
+    scores,
+)
 from wsipipe.overlay import View, draw_legend, draw_scale_bar, write_png
-from wsipipe.pipelines.scored_types import markdown_types, write_types
+from wsipipe.pipelines.scored_types import markdown_points, markdown_types, write_types
 from wsipipe.pipelines.tune import Trial
 
 CLASSES = (("Dice", "dice", "mDice"), ("precision", "precision", "mPrecision"), ("recall", "recall", "mRecall"),
@@ -47,10 +58,31 @@ PICTURE_SIDE = 1600
 Labels = NDArray[np.int32]
 
 
-def markdown(about: Mapping[str, Any], summary: Summary, types: TypeSummary | None = None) -> str:
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Attributes
+    ----------
+    outlines : Summary
+    points : DetectionSummary
+    image_means : dict of str to Interval
+        PanNuke's bPQ, and mPQ where there are types.
+    types : TypeSummary, optional
+        Where labels and model share types.
+    """
+
+    outlines: Summary
+    points: DetectionSummary
+    image_means: dict[str, Interval]
+    types: TypeSummary | None = None
+
+
+def markdown(about: Mapping[str, Any], found: Scores) -> str:
     """Return the report of an evaluation: what was scored and how, then tables of scores with intervals."""
-    text = "\n".join([*_heading(about), "", *_class_table(summary), "", *_value_table(summary, about), ""])
-    return text if types is None else f"{text}\n{markdown_types(types)}"
+    lines = [*_heading(about), "", *_class_table(found.outlines), "", *_value_table(found.outlines, about), ""]
+    parts = ["\n".join(lines), markdown_points(found.points, found.image_means)]
+    return "\n".join([*parts, *([markdown_types(found.types)] if found.types else [])])
 
 
 def _heading(about: Mapping[str, Any]) -> list[str]:
@@ -106,20 +138,23 @@ def write_tables(out: Path, counted: Sequence[tuple[Annotated, Counts]]) -> None
     _write_csv(out / "images.csv", rows)
 
 
-def write_scores(out: Path, about: Mapping[str, Any], summary: Summary, types: TypeSummary | None = None) -> None:
+def write_scores(out: Path, about: Mapping[str, Any], found: Scores) -> None:
     """Write the report as ``scores.md`` and its numbers as ``scores.json``; those of types as ``types.csv`` too."""
     with atomic_write(out / "scores.md", "w") as file:
-        file.write(markdown(about, summary, types))
-    tables = {
-        kind: {name: score._asdict() for name, score in values.items()} for kind, values in summary._asdict().items()
-    }
+        file.write(markdown(about, found))
+    tables: dict[str, Any] = {kind: _plain(values) for kind, values in found.outlines._asdict().items()}
+    tables |= _plain({"F_d": found.points.f_d, "F_c": found.points.f_c, **found.image_means})
     of_types: dict[str, Any] = {}
-    if types is not None:
+    if (types := found.types) is not None:
         write_types(out / "types.csv", types)
-        each = {name: {score: v._asdict() for score, v in values.items()} for name, values in types.scores.items()}
-        of_types = {"mPQ+": types.mpq_plus._asdict(), "mF1@0.5": types.mean_f1._asdict(), "types": each,
-                    "confusion": types.confusion}  # fmt: skip
+        of_types = _plain({"mPQ+": types.mpq_plus, "mF1@0.5": types.mean_f1, "types": types.scores})
+        of_types["confusion"] = types.confusion
     write_json(out / "scores.json", {**about, **tables, **of_types})
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested *values* with every interval as a mapping of value, low and high."""
+    return {k: _plain(v) if isinstance(v, Mapping) else v._asdict() for k, v in values.items()}
 
 
 def write_trials(path: Path, trials: Sequence[Trial]) -> None:

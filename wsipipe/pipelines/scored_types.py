@@ -1,9 +1,9 @@
-"""What an evaluation says of cell types: two tables in the report, and ``types.csv``."""
+"""What an evaluation says of nuclei as points and of cell types: tables in the report, and ``types.csv``."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,20 @@ from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_write
 from wsipipe.labels import Annotated, type_names
-from wsipipe.metrics import Counts, Interval, TypeSummary, Values, confusion, count_types, summarise_types
+from wsipipe.metrics import (
+    Counts,
+    DetectionSummary,
+    Interval,
+    TypeSummary,
+    Values,
+    confusion,
+    count_types,
+    detections,
+    image_means,
+    summarise_detections,
+    summarise_types,
+)
+from wsipipe.metrics.detection import REACH_UM, WAYS
 from wsipipe.settings import EvaluateSettings
 
 Labels = NDArray[np.int32]
@@ -20,7 +33,7 @@ Labels = NDArray[np.int32]
 
 @dataclass
 class TypeTally:
-    """Counts of cell types, image by image; nothing where labels or model have no types.
+    """Counts of nuclei as points, and of cell types where labels and model share some, image by image.
 
     Attributes
     ----------
@@ -31,6 +44,7 @@ class TypeTally:
     names: tuple[str, ...]
     by_image: list[dict[str, Counts]] = field(default_factory=list)
     tables: list[NDArray[np.int64]] = field(default_factory=list)
+    points: dict[str, list[NDArray[np.int64]]] = field(default_factory=lambda: {way: [] for way in WAYS})
 
     @classmethod
     def of(cls, images: Sequence[Annotated], model_types: Sequence[str]) -> TypeTally:
@@ -40,8 +54,10 @@ class TypeTally:
 
     def add(self, item: Annotated, found: Labels, types: Sequence[str]) -> None:
         """Count one image."""
+        kinds = dict(enumerate(item.types, 1)), dict(enumerate(types, 1))
+        for way, tables in self.points.items():
+            tables.append(detections(item.labels, kinds[0], found, kinds[1], self.names, item.mpp, way))
         if self.names:
-            kinds = dict(enumerate(item.types, 1)), dict(enumerate(types, 1))
             self.by_image.append(count_types(item.labels, kinds[0], found, kinds[1], self.names))
             self.tables.append(confusion(item.labels, kinds[0], found, kinds[1], self.names))
 
@@ -50,6 +66,23 @@ class TypeTally:
         if not self.names:
             return None
         return summarise_types(self.by_image, self.tables, settings.resamples, settings.seed)
+
+    def detection(self, settings: EvaluateSettings) -> DetectionSummary:
+        """Return F_d, and F_c of the set's types."""
+        return summarise_detections(self.points, self.names, settings.resamples, settings.seed)
+
+    def image_means(self, each: Sequence[Counts], settings: EvaluateSettings) -> dict[str, Interval]:
+        """Return PanNuke's bPQ and mPQ from the counts of all nuclei of *each* image and those of the types."""
+        return image_means(each, self.by_image, settings.resamples, settings.seed)
+
+
+def markdown_points(summary: DetectionSummary, means: Mapping[str, Interval]) -> str:
+    """Return the table of nuclei as points, and PanNuke's means."""
+    rows = {"nuclei (F_d)": summary.f_d} | {f"{name} (F_c)": found for name, found in summary.f_c.items()}
+    lines = [f"| centroids within {REACH_UM:g} µm | paired within reach | paired over all distances |", "|---|---|---|"]
+    lines += [f"| {name} | {' | '.join(_text(found[way]) for way in WAYS)} |" for name, found in rows.items()]
+    shown = "; ".join(f"{name} {_text(value)}" for name, value in means.items())
+    return "\n".join([*lines, "", f"Means over images with nuclei, as PanNuke's: {shown}.", ""])
 
 
 def markdown_types(summary: TypeSummary) -> str:

@@ -72,10 +72,11 @@ def _warped(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return image and labels under the affine *matrix* from crop to source, whose pixels are *step* source pixels."""
     halvings = min(max(0, math.ceil(math.log2(step / FINEST_STEP))), len(source.pyramid) - 1)
-    image, down = source.pyramid[halvings], 2**halvings
+    down = 2**halvings
     inverse = np.column_stack([matrix[:, :2], matrix[:, 2] + 0.5]) / down - np.array([[0, 0, 0.5]])
     linearly, nearest = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    image = cv2.warpAffine(image, inverse, (size, size), flags=linearly, borderMode=cv2.BORDER_REFLECT_101)
+    reduced = source.pyramid[halvings]
+    image = cv2.warpAffine(reduced, inverse, (size, size), flags=linearly, borderMode=cv2.BORDER_REFLECT_101)
     labels = cv2.warpAffine(
         source.labels.astype(np.float32), matrix, (size, size), flags=nearest, borderValue=(OUTSIDE,)
     )
@@ -97,12 +98,13 @@ def restained(
 
 def densities(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the density of each stain of :data:`HED` in the RGB *image*, float32 (H, W, 3)."""
-    return -np.log((image.astype(np.float32) + 1) / 256) @ np.linalg.inv(HED).astype(np.float32)
+    stains: NDArray[np.float32] = -np.log((image.astype(np.float32) + 1) / 256) @ np.linalg.inv(HED).astype(np.float32)
+    return stains
 
 
 def painted(stains: NDArray[np.floating], vectors: NDArray[np.floating] = HED) -> NDArray[np.uint8]:
     """Return the RGB picture of densities (H, W, 3) of stains with these *vectors* (3, 3); see :func:`densities`."""
-    changed = 256 * np.exp(-(stains @ vectors)) - 1
+    changed: NDArray[np.float64] = 256 * np.exp(-(stains @ vectors)) - 1
     return np.clip(changed, 0, 255).astype(np.uint8)
 
 
@@ -111,13 +113,13 @@ def appearance(image: NDArray[np.uint8], rng: np.random.Generator, settings: Aug
     if settings.stain and rng.random() < 0.9:
         image = stain(image, rng, settings.stain, settings.hue)
     if settings.gamma:
-        image = cv2.LUT(image, _curve(rng.uniform(-settings.gamma, settings.gamma)))
+        image = np.asarray(cv2.LUT(image, _curve(rng.uniform(-settings.gamma, settings.gamma))), np.uint8)
     b = settings.brightness
     gain, offset = rng.uniform(1 - b, 1 + b, 3), rng.uniform(-b, b) * 128
     x = (image.astype(np.float32) - 128) * rng.uniform(1 - b, 1 + b) * gain + 128 + offset
     if rng.random() < 0.3:
         x += rng.normal(0, rng.uniform(0, 6), x.shape)
-    image = np.clip(x, 0, 255).astype(np.uint8)
+    image = np.asarray(np.clip(x, 0, 255), np.uint8)
     if rng.random() < 0.35:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.2, max(settings.blur, 0.21))), np.uint8)
     if rng.random() < settings.jpeg:
@@ -127,7 +129,8 @@ def appearance(image: NDArray[np.uint8], rng: np.random.Generator, settings: Aug
 
 def _curve(exponent: float) -> NDArray[np.uint8]:
     """Return what a scanner of gamma e**exponent makes of each grey level, uint8 (256,)."""
-    return np.rint(255 * (np.arange(256) / 255) ** np.exp(exponent)).astype(np.uint8)
+    levels: NDArray[np.float64] = 255 * (np.arange(256) / 255) ** np.exp(exponent)
+    return np.rint(levels).astype(np.uint8)
 
 
 def jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

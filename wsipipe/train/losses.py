@@ -76,9 +76,10 @@ def divergence(logits: Tensor, truth: Tensor) -> Tensor:
 def instance_loss(logits: Tensor, targets: Targets) -> Tensor:
     """Return the cisca loss of logits (B, 8, H, W): three classes, four directions, the centre.
 
-    Cross-entropy with the rare boundary class weighted up, and pixels near edges (:attr:`Targets.rim`), Dice of the nuclei in each crop, Tversky (favouring recall) of the boundary, absolute error of the directions (a
-    third as heavy outside nuclei, where they are 0), divergence of the centre map. Where a set says only that a pixel
-    is a nucleus, interior and boundary are right alike.
+    Cross-entropy with the rare boundary class weighted up, and pixels near edges (:attr:`Targets.rim`); Dice of the
+    nuclei in each crop; Tversky (favouring recall) of the boundary; absolute error of the directions (a third as heavy
+    outside nuclei, where they are 0); divergence of the centre map. Where a set says only that a pixel is a nucleus,
+    interior and boundary are right alike.
     """
     known, told = (targets.classes >= 0).float(), (targets.classes != NUCLEUS).float()
     rim = known if targets.rim is None else targets.rim * known
