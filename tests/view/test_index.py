@@ -20,6 +20,8 @@ N = 2500
 RNG = np.random.default_rng(3)
 XY = RNG.uniform((15, 15), (1185, 785), (N, 2))
 KINDS = RNG.integers(-1, 2, N)
+BOXES = np.hstack([np.floor(XY - 8), np.ceil(XY + 8)])
+"""As the file keeps them, in whole pixels."""
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +38,22 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> CellIndex:
 def test_windows_agree_with_brute_force(index: CellIndex, x: float, y: float, side: float, hide: set[int]) -> None:
     box, hidden = (x, y, x + side, y + side), frozenset(hide)
     shown = ~np.isin(np.where(KINDS < 0, 2, KINDS), list(hide))
-    inside = (x <= XY[:, 0]) & (XY[:, 0] < x + side) & (y <= XY[:, 1]) & (XY[:, 1] < y + side)
-    assert len(index.dots(box, hidden).codes) == pytest.approx((inside & shown).sum(), abs=1)  # rounding at the edge
-    boxes = np.hstack([np.floor(XY - 8), np.ceil(XY + 8)])  # as the file keeps them, in whole pixels
-    meets = (boxes[:, 0] <= x + side) & (boxes[:, 2] >= x) & (boxes[:, 1] <= y + side) & (boxes[:, 3] >= y)
+    cx, cy = XY.astype(np.float32).astype(np.float64).T  # as they are kept in memory
+    assert len(index.dots(box, hidden).codes) == ((x <= cx) & (cx < x + side) & (y <= cy) & (cy < y + side) & shown).sum()
+    meets = (BOXES[:, 0] <= x + side) & (BOXES[:, 2] >= x) & (BOXES[:, 1] <= y + side) & (BOXES[:, 3] >= y)
     codes, lengths, vertices = index.outlines(box, hidden)
     assert len(codes) == (meets & shown).sum()
     assert (lengths == 5).all() and len(vertices) == lengths.sum()
+
+
+def test_a_window_is_not_rounded(index: CellIndex) -> None:
+    """Boxes are kept in single precision, in which 70.9999999 is 71."""
+    first = BOXES[:, 0].argmin()
+    left, (x, y) = BOXES[first, 0].item(), XY[first].astype(np.float32).tolist()
+    assert len(index.outlines((left - 9, y - 1, left - 1e-7, y + 1)).codes) == 0
+    assert len(index.outlines((left - 9, y - 1, left, y + 1)).codes) > 0
+    assert len(index.dots((x - 9, y - 1e-3, x, y + 1e-3)).codes) == 0
+    assert len(index.dots((x - 9, y - 1e-3, x + 1e-9, y + 1e-3)).codes) == 1
 
 
 def test_outlines_are_those_of_the_file(index: CellIndex) -> None:

@@ -134,10 +134,11 @@ class CellIndex:
     def dots(self, box: FBox, hidden: frozenset[int] = frozenset(), measure: str = "") -> Dots:
         """Return the centroids in *box* (base pixels, half-open)."""
         rows = []
+        left, top, right, bottom = np.array(box)
         for i in self._groups(box, 0.0):
             begin, end = self._offsets[i], self._offsets[i + 1]
             x, y = self._xy[begin:end].T
-            inside = (x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3]) & self._shown(i, hidden)
+            inside = (x >= left) & (x < right) & (y >= top) & (y < bottom) & self._shown(i, hidden)
             rows.append(begin + np.flatnonzero(inside))
         found = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         return Dots(self._codes(found, measure), self._xy[found])
@@ -240,6 +241,6 @@ def ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
 
 def _meet(boxes: NDArray[np.float32], box: FBox) -> NDArray[np.bool_]:
     """Return which *boxes* (n, 4) meet *box*."""
-    x0, y0, x1, y1 = boxes.T
-    met: NDArray[np.bool_] = (x0 <= box[2]) & (x1 >= box[0]) & (y0 <= box[3]) & (y1 >= box[1])
+    (x0, y0, x1, y1), (left, top, right, bottom) = boxes.T, np.array(box)
+    met: NDArray[np.bool_] = (x0 <= right) & (x1 >= left) & (y0 <= bottom) & (y1 >= top)
     return met
