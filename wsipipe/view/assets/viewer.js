@@ -4,7 +4,7 @@ import { cellSource, query } from "./cells.js";
 import { $, fillPanel, hideTip, note, number, roundLength, showScale, showState, showTip } from "./panel.js";
 
 const state = { cells: true, cellsOpacity: 1, filled: false, density: false, densityOpacity: 0.85, by: "", hidden: new Set() };
-const layers = { cells: null, density: null, pending: null };
+const layers = { cells: null, density: null, pending: null, wanted: null };  // wanted: what is not yet shown
 let info, viewer, hovered = null, pinned = null, busy = false, next = null;
 
 info = await (await fetch("info")).json();
@@ -99,33 +99,41 @@ addEventListener("hashchange", () => {
 function changed(what) {
   if (what === "cells" || what === "classes") { swapCells(); showColours(); }
   if (what === "density" || (what === "classes" && state.density)) showDensity();
-  layers.cells?.setOpacity(state.cells ? state.cellsOpacity : 0);
+  showCells();
   layers.density?.setOpacity(state.density ? state.densityOpacity : 0);
   clearHover();
   writeLink();
 }
 
 // Put a new layer of cells over the old one, which goes when the new one is complete: nothing flickers.
+// Layers come later than they are asked for; of several only the one asked for last is kept.
 function swapCells() {
+  const wanted = layers.wanted = {};
   if (layers.pending) viewer.world.removeItem(layers.pending);
   layers.pending = null;
   viewer.addTiledImage({
-    tileSource: cellSource(info, state), x: 0, y: 0, width: 1, opacity: state.cells ? state.cellsOpacity : 0,
+    tileSource: cellSource(info, state), x: 0, y: 0, width: 1, opacity: shownCells(),
     success: ({ item }) => {
-      const old = layers.cells;
-      layers.pending = old ? item : null;
-      if (!old) { layers.cells = item; return; }
-      item.setOpacity(state.cells ? state.cellsOpacity : 0);
-      const done = () => {
-        if (layers.pending !== item) return;
-        viewer.world.removeItem(old);
-        layers.cells = item;
-        layers.pending = null;
-      };
-      if (!state.cells || item.getFullyLoaded()) done();  // what is not shown is not loaded either
-      else item.addOnceHandler("fully-loaded-change", done);
+      if (layers.wanted !== wanted) { viewer.world.removeItem(item); return; }
+      layers.pending = item;
+      if (!layers.cells || item.getFullyLoaded()) takePending();
+      else item.addOnceHandler("fully-loaded-change", () => { if (layers.pending === item) takePending(); });
+      showCells();
     },
   });
+}
+
+function takePending() {
+  if (layers.cells) viewer.world.removeItem(layers.cells);
+  layers.cells = layers.pending;
+  layers.pending = layers.wanted = null;
+}
+
+const shownCells = () => (state.cells ? state.cellsOpacity : 0);
+
+function showCells() {
+  if (layers.pending && !shownCells()) takePending();  // what is not shown is not loaded either
+  for (const item of [layers.cells, layers.pending]) item?.setOpacity(shownCells());
 }
 
 async function showDensity() {
