@@ -23,7 +23,7 @@ PYTEST_ARGS ?=
 help:
 	@echo "make demo            segment a phantom slide; make demo SLIDE=slide.svs: your own"
 	@echo "make test            ruff, mypy, import-linter and the tests (no slow ones, no GPU)"
-	@echo "make test-slow       the slow tests and those that need a GPU (skipped without one)"
+	@echo "make test-slow       the slow tests, those that need a GPU (skipped without one), and a search for new examples"
 	@echo "make test-readers    what spatialdata and ome-zarr make of our files (in an environment of their own, 1.2 GB)"
 	@echo "make bench           speed and memory, measured on this machine (about 10 minutes)"
 	@echo "make cucim-cpu       install cuCIM's CPU reader without the CUDA packages"
@@ -67,7 +67,7 @@ test: lint
 	$(BIN)/pytest -m "not slow and not gpu" -n $(JOBS) $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev
-	$(BIN)/pytest -m "slow or gpu" $(PYTEST_ARGS)
+	$(BIN)/pytest -m "slow or gpu or hypothesis" --hypothesis-profile=search $(PYTEST_ARGS)
 
 $(READERS)/.done: | $(BIN)/python
 	$(BIN)/python -m venv $(READERS)

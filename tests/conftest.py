@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from hypothesis.internal.conjecture import providers
 
-hypothesis.settings.register_profile("shared-machine", deadline=None)  # no test is timed
-hypothesis.settings.load_profile("shared-machine")
+# No test is timed. The same examples at every run, unless `make test-slow` searches for others.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=500, print_blob=True)
+hypothesis.settings.load_profile("same")  # --hypothesis-profile names another
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +26,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; tests
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch and numba are imported: processes share the cores
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+
+
+def pytest_sessionstart() -> None:
+    """Let no example come from the modules that happen to be imported: that depends on which tests ran before."""
+    if hypothesis.settings.default.derandomize:
+        providers._get_local_constants = providers.Constants  # none
+
 
 if TYPE_CHECKING:
     from wsipipe.slide.phantom import PhantomTruth

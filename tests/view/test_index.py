@@ -39,7 +39,8 @@ def test_windows_agree_with_brute_force(index: CellIndex, x: float, y: float, si
     box, hidden = (x, y, x + side, y + side), frozenset(hide)
     shown = ~np.isin(np.where(KINDS < 0, 2, KINDS), list(hide))
     cx, cy = XY.astype(np.float32).astype(np.float64).T  # as they are kept in memory
-    assert len(index.dots(box, hidden).codes) == ((x <= cx) & (cx < x + side) & (y <= cy) & (cy < y + side) & shown).sum()
+    inside = (x <= cx) & (cx < x + side) & (y <= cy) & (cy < y + side)
+    assert len(index.dots(box, hidden).codes) == (inside & shown).sum()
     meets = (BOXES[:, 0] <= x + side) & (BOXES[:, 2] >= x) & (BOXES[:, 1] <= y + side) & (BOXES[:, 3] >= y)
     codes, lengths, vertices = index.outlines(box, hidden)
     assert len(codes) == (meets & shown).sum()
