@@ -26,7 +26,6 @@ from wsipipe.predict import (
     choose_device,
     choose_dtype,
     load_predictor,
-    native_bf16,
     set_threads,
 )
 
@@ -101,10 +100,7 @@ def test_the_batch_shape_is_fixed_whatever_the_number_of_tiles(
         assert recorder.shapes == [(2, 3, 256, 256)] * passes
 
 
-@pytest.mark.parametrize(
-    "precision",
-    ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not native_bf16(CPU), reason="bf16 is emulated"))],
-)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_tile_has_the_same_maps_alone_and_anywhere_in_a_batch(
     path: Path, precision: str, tiles: NDArray[np.uint8]
 ) -> None:
@@ -120,7 +116,11 @@ def maps_with_threads(predictor: Predictor, tiles: NDArray[np.uint8], threads: i
     return predictor.maps(tiles)
 
 
-def test_the_number_of_threads_changes_no_byte(predictor: Predictor, tiles: NDArray[np.uint8], threads: None) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_number_of_threads_changes_no_byte(
+    path: Path, precision: str, tiles: NDArray[np.uint8], threads: None
+) -> None:
+    predictor = Predictor(path, "cpu", precision, 2)
     assert np.array_equal(*(maps_with_threads(predictor, tiles[:2], n) for n in (1, 2)))
 
 

@@ -57,7 +57,7 @@ def slides(drawn: Path, tmp_path: Path) -> Path:
 
 
 def batch_of(model: Path, out: Path, *sources: object, **settings: object) -> BatchJob:
-    run, tissue = RunSettings(device="cpu", block=256, batch=1), TissueSettings(tissue="none")
+    run, tissue = RunSettings(device="cpu", precision="fp32", block=256, batch=1), TissueSettings(tissue="none")
     like = SegmentJob("", (), str(model), run=run, tissue=tissue)
     settings = {"format": "parquet", **settings}
     return BatchJob(tuple(map(str, sources)), out, like, BatchSettings(**settings))  # type: ignore[arg-type]
@@ -165,6 +165,7 @@ def test_two_processes_share_a_folder(slides: Path, tiny_model: Path, tmp_path: 
     out = tmp_path / "out"
     command = [sys.executable, "-m", "wsipipe", "segment", str(slides / "a"), str(slides / "b/x.tiff")]
     command += ["-o", f"{out}/", "--model", str(tiny_model), "--format", "parquet", "--wait", "--device", "cpu"]
+    command += ["--precision", "fp32"]
     command += ["--tissue", "none", "--batch", "1"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=900) for process in both]

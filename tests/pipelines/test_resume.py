@@ -20,11 +20,13 @@ from wsipipe.schedule.progress import Progress
 from wsipipe.settings import RunSettings
 
 QUIET = Progress()
+FP32 = ["--precision", "fp32"]
 
 
 def job_of(slide: Path, model: Path, folder: Path) -> SegmentJob:
     outputs = folder / "cells.parquet", folder / "cells.geojson.gz"
-    return SegmentJob(str(slide), outputs, str(model), run=RunSettings(device="cpu", block=256, batch=2))
+    run = RunSettings(device="cpu", precision="fp32", block=256, batch=2)
+    return SegmentJob(str(slide), outputs, str(model), run=run)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ class Watched:
     def __init__(self, job: SegmentJob, *options: str) -> None:
         self.job = job
         command = [sys.executable, "-m", "wsipipe", "segment", job.source, "--model", job.model, "--device", "cpu"]
-        command += [f"-o{path}" for path in job.outputs] + ["--block", "256", "--batch", "2", *options]
+        command += [f"-o{path}" for path in job.outputs] + ["--block", "256", "--batch", "2", *FP32, *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def files(self) -> set[str]:
@@ -123,6 +125,7 @@ def test_interrupted_while_writing_outputs_and_while_cleaning_up(
     )
     job = job_of(small_slide, tiny_model, tmp_path)
     options = ["segment", job.source, "--model", job.model, "--device", "cpu", "--block", "256", "--batch", "2"]
+    options += FP32
     options += [f"-o{path}" for path in job.outputs]
     for rename in ("2", "3"):
         process = subprocess.run([sys.executable, "-c", code, rename, *options], capture_output=True, check=False)

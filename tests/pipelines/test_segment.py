@@ -32,7 +32,8 @@ QUIET = Progress()
 
 
 def job_of(source: Path, out: Path, block: int = 3072, workers: int = 1, **changes: object) -> SegmentJob:
-    job = SegmentJob(str(source), (out,), run=RunSettings(block=block, workers=workers, device="cpu"))
+    run = RunSettings(block=block, workers=workers, device="cpu", precision="fp32")
+    job = SegmentJob(str(source), (out,), run=run)
     return dataclasses.replace(job, **changes)  # type: ignore[arg-type]
 
 
