@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tests import tiny
 from wsipipe import predict
+from wsipipe.embed import Embedder
 from wsipipe.errors import ModelError, SettingsError
 from wsipipe.models import checkpoint, zoo
 from wsipipe.models.checkpoint import ModelCard
@@ -167,6 +168,18 @@ def test_no_memory_for_one_tile_is_said(path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(predictor, "network", Recorder(predictor.network, limit=0))
     with pytest.raises(ModelError, match="not enough memory on cpu for a single tile"):
         predictor.probe()
+
+
+def test_maps_that_are_no_numbers_are_refused(path: Path, tiles: NDArray[np.uint8], tmp_path: Path) -> None:
+    """Finite weights may be so large that their sums are not; the maps would be 0, as of an empty slide."""
+    network = tiny.segmenter(types=("a", "b"))
+    with torch.no_grad():
+        network.backbone.stem.weight.mul_(1e38)
+    checkpoint.save(tmp_path / "large.safetensors", network, tiny.card(types=("a", "b")))
+    predictor, embedder = (kind(tmp_path / "large.safetensors", device="cpu") for kind in (Predictor, Embedder))
+    for forward in (predictor.maps, embedder.features):
+        with pytest.raises(ModelError, match="the network of tiny gives no numbers"):
+            forward(tiles[:1])
 
 
 def test_a_backbone_alone_predicts_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from wsipipe.artifacts import write_json
+from wsipipe.artifacts import digest, write_json
 from wsipipe.errors import ModelNotFound, NotAModel, SettingsError
 
 FORMAT = 1
@@ -97,9 +97,14 @@ class Classifier:
         """Return the probability of each class (n, k) of cells with measurements *x* (n, d); NaN counts as average."""
         return _softmax(_with_one(_standard(x, self.centre, self.spread)) @ self.weights)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what turns measurements into classes."""
+        return digest([self.columns, self.classes, self.weights, self.centre, self.spread])
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the classifier as JSON, atomically."""
-        write_json(Path(path), {"wsipipe_classifier": FORMAT, **asdict(self)})
+        write_json(Path(path), {"wsipipe_classifier": FORMAT, **asdict(self), "digest": self.digest})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Classifier:
@@ -111,14 +116,20 @@ class Classifier:
         """
         try:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
+            stated = found.pop("digest", None)
             if found.pop("wsipipe_classifier") != FORMAT:
                 raise ValueError("of another version")
             arrays = {name: np.array(found.pop(name), np.float64) for name in ("centre", "spread", "weights")}
             columns, classes = tuple(found.pop("columns")), tuple(found.pop("classes"))
             if arrays["weights"].shape != (len(columns) + 1, len(classes)):
                 raise ValueError("weights do not fit columns and classes")
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise ValueError("some of its weights are no finite numbers")
             centre, spread, weights = arrays.values()
-            return cls(columns, classes, centre, spread, weights, **found)
+            loaded = cls(columns, classes, centre, spread, weights, **found)
+            if stated not in (None, loaded.digest):
+                raise ValueError("its weights are not those that were saved: copy it again")
+            return loaded
         except FileNotFoundError as error:
             raise ModelNotFound(
                 f"no classifier at {path}; make one with `wsipipe classify --fit ... --save`"

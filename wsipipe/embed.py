@@ -15,7 +15,16 @@ from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, TILE
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import Head
-from wsipipe.predict import BATCH, Recipe, SmallerBatch, choose_device, choose_dtype, denormals_flushed, out_of_memory
+from wsipipe.predict import (
+    BATCH,
+    Recipe,
+    SmallerBatch,
+    check_numbers,
+    choose_device,
+    choose_dtype,
+    denormals_flushed,
+    out_of_memory,
+)
 
 
 class Embedder:
@@ -80,7 +89,9 @@ class Embedder:
         try:
             x = torch.from_numpy(fixed).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             with denormals_flushed():
-                return self._pooled((x.to(torch.float32) / 127.5 - 1).to(self.dtype)).cpu().numpy()
+                pooled = self._pooled((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
+            check_numbers(pooled, self.card)
+            return pooled.cpu().numpy()
         except RuntimeError as error:
             if not out_of_memory(error) or self.batch == 1:
                 raise

@@ -153,6 +153,7 @@ class Predictor:
             x = torch.from_numpy(fixed).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             with denormals_flushed():
                 maps: Tensor = self.network((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
+            check_numbers(maps, self.card)
             return (maps * 255).round().to(torch.uint8).cpu().numpy()
         except RuntimeError as error:
             if not out_of_memory(error):
@@ -170,6 +171,17 @@ class Predictor:
         SmallerBatch
         """
         self.maps(np.zeros((1, TILE, TILE, 3), np.uint8))
+
+
+def check_numbers(found: Tensor, card: ModelCard) -> None:
+    """Refuse what a network found when it is NaN or infinite, which would pass for nothing found.
+
+    Raises
+    ------
+    ModelError
+    """
+    if not torch.isfinite(found).all():
+        raise ModelError(f"the network of {card.name} gives no numbers (NaN or infinity); its training has diverged")
 
 
 def out_of_memory(error: RuntimeError) -> bool:

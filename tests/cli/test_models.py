@@ -28,6 +28,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny = ModelCard("tiny", CMDConfig((8, 8, 8, 16, 16, 32)), mpp=0.25, licence="CC0-1.0")
     checkpoint.save(tmp_path / "tiny.safetensors", checkpoint.build(tiny), tiny)
     monkeypatch.setattr(zoo, "weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(zoo, "SHA256", {})
     return tmp_path
 
 

@@ -193,6 +193,22 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
             Classifier.load(tmp_path / "m.json")
 
 
+def test_a_classifier_whose_numbers_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    fit(np.eye(4), np.array([0, 0, 1, 1]), tuple("abcd"), ("no", "yes"), 1.0).save(path)
+    saved = json.loads(path.read_text())
+    for change, said in (
+        ({"centre": [0.25, 0.5, 0.25, 0.25]}, "its weights are not those that were saved"),
+        ({"spread": [1.0, 1.0, 1.0, float("nan")]}, "some of its weights are no finite numbers"),
+    ):
+        path.write_text(json.dumps(saved | change))
+        with pytest.raises(NotAModel, match=said):
+            Classifier.load(path)
+    del saved["digest"]
+    path.write_text(json.dumps(saved))
+    assert Classifier.load(path).columns == tuple("abcd")
+
+
 def test_errors(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     kinds = _master(path, 6)

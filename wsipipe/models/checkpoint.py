@@ -5,7 +5,10 @@ The header's ``wsipipe`` entry is JSON::
     {"format": 1, "kind": "segmenter", "name": "cmd-t", "licence": "...", "mpp": 0.5,
      "backbone": {"widths": [...], "condition": 0}, "head": {"kind": "cisca", "widths": [...], "types": []},
      "rules": {"threshold": 0.5, ...}, "classes": {...}, "training": {...},
-     "colours": {"mean": [...], "spread": [...]}, "normalise": false}
+     "colours": {"mean": [...], "spread": [...]}, "normalise": false,
+     "digest": "..."}
+
+``digest`` is that of the tensors (:func:`wsipipe.models.intact.digest_of`).
 """
 
 from __future__ import annotations
@@ -24,8 +27,10 @@ from torch import Tensor, nn
 
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import ModelNotFound, NotAModel, SettingsError
+from wsipipe.models import zoo
 from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.heads import HEADS, Head, HeadConfig
+from wsipipe.models.intact import check_digest, check_finite, digest_of
 from wsipipe.stain import Colours
 
 FORMAT = 1
@@ -153,11 +158,19 @@ def build(card: ModelCard) -> nn.Module:
 
 
 def save(path: Path, network: nn.Module, card: ModelCard, dtype: torch.dtype | None = None) -> None:
-    """Write *network* to *path* atomically; floating weights are stored as *dtype* when given."""
+    """Write *network* to *path* atomically; floating weights are stored as *dtype* when given.
+
+    Raises
+    ------
+    NotAModel
+        When a weight is NaN or infinite, or would be as *dtype*.
+    OutputError
+    """
     tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     if dtype is not None:
         tensors = {k: v.to(dtype) if v.is_floating_point() and "running_" not in k else v for k, v in tensors.items()}
-    header = {"wsipipe": json.dumps(card.to_json(), sort_keys=True)}
+    check_finite(path, tensors)
+    header = {"wsipipe": json.dumps(card.to_json() | {"digest": digest_of(tensors)}, sort_keys=True)}
     with atomic_write(path) as file:
         file.write(safetensors.torch.save(tensors, header))
 
@@ -169,6 +182,11 @@ def read_card(path: Path) -> ModelCard:
     ------
     ModelNotFound, NotAModel
     """
+    return _header(path)[0]
+
+
+def _header(path: Path) -> tuple[ModelCard, str | None]:
+    """Return the card, and the digest of the tensors where the file states one."""
     if not path.is_file():
         raise ModelNotFound(f"no model at {path}; expected a .safetensors file, or a name from `wsipipe models`")
     try:
@@ -176,7 +194,8 @@ def read_card(path: Path) -> ModelCard:
             entry = (file.metadata() or {}).get("wsipipe")
         if entry is None:
             raise ValueError("no wsipipe entry in its header")
-        return ModelCard.from_json(json.loads(entry))
+        found = json.loads(entry)
+        return ModelCard.from_json(found), found.get("digest")
     except (safetensors.SafetensorError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise NotAModel(
@@ -189,19 +208,40 @@ def load(path: Path) -> tuple[nn.Module, ModelCard]:
 
     Raises
     ------
-    ModelNotFound, NotAModel
+    ModelNotFound
+    NotAModel
+        Also when the weights are not those that were saved or shipped, or are no numbers.
     """
-    card = read_card(path)
-    network = build(card)
-    tensors = {k: v.float() if v.is_floating_point() else v for k, v in safetensors.torch.load_file(path).items()}
+    card, stated = _header(path)
+    network, tensors = build(card), safetensors.torch.load_file(path)
+    check_intact(path, tensors, stated)
     try:
-        network.load_state_dict(tensors)
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise NotAModel(f"{path}: weights do not fit the configuration in the header ({first})") from error
     return network.eval(), card
 
 
+def check_intact(path: Path, tensors: dict[str, Tensor], stated: str | None) -> None:
+    """Refuse weights that are not those shipped under this name, not those that were saved, or no numbers.
+
+    Raises
+    ------
+    NotAModel
+    """
+    check_finite(path, tensors)
+    shipped = zoo.shipped_digest(path)
+    if shipped is None:
+        check_digest(path, tensors, stated)
+    elif (found := model_hash(path)) != shipped:
+        raise NotAModel(
+            f"{path} is not the model that wsipipe ships under this name (its SHA-256 is {found[:16]}…, expected "
+            f"{shipped[:16]}…); install wsipipe again"
+        )
+
+
 def model_hash(path: Path) -> str:
     """Return the SHA-256 of the file: the model's part of every fingerprint."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsipipe.errors import MissingDependency, ModelError, ModelNotFound, NotAModel
+from wsipipe.models.intact import check_finite
 from wsipipe.models.vit import ViT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -129,13 +130,15 @@ def _from_disk(path: Path, device: torch.device) -> Encoder:
         network = ViT({name: tuple(tensor.shape) for name, tensor in tensors.items()})
         network.load_state_dict(tensors)
         config = {"input_size": (3, network.side, network.side), "mean": MEAN, "std": STD, **_config(weights)}
-        return Encoder(encoder_name(str(path)), network, config, device)
+        encoder = Encoder(encoder_name(str(path)), network, config, device)
     except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise NotAModel(
             f"{weights} does not hold a whole plain ViT under timm's names ({reason}); if its download was "
             "interrupted, fetch it again"
         ) from error
+    check_finite(weights, tensors)
+    return encoder
 
 
 def _weights(path: Path) -> Path:

@@ -10,6 +10,11 @@ from wsipipe.errors import ModelNotFound
 
 DEFAULT = "cmd-t"
 """The model used when none is named."""
+SHA256 = {
+    "cmd-t": "d309665c8e6b2c2fae203a86ce954b346f3d4c1ee2ae6191e66add4024ee8c16",
+    "cmd-t-open": "60ac1e5e0213e4346b7cafbddc12f2f2f748bfabd0909a1b50abd4413a837a29",
+}
+"""Of the files in ``weights/``. After a change there, tests/models/test_intact.py says what to put here."""
 
 
 def weights_folder() -> Path:
@@ -20,6 +25,11 @@ def weights_folder() -> Path:
 def shipped() -> tuple[str, ...]:
     """Return the names of the shipped models."""
     return tuple(sorted(path.stem for path in weights_folder().glob("*.safetensors")))
+
+
+def shipped_digest(path: Path) -> str | None:
+    """Return the SHA-256 that the shipped checkpoint at *path* must have; None when it is not one of those."""
+    return SHA256.get(path.stem) if path.resolve().parent == weights_folder().resolve() else None
 
 
 def resolve(name: str) -> Path:

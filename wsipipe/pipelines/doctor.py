@@ -16,7 +16,7 @@ import torch
 
 from wsipipe import __version__
 from wsipipe.errors import ModelError, WsipipeError
-from wsipipe.models.checkpoint import read_card
+from wsipipe.models.checkpoint import load
 from wsipipe.schedule.resources import allowed_cores, allowed_memory, free_memory
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import BACKENDS, backend_versions, open_slide
@@ -188,7 +188,7 @@ def _models() -> Iterator[Check]:
     with importlib.resources.as_file(folder) as weights:
         for path in sorted(weights.glob("*.safetensors")):
             try:
-                card = read_card(path)
+                _, card = load(path)
             except ModelError as error:
                 yield Check(path.stem, "broken", str(error))
             else:
