@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,11 +12,12 @@ import pytest
 import torch
 
 from tests import tiny
-from wsipipe.errors import SettingsError
+from wsipipe.errors import ModelError, SettingsError
 from wsipipe.fit import Fitting, Pool, Watch, batch_of, count_trainable, fit, new_segmenter, nuclei_in
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
+from wsipipe.models.cmd import CMDConfig
 from wsipipe.settings import FitSettings, LoopSettings
 from wsipipe.train.cached import feature_cache
 from wsipipe.train.samples import colours_in, normalised, planned
@@ -117,6 +119,34 @@ def test_a_frozen_backbone_stays_as_it_was(pool: Pool, settings: FitSettings, tm
     for name, value in network.backbone.state_dict().items():
         assert torch.equal(value, source.state_dict()[name])
     assert count_trainable(new_segmenter(frozen)[0]) == 2 * sum(tiny.FEATURES) + 2
+
+
+def test_a_conditioned_backbone_is_refused_frozen_and_loses_its_condition_when_trained(
+    pool: Pool, settings: FitSettings, tmp_path: Path
+) -> None:
+    source, config = tiny.backbone(condition=12), CMDConfig(tiny.WIDTHS, 12)
+    checkpoint.save(tmp_path / "c.safetensors", source, ModelCard("c", config))
+    settings = replace(settings, backbone=str(tmp_path / "c.safetensors"), head="linear")
+    with pytest.raises(ModelError, match="conditioned on an encoder's features"):
+        fit(pool, replace(settings, unfreeze=False), tmp_path)
+    network, card = new_segmenter(settings)
+    assert card.backbone == CMDConfig(tiny.WIDTHS) == network.backbone.config
+    assert torch.equal(network.backbone.stem.weight, source.stem.weight)
+    assert not [name for name in network.state_dict() if ".feature." in name]
+
+
+@pytest.mark.parametrize("unfreeze", [False, True])
+@pytest.mark.parametrize("head", ["linear", "cisca"])
+def test_a_loss_is_computed_on_one_device(
+    head: str, unfreeze: bool, pool: Pool, settings: FitSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device has shapes and no memory, and mixes with no other, as a GPU."""
+    settings = replace(settings, head=head, unfreeze=unfreeze, device="meta")
+    monkeypatch.setattr(Fitting, "arithmetic", lambda self: nullcontext())
+    fitting = Fitting(new_segmenter(settings)[0], settings, None)
+    fitting.loss(batch_of(0, pool, settings)).backward()
+    grads = [p.grad for p in fitting.trained.parameters() if p.requires_grad]
+    assert {"meta"} == {grad.device.type for grad in grads if grad is not None}
 
 
 def test_a_segmenter_gives_its_backbone(settings: FitSettings, tmp_path: Path) -> None:

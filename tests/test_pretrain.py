@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,6 +177,17 @@ def test_the_feature_is_that_of_the_patch() -> None:
     batch = Steps(known.patches, known.indices, 0, 4, range(4), 0.8)[1]
     z = objective.condition(batch)
     assert z is not None and np.array_equal(z.numpy(), known.features[batch.indices.numpy()])
+
+
+def test_a_loss_is_computed_on_one_device() -> None:
+    """The meta device has shapes and no memory, and mixes with no other, as a GPU."""
+    meta, settings = torch.device("meta"), replace(SETTINGS, ssim=0.5)
+    network = new_backbone(settings, 12).to(meta)
+    known = source(features=True)
+    objective = Objective(network, known, settings, meta)
+    objective.arithmetic = nullcontext  # type: ignore[assignment]
+    objective(Steps(known.patches, known.indices, 0, 2, range(2), 0.8)[0]).backward()
+    assert {p.grad.device for p in network.parameters() if p.grad is not None} == {meta}
 
 
 def test_a_loss_that_is_not_finite_keeps_the_batch_and_the_checkpoint(tmp_path: Path) -> None:

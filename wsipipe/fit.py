@@ -44,10 +44,15 @@ class Watch(Protocol):
 
 
 def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Segmenter, ModelCard]:
-    """Return the network to fit and its card; a backbone from random weights starts with open gates."""
+    """Return the network to fit and its card; a backbone from random weights starts with open gates.
+
+    A conditioned backbone that is trained further is trained without its condition, and has none from then on.
+    """
     torch.manual_seed(settings.seed)
     known = None if settings.backbone in SIZES else checkpoint.read_card(resolve(settings.backbone))
     config = known.backbone if known else SIZES[settings.backbone](0)
+    if not settings.frozen:
+        config = replace(config, condition=0)
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
     head = HeadConfig(settings.head, widths, tuple(types))
     if settings.reuse_head and (known is None or not _goes_on(known.head, head)):
@@ -58,10 +63,7 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     if settings.backbone in SIZES:
         network.backbone.open_gates()
     else:
-        source, _ = checkpoint.load(resolve(settings.backbone))
-        network.backbone.load_state_dict((source.backbone if isinstance(source, Segmenter) else source).state_dict())
-        if settings.reuse_head:
-            network.head.load_state_dict(_with_types(cast(Segmenter, source).head, network.head))
+        _take_weights(network, settings)
     network.backbone.requires_grad_(not settings.frozen)
     network.backbone.output.requires_grad_(False)  # the reconstruction's layers see no loss here
     return network, card
@@ -81,6 +83,16 @@ def _with_types(found: Head, wanted: Head) -> dict[str, Tensor]:
         name: torch.cat((state[name], new[len(state[name]) :])) if new.ndim else state[name]
         for name, new in fresh.items()
     }
+
+
+def _take_weights(network: Segmenter, settings: FitSettings) -> None:
+    """Give *network* the weights of the backbone that *settings* name, and of its head where that is asked for."""
+    source, _ = checkpoint.load(resolve(settings.backbone))
+    weights = (source.backbone if isinstance(source, Segmenter) else source).state_dict()
+    wanted = network.backbone.state_dict()
+    network.backbone.load_state_dict({name: weights[name] for name in wanted})
+    if settings.reuse_head:
+        network.head.load_state_dict(_with_types(cast(Segmenter, source).head, network.head))
 
 
 def _no_such_head(settings: FitSettings, wanted: HeadConfig, found: HeadConfig | None) -> str:

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests import tiny
+from wsipipe.errors import ModelError
+from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.folded import FoldedSegmenter
-from wsipipe.models.heads import HEADS
+from wsipipe.models.heads import HEADS, Head, HeadConfig
 
 BF16 = 0.06
 """How far maps may be from fp32 ones in bf16, whose numbers have 8 bits."""
@@ -35,6 +37,19 @@ def test_folding_leaves_the_network_as_it_was_but_for_gradients() -> None:
     folded = FoldedSegmenter(network)
     assert not any(p.requires_grad for p in folded.parameters()) and not folded.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_folding_makes_nothing_on_another_device() -> None:
+    """The meta device has shapes and no memory, and mixes with no other, as a GPU."""
+    folded = FoldedSegmenter(tiny.segmenter().to("meta"))
+    assert {p.device.type for p in folded.parameters()} == {"meta"}
+    assert folded(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 2, 64, 64)
+
+
+def test_a_conditioned_backbone_is_not_folded_without_its_condition() -> None:
+    network = Segmenter(tiny.backbone(condition=12), Head(HeadConfig("linear", tiny.FEATURES)))
+    with pytest.raises(ModelError, match=r"conditioned on an encoder's features, 12 wide, .*--unfreeze"):
+        FoldedSegmenter(network)
 
 
 def test_bf16_is_close() -> None:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsipipe.errors import ModelError
 from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, FEATURE_BLOCKS, FEATURE_TIMESTEP, Block
 from wsipipe.models.heads import Head
@@ -76,13 +77,25 @@ def without_pointwise_convolutions(module: Module) -> Module:
 
 
 class FoldedSegmenter(nn.Module):
-    """A segmenter whose backbone is folded: images in [-1, 1] in, maps in [0, 1] out."""
+    """A segmenter whose backbone is folded: images in [-1, 1] in, maps in [0, 1] out.
+
+    Raises
+    ------
+    ModelError
+        When the backbone is conditioned: without its condition it would give what it was never trained to.
+    """
 
     def __init__(self, network: Segmenter) -> None:
         super().__init__()
         backbone: CMD = network.backbone
+        if width := backbone.config.condition:
+            raise ModelError(
+                f"the backbone is conditioned on an encoder's features, {width} wide, and tells nothing without them; "
+                "expected one pretrained without --encoder, or fitted with --unfreeze, which leaves the encoder out"
+            )
         with torch.no_grad():
-            vectors = backbone.condition(torch.tensor([FEATURE_TIMESTEP]), None)
+            timestep = torch.tensor([FEATURE_TIMESTEP], device=backbone.stem.weight.device)
+            vectors = backbone.condition(timestep, None)
             constant = {width: vector[0] for width, vector in vectors.items()}
             self.encoder, self.bottleneck, self.decoder = (
                 _fold_all(backbone.encoder, constant),

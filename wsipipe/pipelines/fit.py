@@ -14,9 +14,11 @@ from wsipipe.errors import DatasetError, OutputError
 from wsipipe.fit import Pool
 from wsipipe.labels import Annotated, DatasetSpec, few, read_set
 from wsipipe.models import checkpoint
-from wsipipe.models.checkpoint import Segmenter
+from wsipipe.models.checkpoint import ModelCard, Segmenter
+from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.validation import Validation
 from wsipipe.predict import set_threads
+from wsipipe.recipes import RANDOM
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import FitSettings
@@ -105,7 +107,13 @@ def _tell(pool: Pool, settings: FitSettings, progress: Progress) -> None:
     if settings.shots:
         progress.say("shots: " + ", ".join(a.name for a in images))
     mode = "frozen backbone" if settings.frozen else "whole network"
+    if not settings.frozen and settings.backbone not in RANDOM and _card(settings).backbone.condition:
+        progress.say(f"warning: the encoder that {settings.backbone} was pretrained with is left out from here on")
     progress.say(f"{mode}, {settings.loop.steps} steps of {settings.batch} crops of {settings.crop_px} px")
+
+
+def _card(settings: FitSettings) -> ModelCard:
+    return checkpoint.read_card(resolve(settings.backbone))
 
 
 def _counting(progress: Progress) -> Callable[[int, int], None]:
