@@ -222,6 +222,19 @@ def test_frozen_features_are_those_of_the_network(
         assert torch.allclose(ours, plain, atol=1e-4)
 
 
+def test_cached_features_of_other_weights_in_the_same_file_are_not_taken(
+    pool: Pool, settings: FitSettings, tmp_path: Path
+) -> None:
+    loop = replace(settings.loop, steps=1)
+    settings = replace(settings, unfreeze=False, head="linear", cache_features=1, loop=loop)
+    fit(pool, settings, tmp_path)
+    old = np.load(tmp_path / "features" / "level0.npy")
+    network = tiny.shake(tiny.backbone(seed=3))
+    checkpoint.save(Path(settings.backbone), network, replace(tiny.card(), head=None))
+    fit(pool, settings, tmp_path)
+    assert not np.allclose(np.load(tmp_path / "features" / "level0.npy"), old)
+
+
 def test_a_resumed_fit_on_cached_features_is_the_same_fit(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
     settings = replace(settings, unfreeze=False, head="light", cache_features=2)
 

@@ -19,6 +19,7 @@ from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import SIZES
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import Head, HeadConfig
+from wsipipe.models.intact import digest_of
 from wsipipe.models.zoo import resolve
 from wsipipe.predict import choose_device, denormals_flushed
 from wsipipe.settings import FitSettings
@@ -215,7 +216,8 @@ def _batches(
         return lambda step: batch_of(step, pool, settings, types)
     if not settings.frozen:
         raise SettingsError("--cache-features needs a frozen backbone; leave it out, or add --no-unfreeze")
-    return feature_cache(folder / "features", pool, settings, types, fitting.extract, cached).batch
+    weights = digest_of(fitting.network.backbone.state_dict())
+    return feature_cache(folder / "features", pool, settings, types, fitting.extract, cached, weights).batch
 
 
 def count_trainable(network: nn.Module) -> int:

@@ -12,11 +12,13 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from tests import tiny
 from tests.conftest import ROOT, Phantom
 from wsipipe.cli.main import main
 from wsipipe.cli.options import read_config
 from wsipipe.formats.parquet import read_cells
 from wsipipe.labels import DatasetSpec
+from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import read_card
 from wsipipe.models.zoo import resolve
 
@@ -57,6 +59,18 @@ def test_a_frozen_backbone_from_a_checkpoint(annotated: Path, tmp_path: Path) ->
     after = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")
     kept = [name for name in before if name.startswith("backbone.")]
     assert kept and all((after[name].float() == before[name].float()).all() for name in kept)
+
+
+def test_a_run_is_not_resumed_with_other_weights_in_the_same_file(
+    annotated: Path, tmp_path: Path, tiny_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = Path(shutil.copy(tiny_model, tmp_path / "m.safetensors"))
+    command = ["fit", str(annotated), "--mpp", "0.5", "-o", str(tmp_path / "run"), "--steps", "1", *SMALL]
+    command += ["--head", "linear", "--backbone", str(model)]
+    assert main(command) == 0 and main(command) == 0
+    checkpoint.save(model, tiny.segmenter(seed=4), tiny.card())
+    assert main(command) == 6
+    assert f"begun with other weights of --backbone {model}; choose another -o" in capfd.readouterr().err
 
 
 def test_bad_sets(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

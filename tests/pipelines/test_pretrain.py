@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,11 @@ def test_conditioned_on_a_local_encoder(corpus: Path, tmp_path: Path) -> None:
     again = Heard()
     run_pretrain(job(corpus, tmp_path / "other", encoder=str(encoder), steps=1, seed=1), again)
     assert "encoding" not in again.counts
+    assert card.training["encoder"] == encoder_name(str(encoder))
+    shutil.rmtree(encoder)
+    tiny.save_encoder(encoder, seed=1)
+    with pytest.raises(OutputError, match=r"begun with other weights of --encoder .*; choose another -o"):
+        run_pretrain(job(corpus, tmp_path / "run", encoder=str(encoder), steps=1), Progress())
 
 
 def test_a_corpus_without_such_patches(corpus: Path, tmp_path: Path) -> None:

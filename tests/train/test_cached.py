@@ -97,6 +97,23 @@ def test_an_interrupted_cache_is_made_anew(tmp_path: Path, pool: Pool) -> None:
     assert made(tmp_path, pool).crops == 3
 
 
+def test_a_cache_of_something_else_is_made_again(
+    tmp_path: Path, pool: Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rows(pool: Pool, weights: str) -> np.ndarray:
+        part = feature_cache(
+            tmp_path / "features", pool, SETTINGS, types_in(pool), lambda x: [x * len(weights)], weights=weights
+        )
+        return np.array(part.arrays["level0"])
+
+    first = rows(pool, "a")
+    assert (rows(pool, "a") == first).all() and not caplog.records
+    assert (rows(pool, "aa") != first).any() and "features of another backbone" in caplog.text
+    caplog.clear()
+    pool[0][1][0] = replace(pool[0][1][0], image=255 - pool[0][1][0].image)
+    assert (rows(pool, "aa") != first).any() and "computed again" in caplog.text
+
+
 def test_a_disk_that_is_too_small_is_found_out_first(
     tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

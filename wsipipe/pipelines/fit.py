@@ -14,8 +14,9 @@ from wsipipe.errors import DatasetError, OutputError
 from wsipipe.fit import Pool
 from wsipipe.labels import Annotated, DatasetSpec, few, read_set
 from wsipipe.models import checkpoint
-from wsipipe.models.checkpoint import ModelCard, Segmenter
+from wsipipe.models.checkpoint import ModelCard, Segmenter, model_hash
 from wsipipe.models.zoo import resolve
+from wsipipe.pipelines.request import read_json
 from wsipipe.pipelines.validation import Validation
 from wsipipe.predict import set_threads
 from wsipipe.recipes import RANDOM
@@ -157,8 +158,20 @@ def _claim(job: FitJob, pool: Pool, settings: FitSettings) -> None:
     identity = digest({"datasets": [_chosen(s) for s in job.datasets], "settings": _chosen(_extendable(job.settings))})
     if record.exists() and f'"{identity}"' not in record.read_text(encoding="utf-8"):
         raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
+    begun, weights = read_json(record).get("backbone_sha256"), _weights(settings)
+    if begun and begun != weights:
+        raise OutputError(
+            f"{job.out} holds a run that was begun with other weights of --backbone {settings.backbone}; choose another "
+            "-o, or delete it"
+        )
     images = {spec.path: [a.name for a in images] for spec, images in pool}
-    write_json(record, {"identity": identity, "datasets": job.datasets, "images": images, "settings": settings})
+    about = {"identity": identity, "datasets": job.datasets, "images": images, "settings": settings}
+    write_json(record, about | {"backbone_sha256": weights})
+
+
+def _weights(settings: FitSettings) -> str | None:
+    """Return the SHA-256 of the backbone's file, None of one that starts from random weights."""
+    return None if settings.backbone in RANDOM else model_hash(resolve(settings.backbone))
 
 
 def _extendable(settings: FitSettings) -> FitSettings:

@@ -15,7 +15,9 @@ from wsipipe.errors import DatasetError, OutputError, SettingsError
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMD, SIZES
+from wsipipe.models.conditioning import encoder_name
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
+from wsipipe.pipelines.request import read_json
 from wsipipe.predict import set_threads
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
@@ -109,7 +111,19 @@ def _claim(job: PretrainJob, corpus: Corpus, world: World) -> None:
     started = record.exists() and (job.out / STATE).exists()
     if started and f'"{identity}"' not in record.read_text(encoding="utf-8"):
         raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
-    write_json(record, {"identity": identity, "corpus": corpus.fingerprint, "settings": job.settings})
+    encoder, begun = _encoder(job.settings), read_json(record).get("encoder") if started else None
+    if begun and begun != encoder:
+        raise OutputError(
+            f"{job.out} holds a run that was begun with other weights of --encoder {job.settings.encoder}; choose "
+            "another -o, or delete it"
+        )
+    about = {"identity": identity, "corpus": corpus.fingerprint, "settings": job.settings}
+    write_json(record, about | {"encoder": encoder})
+
+
+def _encoder(settings: PretrainSettings) -> str | None:
+    """Return the encoder's name, which holds the digest of local weights; None without one."""
+    return encoder_name(settings.encoder) if settings.encoder else None
 
 
 def identifying(settings: PretrainSettings) -> dict[str, Any]:
@@ -162,6 +176,7 @@ def card_of(settings: PretrainSettings, corpus: Corpus, source: pretraining.Sour
         "mpp": {"least": float(mpp.min()), "median": float(np.median(mpp)), "most": float(mpp.max())},
         "steps": settings.steps,
         "seed": settings.seed,
+        **({"encoder": encoder_name(settings.encoder)} if settings.encoder else {}),
         "settings": asdict(settings),
     }
     config = SIZES[settings.size](source.condition)

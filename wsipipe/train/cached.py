@@ -7,7 +7,9 @@ feature maps of a crop in float16, and what the head should say of it. The weigh
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +23,15 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsipipe.artifacts import write_json
+from wsipipe.artifacts import digest, write_json
 from wsipipe.errors import OutputError
 from wsipipe.labels import Annotated
 from wsipipe.settings import FitSettings
 from wsipipe.train.augment import plain_crop
 from wsipipe.train.losses import Targets
 from wsipipe.train.samples import Pool, Sample, augmented, crops_in, images_of, targets_of, type_map
+
+log = logging.getLogger(__name__)
 
 VIEW_STREAM = 1 << 40
 """Keeps the random streams of views apart from those of steps."""
@@ -77,13 +81,18 @@ def feature_cache(
     types: Sequence[str],
     extract: Extract,
     report: Callable[[int, int], None] = lambda done, total: None,
+    weights: str = "",
 ) -> FeatureCache:
     """Return the cache in *folder*, made first when it is not there; it appears whole or not at all.
+
+    One of other images, settings or weights is made again.
 
     Parameters
     ----------
     extract : images (B, 3, H, W) -> feature maps
         On the CPU or not; without gradient.
+    weights : str
+        Digest of the weights behind *extract*.
     report : (crops done, crops in all) -> None
 
     Raises
@@ -91,8 +100,12 @@ def feature_cache(
     OutputError
         When the disk is too small, which is found out first.
     """
+    key = _key(pool, settings, types, weights)
     if (folder / "about.json").exists():
-        return FeatureCache(folder, settings)
+        if json.loads((folder / "about.json").read_text(encoding="utf-8")).get("key") == key:
+            return FeatureCache(folder, settings)
+        log.warning("%s: features of another backbone, or of other images or crops; they are computed again", folder)
+        shutil.rmtree(folder)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -113,9 +126,22 @@ def feature_cache(
     finally:
         for writer in writers.values():
             writer.close()
-    write_json(part / "about.json", {"crops": crops, "views": settings.cache_features, "arrays": list(writers)})
+    about = {"key": key, "crops": crops, "views": settings.cache_features, "arrays": list(writers)}
+    write_json(part / "about.json", about)
     part.rename(folder)
     return FeatureCache(folder, settings)
+
+
+def _key(pool: Pool, settings: FitSettings, types: Sequence[str], weights: str) -> str:
+    """Return the digest of all that rows of the cache follow from."""
+    names = "cache_features", "crop_px", "working_mpp", "seed", "precision", "augment"
+    asked = {name: getattr(settings, name) for name in names}
+    images = [
+        (a.name, a.mpp, a.types, *(hashlib.sha256(np.ascontiguousarray(x)).hexdigest() for x in (a.image, a.labels)))
+        for _, images in pool
+        for a in images
+    ]
+    return digest([weights, asked, types, images])
 
 
 def _rows(batch: Sequence[Sample], extract: Extract, typed: bool) -> dict[str, NDArray[Any]]:
