@@ -142,6 +142,20 @@ def test_types_from_labels_to_cells_and_scores(typed: Path, tmp_path: Path, capf
     assert "mPQ+" in (out / "scores.md").read_text() and "mPQ+" in (out / "scores.json").read_text()
 
 
+def test_a_plateau_goes_on_when_it_is_given_more_steps(
+    annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    command = ["fit", str(annotated), "--mpp", "0.5", "-o", str(run), "--head", "linear", *SMALL]
+    command += ["--backbone", str(resolve("cmd-t")), "--schedule", "plateau", "--cooldown", "1"]
+    assert main([*command, "--steps", "2"]) == 0 and main([*command, "--steps", "4"]) == 0
+    rates = [line.split(",")[2] for line in (run / "log.csv").read_text().splitlines()[-4:]]
+    assert len(set(rates[2:])) == 1 and (run / "plateau.safetensors").exists()
+    capfd.readouterr()
+    assert main([*command, "--steps", "4", "--seed", "1"]) != 0
+    assert "holds another run" in capfd.readouterr().err
+
+
 def test_few_shots_and_kept_features(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     command = ["fit", str(annotated), "--mpp", "0.5", "-o", str(run), "--steps", "2", "--crop", "64", "--batch", "2"]

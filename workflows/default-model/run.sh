@@ -3,7 +3,7 @@
 # DATA: see README.md. Every step resumes where it was interrupted.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-data="${DATA:?set DATA to the folder that holds kumar-train16, tnbc and dsb2018-brightfield}"
+data="${DATA:?set DATA to the folder that holds the sets named in README.md}"
 out="${OUT:-runs/default-model}"
 
 # glibc gives freed memory back to the system and zeroes it again for every activation; keeping it saves a third.
@@ -35,7 +35,9 @@ finish() {
 wsipipe fit --config "$here/fit.toml" --root "$data" -o "$out/first"
 wsipipe fit --config "$here/refine.toml" --backbone "$out/first/model.safetensors" --root "$data" -o "$out/refined"
 wsipipe fit --config "$here/polish.toml" --backbone "$out/refined/model.safetensors" --root "$data" -o "$out/polished"
-finish cmd-t "$out/polished/model.safetensors" --no-normalise
+wsipipe fit --config "$here/colon.toml" --backbone "$out/polished/model.safetensors" --root "$data" -o "$out/colon"
+wsipipe fit --config "$here/organs.toml" --backbone "$out/colon/model.safetensors" --root "$data" -o "$out/organs"
+finish cmd-t "$out/organs/model.safetensors" --no-normalise
 
 wsipipe fit --config "$here/open.toml" --root "$data" -o "$out/open"
 wsipipe fit --config "$here/open-polish.toml" --backbone "$out/open/model.safetensors" --root "$data" -o "$out/open-polished"

@@ -22,7 +22,7 @@ from wsipipe.predict import set_threads
 from wsipipe.recipes import RANDOM
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
-from wsipipe.settings import FitSettings
+from wsipipe.settings import FitSettings, LoopSettings
 from wsipipe.train.samples import planned, types_in
 
 
@@ -175,13 +175,11 @@ def _weights(settings: FitSettings) -> str | None:
 
 
 def _extendable(settings: FitSettings) -> FitSettings:
-    """Return *settings* without what may change from one call to the next: how long a plateau is to last."""
-    loop = settings.loop
-    return (
-        dataclasses.replace(settings, loop=dataclasses.replace(loop, steps=0))
-        if loop.schedule == "plateau"
-        else settings
-    )
+    """Return *settings* without what may change from one call to the next: how long a plateau lasts, and its end."""
+    if settings.loop.schedule != "plateau":
+        return settings
+    loop = dataclasses.replace(settings.loop, steps=0, cooldown=LoopSettings.cooldown)
+    return dataclasses.replace(settings, loop=loop)
 
 
 def _chosen(settings: Any) -> dict[str, Any]:
