@@ -208,6 +208,9 @@ class CorpusSettings(_Checked):
     min_focus: float = knob(8.0, "Least sharpness: 99th percentile of the Laplacian.", unit="grey levels", low=0)
     max_pen: float = knob(0.02, "Largest share of pen ink.", low=0, high=1)
     max_folds: float = knob(0.1, "Largest share of folded tissue.", low=0, high=1)
+    max_bad_tiles: float = knob(
+        0.05, "Leave a slide out when more than this share of its tissue cannot be read.", low=0, high=1
+    )
     duplicates: int = knob(8, "Bits of 64 in which near-duplicates' hashes may differ (-1: keep all).", low=-1, high=24)
     val: float = knob(0.1, "Share of the patients in the validation split.", low=0, high=1)
     test: float = knob(0.0, "Share of the patients in the test split.", low=0, high=1)

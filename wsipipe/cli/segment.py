@@ -180,13 +180,13 @@ def _show_result(job: SegmentJob, result: SegmentResult) -> None:
     if not result.fresh:
         click.echo(f"up to date: {result.cells:,} cells in {_names(job)} (--force runs again)")
         return
-    if not result.tissue_mm2:
+    if not (result.tissue_mm2 or result.bad_boxes):
         hint = "--tissue none takes every pixel"
         click.echo(f"no tissue found in {job.source}: wrote an empty result to {_names(job)} ({hint})")
         return
     click.echo(
         f"{result.cells:,} cells in {result.tissue_mm2:.3g} mm² of tissue: {result.density:,.0f} cells/mm², "
-        f"{result.wall:.1f} s ({result.wall / result.tissue_mm2:.1f} s/mm²)"
+        f"{result.wall:.1f} s ({result.wall / max(result.tissue_mm2, 1e-6):.1f} s/mm²)"
     )
     spent = [f"{stage} {result.seconds[stage]:.1f}" for stage in STAGES if result.seconds.get(stage, 0) >= 0.05]
     click.echo(f"seconds: {', '.join(spent)}; {bottleneck(result.bottleneck)}")

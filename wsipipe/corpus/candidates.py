@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsipipe.corpus.sources import Source
 from wsipipe.corpus.splits import rank
-from wsipipe.errors import MissingMpp, SettingsError, UnsupportedSlide
+from wsipipe.errors import MissingMpp, SettingsError, TileReadError, UnsupportedSlide
 from wsipipe.geometry import intersect
 from wsipipe.raster import Pixels, SlideRaster, slide_grid
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings
@@ -136,11 +136,20 @@ def find_candidates(
     if tissue_settings.tissue == "auto" and is_field:
         tissue_settings = dataclasses.replace(tissue_settings, tissue="none")
     tissue = find_tissue(slide, base_mpp, tissue_settings)
+    _refuse_unread(source.path, tissue, settings.max_bad_tiles)
     boxes = np.concatenate([corners, corners + settings.patch], axis=1)
     inside = np.ones(len(boxes), bool) if tissue.source == "none" else tissue.overlaps(boxes, grid.scale)
     look = _look(slide, base_mpp, tissue, is_field)
     chosen = _ordered(corners[inside], settings, source.name)
     return Candidates(raster, settings.patch, chosen, int((~inside).sum()), look, tissue.warnings)
+
+
+def _refuse_unread(path: str, tissue: Tissue, most: float) -> None:
+    share = tissue.unread_um2 / tissue.area_um2 if tissue.area_um2 else 0.0
+    if share > most:
+        raise TileReadError(
+            f"{path}: {share:.1%} of the tissue cannot be read; expected at most {most:.1%} (--max-bad-tiles)"
+        )
 
 
 def grid_corners(size: tuple[int, int], side: int, max_overlap: float) -> NDArray[np.int64]:

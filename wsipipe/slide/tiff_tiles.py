@@ -12,8 +12,10 @@ from tifffile import TiffFile
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.units import Box, Size
 
-JPEG = (6, 7)
-JPEG_END = b"\xff\xd9"
+OLD_JPEG, NEW_JPEG = 6, 7
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+HEADER = 8
+"""Bytes at the start of a TIFF where no tile can be."""
 TAIL = 16
 """Bytes at the end of a tile in which the end of its JPEG must be; writers may pad."""
 
@@ -40,7 +42,8 @@ def missing_as_alpha(tiff: TiffFile, parts: Sequence[Placed], box: Box, pixels: 
     Raises
     ------
     ValueError
-        When the data of a JPEG tile are cut short: decoders fill the rest with grey and do not complain.
+        When the data of a JPEG tile are cut short (decoders fill the rest with grey and do not complain), or when the
+        directory gives them a place where they cannot be (which is decoded as black).
     """
     covered = [box_ for part in parts for box_ in _present(tiff, part, box)]
     if sum((b[2] - b[0]) * (b[3] - b[1]) for b in covered) >= (box[2] - box[0]) * (box[3] - box[1]):
@@ -52,7 +55,7 @@ def missing_as_alpha(tiff: TiffFile, parts: Sequence[Placed], box: Box, pixels: 
 
 
 def _present(tiff: TiffFile, part: Placed, box: Box) -> Iterator[Box]:
-    """Yield the parts of *box* that the page holds, after a look at the end of each JPEG tile."""
+    """Yield the parts of *box* that the page holds, after a look at the place and the ends of each tile's data."""
     page, (x, y) = part.page, part.corner
     size = page.keyframe.imagewidth, page.keyframe.imagelength
     inside = intersect(box, (x, y, x + size[0], y + size[1]))
@@ -61,10 +64,15 @@ def _present(tiff: TiffFile, part: Placed, box: Box) -> Iterator[Box]:
     if not page.keyframe.is_tiled:
         yield inside
         return
+    if not any(page.databytecounts):
+        raise ValueError("its directory says that it holds no tile at all")
     for index, tile in _tiles_over(part, inside):
         if page.databytecounts[index]:
-            if page.keyframe.compression in JPEG:
+            _check_place(tiff, page.dataoffsets[index], page.databytecounts[index], tile)
+            if page.keyframe.compression in (OLD_JPEG, NEW_JPEG):
                 _check_end(tiff, page.dataoffsets[index], page.databytecounts[index], tile)
+            if page.keyframe.compression == NEW_JPEG:
+                _check_start(tiff, page.dataoffsets[index], tile)
             yield intersect(inside, tile)
 
 
@@ -77,6 +85,17 @@ def _tiles_over(part: Placed, box: Box) -> Iterator[tuple[int, Box]]:
         for i in range((box[0] - x) // width, -(-(box[2] - x) // width)):
             x0, y0 = x + i * width, y + j * height
             yield j * across + i, (x0, y0, x0 + width, y0 + height)
+
+
+def _check_place(tiff: TiffFile, offset: int, count: int, tile: Box) -> None:
+    if offset < HEADER or offset + count > tiff.filehandle.size:
+        raise ValueError(f"the data of the tile at {tile} would be at {offset}, outside the file")
+
+
+def _check_start(tiff: TiffFile, offset: int, tile: Box) -> None:
+    tiff.filehandle.seek(offset)
+    if tiff.filehandle.read(2) != JPEG_START:
+        raise ValueError(f"what should be the tile at {tile} is no JPEG data")
 
 
 def _check_end(tiff: TiffFile, offset: int, count: int, tile: Box) -> None:

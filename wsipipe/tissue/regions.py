@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import SettingsError
 from wsipipe.settings import TissueSettings
-from wsipipe.slide import thumbnail
+from wsipipe.slide.overview import Gaps, overview
 from wsipipe.slide.protocol import Slide, SlideInfo
 from wsipipe.tissue.quality import quality_warnings
 from wsipipe.tissue.search import outline, tissue_mask
@@ -43,13 +44,16 @@ class Tissue:
     source : {"auto", "none", "file"}
         How they were found; ``none``: no search, the whole slide.
     warnings : tuple of str
-        Reasons to doubt the result: another stain, out of focus.
+        Reasons to doubt the result: another stain, out of focus, parts that cannot be read.
+    unread_um2 : float
+        Area of it that no level of the slide could show: taken for tissue, so that it counts as unreadable, not as glass.
     """
 
     polygons: tuple[shapely.Polygon, ...]
     area_um2: float
     source: str
     warnings: tuple[str, ...] = field(default=())
+    unread_um2: float = 0.0
 
     @cached_property
     def _multipolygon(self) -> BaseGeometry:
@@ -142,18 +146,34 @@ def find_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings) -> Tissu
         tissue = search_tissue(slide, base_mpp, settings)
     else:
         tissue = Tissue.from_geojson(settings.tissue, slide.info, base_mpp, viewer_origin(slide.info))
-    return dataclasses.replace(tissue, warnings=quality_warnings(slide, base_mpp, tissue.polygons))
+    doubts = quality_warnings(slide, base_mpp, tissue.polygons)
+    return dataclasses.replace(tissue, warnings=(*tissue.warnings, *doubts))
 
 
 def search_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings) -> Tissue:
-    """Return the tissue found on a small picture of *slide*; parts of it that cannot be read count as glass."""
+    """Return the tissue found on a small picture of *slide*; what no level of it can show is taken for tissue."""
     side_um = min(n * mpp for n, mpp in zip(slide.info.size, base_mpp, strict=True))
     search_mpp = max(*base_mpp, min(settings.tissue_mpp, side_um / 256))
-    picture, scale = thumbnail(slide, search_mpp)
+    picture, scale, gaps = overview(slide, search_mpp)
     um_per_px = math.sqrt(scale[0] * base_mpp[0] * scale[1] * base_mpp[1])
     found = tissue_mask(picture, um_per_px, settings, slide.info.background)
     shape = outline(found, (settings.margin_um / um_per_px))
-    return Tissue.of(shapely.transform(shape, lambda xy: xy * np.array(scale)), slide.info, base_mpp, "auto")
+    shape = shapely.transform(shape, lambda xy: xy * np.array(scale))
+    lost = shapely.union_all([shapely.box(*box) for box in gaps.lost])
+    tissue = Tissue.of(shapely.union(shape, lost) if gaps.lost else shape, slide.info, base_mpp, "auto")
+    unread_um2 = float(lost.area) * base_mpp[0] * base_mpp[1]
+    return dataclasses.replace(tissue, warnings=tuple(_gap_warnings(gaps, unread_um2)), unread_um2=unread_um2)
+
+
+def _gap_warnings(gaps: Gaps, unread_um2: float) -> Iterator[str]:
+    """Yield a line on what the tissue search could not read where it looked, and one on what it could read nowhere."""
+    if gaps.mended:
+        yield "the overview is damaged: tissue was looked for in other pyramid levels; copy the slide again"
+    if gaps.lost:
+        yield (
+            f"{unread_um2 * 1e-6:.3g} mm² of the slide cannot be read in any pyramid level: taken for tissue, and counted "
+            "as unreadable"
+        )
 
 
 def viewer_origin(info: SlideInfo) -> Pair:
