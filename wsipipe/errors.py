@@ -10,6 +10,7 @@
     │   ├── UnsupportedSlide (ValueError)       opened, but not what wsipipe handles (z-stack, fluorescence)
     │   ├── MissingMpp (ValueError)             no resolution in the file: give --mpp
     │   ├── ImplausibleMpp (ValueError)         resolution outside 0.05-5 um/px
+    │   ├── SlideChanged                        the file was replaced or written to while it was read
     │   └── TileReadError (OSError)             one region of an open slide cannot be decoded
     ├── ModelError                    exit 4
     │   ├── ModelNotFound (FileNotFoundError)
@@ -63,6 +64,10 @@ class MissingMpp(SlideError, ValueError):
 
 class ImplausibleMpp(SlideError, ValueError):
     """The file's resolution is outside what a microscope gives."""
+
+
+class SlideChanged(SlideError):
+    """The file is not any more what it was when the work on it began."""
 
 
 class TileReadError(SlideError, OSError):

@@ -11,7 +11,7 @@ from wsipipe.cell_settings import FeatureSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings
 
-NOT_OF_FEATURES = ("block", "workers", "max_bad_tiles")
+NOT_OF_FEATURES = ("block", "workers")
 
 
 @click.command(cls=Command)
@@ -22,11 +22,12 @@ NOT_OF_FEATURES = ("block", "workers", "max_bad_tiles")
 )  # fmt: skip
 @click.option("--model", default="cmd-t", show_default=True, help="Shipped model, or a .safetensors file.")
 @click.option("--force", is_flag=True, help="Run again even if the output is there and up to date.")
+@click.option("--overwrite", is_flag=True, help="Replace what stands at the output even if it is of another slide.")
 @config_option
 @options_for(FeatureSettings, SlideSettings, TissueSettings)
 @options_for(GridSettings, exclude=("overlap", "stain"))
 @options_for(RunSettings, exclude=NOT_OF_FEATURES)
-def features(slide: str, output: Path, model: str, force: bool, config: Any, **options: Any) -> None:
+def features(slide: str, output: Path, model: str, force: bool, overwrite: bool, config: Any, **options: Any) -> None:
     """Write a vector of features for every tissue tile of SLIDE, for slide-level models.
 
     SLIDE is a whole-slide image or a store made by `wsipipe tile`. The .h5 has `features` (n, D) and `coords` (n, 2),
@@ -48,6 +49,7 @@ def features(slide: str, output: Path, model: str, force: bool, config: Any, **o
         output=output,
         model=model,
         force=force,
+        overwrite=overwrite,
         features=collect(FeatureSettings, options, config),
         slide=collect(SlideSettings, options, config),
         tissue=collect(TissueSettings, options, config),
@@ -64,5 +66,8 @@ def features(slide: str, output: Path, model: str, force: bool, config: Any, **o
         click.echo(f"up to date: {done.tiles:,} tiles in {output} (--force runs again)")
         return
     if done.bad:
-        click.echo(f"warning: {done.bad} areas could not be read; they are seen as background", err=True)
+        click.echo(
+            f"warning: {done.bad} areas could not be read: seen as background; their boxes are in {output}",
+            err=True,
+        )
     click.echo(f"{done.tiles:,} tiles, {done.width} features each: wrote {output}")

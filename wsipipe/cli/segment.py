@@ -47,6 +47,7 @@ SOME_FAILED = 9
 @click.option("--report", is_flag=True, help="HTML report beside each .parquet; in a folder also of all slides.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and what it needs; do nothing.")
 @click.option("--force", is_flag=True, help="Run again even if the outputs are there and up to date.")
+@click.option("--overwrite", is_flag=True, help="Replace what stands at the output even if it is of another slide.")
 @config_option
 @options_for(SlideSettings, TissueSettings, GridSettings, CellSettings, RunSettings, ClusterSettings, ExportSettings)
 @options_for(BatchSettings)
@@ -59,6 +60,7 @@ def segment(
     report: bool,
     dry_run: bool,
     force: bool,
+    overwrite: bool,
     config: Any,
     **options: Any,
 ) -> int:
@@ -92,6 +94,7 @@ def segment(
         bounds=bounds,
         overlay=overlay,
         force=force,
+        overwrite=overwrite,
         slide=collect(SlideSettings, options, config),
         tissue=collect(TissueSettings, options, config),
         grid=collect(GridSettings, options, config),

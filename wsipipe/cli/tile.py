@@ -36,6 +36,7 @@ NOT_OF_TILING = ("block", "device", "precision", "batch")
 @click.option("--trident", type=FILE, metavar="H5", help="Also write tile coordinates for Trident and CLAM.")
 @click.option("--tissue-out", type=FILE, metavar="GEOJSON", help="Also write the tissue, to edit in QuPath.")
 @click.option("--dry-run", is_flag=True, help="Say what would be stored; write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace what stands at the output even if it is of another slide.")
 @config_option
 @options_for(SlideSettings, TissueSettings, GridSettings, StoreSettings, exclude=("stain",))
 @options_for(RunSettings, exclude=NOT_OF_TILING)
@@ -46,6 +47,7 @@ def tile(
     trident: Path | None,
     tissue_out: Path | None,
     dry_run: bool,
+    overwrite: bool,
     config: Any,
     **options: Any,
 ) -> None:
@@ -72,6 +74,7 @@ def tile(
         workers=_threads(run.workers),
         max_bad=run.max_bad_tiles,
         bounds=bounds,
+        overwrite=overwrite,
         slide_settings=collect(SlideSettings, options, config),
         tissue=collect(TissueSettings, options, config),
         grid=collect(GridSettings, options, config),

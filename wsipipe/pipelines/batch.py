@@ -18,7 +18,7 @@ from wsipipe.pipelines.job import SUFFIXES, SegmentJob, SegmentResult
 from wsipipe.pipelines.outcome import Attempt, Outcome, Report, failed_before, forget_failure, record_failure
 from wsipipe.pipelines.prepare import Prepared, prepare
 from wsipipe.pipelines.publish import Done, publish
-from wsipipe.pipelines.request import Network, finished_before, network_of, read_json, request_of
+from wsipipe.pipelines.request import Network, check_request, finished_before, network_of, read_json, request_of
 from wsipipe.pipelines.segment import compute
 from wsipipe.pipelines.slides import Entry, list_slides
 from wsipipe.pipelines.staging import Stager
@@ -125,7 +125,7 @@ class _Run:
         self, batch: BatchJob, entries: list[Entry], engine: Engine, report: Report, progress: Progress
     ) -> None:
         self.batch, self.entries, self.engine = batch, entries, engine
-        self.report, self.progress = report, progress
+        self.report, self.progress, self.began = report, progress, time.time()
         self.stager: Stager | None = None
         self.looked = lru_cache(maxsize=None)(self._look)
         self.network = lru_cache(maxsize=None)(lambda model: network_of(replace(batch.like, model=model), engine))
@@ -170,7 +170,7 @@ class _Run:
             request = request_of(job, network)
         except SlideError as error:
             request = str(error)
-        if not job.force and (earlier := finished_before(job, request)):
+        if not job.force and (earlier := finished_before(job, request, self.began)):
             return earlier
         if not (job.force or self.batch.settings.retry_failed) and (failure := failed_before(job, request)):
             return failure
@@ -188,7 +188,7 @@ class _Run:
         if not isinstance(found, Ready):
             return found
         check_free(found.job.outputs[0], self.batch.settings.lease_seconds)
-        if not found.job.force and (earlier := finished_before(found.job, found.request)):
+        if not found.job.force and (earlier := finished_before(found.job, found.request, self.began)):
             return earlier  # by another process, since this one looked
         _refuse_another(found.job)
         job = replace(found.job, copy=self.stager.path(index)) if self.stager else found.job
@@ -209,7 +209,7 @@ class _Run:
             lease = acquire(ready.job.outputs[0], self.batch.settings.lease_seconds)
             with ExitStack() as stack:
                 stack.enter_context(lease)
-                if not ready.job.force and (earlier := finished_before(ready.job, ready.request)):
+                if not ready.job.force and (earlier := finished_before(ready.job, ready.request, self.began)):
                     self.report.add(index, Outcome.kept(entry, ready.job, earlier))
                     return None
                 prepared, done = compute(ready.job, ready.network, self.engine, self.progress, lease, ready.prepared)
@@ -221,6 +221,7 @@ class _Run:
     def _write(self, index: int, ready: Ready, prepared: Prepared, done: Done, lease: Lease) -> SegmentResult:
         """Write the results of a slide."""
         with lease:
+            check_request(ready.job, ready.network, ready.request)
             result = publish(ready.job, prepared, done, self.progress)
             forget_failure(ready.job)
         if self.stager:
@@ -265,6 +266,8 @@ def _one_ahead(threads: Threads, indices: Any, function: Callable[[int], Any]) -
 
 def _refuse_another(job: SegmentJob) -> None:
     """Refuse to write over the results of another slide that has the same name."""
+    if job.overwrite:
+        return
     other = read_json(job.record).get("slide", job.source)
     if os.path.realpath(other) != os.path.realpath(job.source) and os.path.exists(other):
         raise OutputError(

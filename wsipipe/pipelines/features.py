@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,19 +15,23 @@ import shapely
 from numpy.typing import NDArray
 
 import wsipipe
-from wsipipe.artifacts import atomic_write, digest
+from wsipipe.artifacts import atomic_write, digest, write_json
 from wsipipe.cell_settings import FeatureSettings
 from wsipipe.embed import Embedder
-from wsipipe.errors import OutputError
+from wsipipe.errors import OutputError, TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
 from wsipipe.models.checkpoint import model_hash
 from wsipipe.models.zoo import resolve
+from wsipipe.pipelines.origin import record_of, refuse_other, write_record
+from wsipipe.pipelines.publish import covered_px
+from wsipipe.pipelines.request import is_stale, read_json, slide_file, slide_fingerprint
 from wsipipe.pipelines.source import Source, open_source
 from wsipipe.predict import SmallerBatch, card_of, set_threads
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings, determining
+from wsipipe.slide import changed
 from wsipipe.tiling import TILE, TileGrid
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
@@ -43,6 +48,7 @@ class FeaturesJob:
     output: Path
     model: str = "cmd-t"
     force: bool = False
+    overwrite: bool = False
     features: FeatureSettings = field(default_factory=FeatureSettings)
     slide: SlideSettings = field(default_factory=SlideSettings)
     tissue: TissueSettings = field(default_factory=TissueSettings)
@@ -97,15 +103,54 @@ def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, progres
     tiles = TileGrid(grid.size, job.features.overlap)
     boxes = tissue_boxes(tiles, source.tissue, grid.scale, job.features.min_tissue)
     about = _about(job, source, embedder, sha, boxes)
-    if not job.force and features_made(job.output).get("fingerprint") == about["fingerprint"]:
+    made, record = features_made(job.output), read_json(record_of(job.output))
+    same = made.get("fingerprint") == about["fingerprint"] and not is_stale(record, job.source)
+    if same and not job.force and not made.get("bad_boxes"):
         return Features(len(boxes), embedder.width, fresh=False)
-    features = _embed(job.work, str(about["fingerprint"]), source, embedder, boxes, progress)
+    known = {"slide": record.get("slide"), "slide_fingerprint": made.get("slide")}
+    refuse_other(job.output, known, job.source, source.raster.fingerprint, job.overwrite)
+    began = slide_file(job.source)
+    features = _embed(job.work, digest([about["fingerprint"], began]), source, embedder, boxes, progress)
+    bad = _unreadable(job, source, boxes)
+    if bad:
+        about["bad_boxes"] = [[round(v) for v in grid.base_box(box)] for box in bad]
+    if began != slide_file(job.source) or slide_fingerprint(job.source) != source.raster.fingerprint:
+        raise changed(job.source)
     coords = np.rint(boxes[:, :2] * np.array(grid.scale)).astype(np.int64)
     name = Path(job.source).stem
     attributes = tile_attributes(job.output, source.raster.slide, grid, job.features.overlap, name)
     write_features(job.output, features, coords, attributes, about)
+    write_record(job.output, job.source, source.raster.fingerprint, bad)
     shutil.rmtree(job.work, ignore_errors=True)
-    return Features(len(boxes), embedder.width, len(source.raster.bad))
+    return Features(len(boxes), embedder.width, len(bad))
+
+
+def _unreadable(job: FeaturesJob, source: Source, boxes: NDArray[np.int64]) -> list[Box]:
+    """Return the unreadable areas of the tiles, also those that an interrupted run met.
+
+    Raises
+    ------
+    TileReadError
+        When they are more than the limit.
+    """
+    bad, (width, height) = kept_bad(job.work, source), source.raster.grid.size
+    share = covered_px(np.asarray(bad)) / covered_px(np.minimum(boxes, (width, height, width, height))) if bad else 0.0
+    if share > job.run.max_bad_tiles:
+        raise TileReadError(
+            f"{job.source}: {share:.1%} of the pixels of the tiles cannot be read; expected at most "
+            f"{job.run.max_bad_tiles:.1%} (--max-bad-tiles); nothing was written"
+        )
+    return bad
+
+
+def kept_bad(work: Path, source: Source) -> list[Box]:
+    """Return the unreadable boxes met so far, and keep them in *work* for a run that goes on with this one."""
+    path = work / "bad.json"
+    before = {tuple(box) for box in json.loads(path.read_text())} if path.exists() else set()
+    bad = sorted(before | set(source.raster.bad))
+    if bad:
+        write_json(path, bad)
+    return bad
 
 
 def tissue_boxes(tiles: TileGrid, tissue: Tissue, scale: Pair, least: float) -> NDArray[np.int64]:
@@ -155,6 +200,7 @@ def _embed(
             held.append(embedder.features(pixels))
             progress.advance("tiles", len(pixels))
             if len(held) == FLUSH:
+                kept_bad(work, source)
                 file.write(np.concatenate(held).tobytes())
                 file.flush()
                 held = []

@@ -36,6 +36,8 @@ class SegmentJob:
         Only cells with their centroid in this box of base pixels.
     overlay : Path, optional
         PNG of the outlines over the slide.
+    overwrite : bool
+        Replace the results of another slide, too.
     copy : str
         A copy of *source* that is read in its place.
     """
@@ -53,6 +55,7 @@ class SegmentJob:
     run: RunSettings = field(default_factory=RunSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    overwrite: bool = False
     copy: str = ""
 
     @property
@@ -78,8 +81,12 @@ class SegmentJob:
     @property
     def stem(self) -> str:
         """Name of the first output without its ending."""
-        name = self.outputs[0].name
-        return next((name.removesuffix(s) for s in SUFFIXES[::-1] if name.endswith(s)), name)
+        return stem(self.outputs[0])
+
+
+def stem(output: Path) -> str:
+    """Return the name of an output without its ending."""
+    return next((output.name.removesuffix(s) for s in SUFFIXES[::-1] if output.name.endswith(s)), output.name)
 
 
 STAGES = {

@@ -14,9 +14,9 @@ from typing import Self
 
 import wsipipe
 from wsipipe.artifacts import write_json
-from wsipipe.errors import ModelError, SettingsError, SlideError, StoreError, WsipipeError
+from wsipipe.errors import ModelError, SettingsError, SlideChanged, SlideError, StoreError, WsipipeError
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
-from wsipipe.pipelines.request import read_json
+from wsipipe.pipelines.request import is_stale, read_json, slide_file
 from wsipipe.pipelines.slides import Entry
 from wsipipe.schedule.progress import Progress
 
@@ -126,6 +126,8 @@ def failed_before(job: SegmentJob, request: str) -> Outcome | None:
     record = read_json(failure_file(job))
     if not record.get("lasting") or (record.get("request"), record.get("version")) != (request, wsipipe.__version__):
         return None
+    if is_stale(record, job.source):
+        return None
     reason = f"{record.get('reason')} (failed {record.get('failed')}; --retry-failed tries again)"
     return Outcome(job.source, str(record.get("name", "")), FAILED, reason, job.model)
 
@@ -136,11 +138,12 @@ def record_failure(entry: Entry, job: SegmentJob, attempt: Attempt, request: str
     known = isinstance(error, WsipipeError)
     record = {
         "slide": entry.source,
+        "slide_file": slide_file(entry.source),
         "name": entry.name,
         "request": request,
         "reason": attempt.reason,
         "kind": type(error).__name__,
-        "lasting": bool(request) and (isinstance(error, LASTING) or not isinstance(error, (OSError, MemoryError))),
+        "lasting": bool(request) and _would_come_again(error),
         "traceback": "" if known else "".join(traceback.format_exception(error)),
         "failed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
@@ -151,6 +154,12 @@ def record_failure(entry: Entry, job: SegmentJob, attempt: Attempt, request: str
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
     return Outcome(entry.source, entry.name, FAILED, attempt.reason, job.model)
+
+
+def _would_come_again(error: Exception | None) -> bool:
+    if isinstance(error, SlideChanged):
+        return False
+    return isinstance(error, LASTING) or not isinstance(error, (OSError, MemoryError))
 
 
 def forget_failure(job: SegmentJob) -> None:

@@ -30,6 +30,7 @@ from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import Plan
 from wsipipe.settings import CellSettings
+from wsipipe.slide import stamp
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.stain import Change, change_of, sampled
 from wsipipe.store import StoreRaster
@@ -90,7 +91,7 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
     batch : int
         Tiles per forward pass; 0 for the job's, or the device's default.
     """
-    started = time.monotonic()
+    started, original = time.monotonic(), stamp(job.source)
     network = network or network_of(job, PoolEngine(), batch)
     source = open_source(job.read_from, job.slide, job.tissue, grid_settings(job, network))
     if job.overlay and not os.path.exists(source.raster.slide.path):
@@ -102,7 +103,7 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
         progress.say(f"warning: {warning}")
     with closing(source):
         plan = _plan(job, network, source, batch)
-        plan = replace(plan, selected=_selected(plan, source.tissue))
+        plan = replace(plan, selected=_selected(plan, source.tissue), stamp=original)
         plan = replace(plan, stain=_stain(job, plan, network, source))
         if isinstance(source.raster, StoreRaster):
             source.raster.require(plan.tiles, plan.selected)

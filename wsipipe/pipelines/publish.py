@@ -26,10 +26,11 @@ from wsipipe.formats.parquet import merge_parts
 from wsipipe.overlay import write_overlay
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
 from wsipipe.pipelines.prepare import Prepared
+from wsipipe.pipelines.request import slide_fingerprint
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import Board, Receipt
-from wsipipe.slide import open_slide
+from wsipipe.slide import Stamp, changed, open_slide, stamp
 from wsipipe.units import Box
 
 
@@ -60,8 +61,9 @@ def publish(job: SegmentJob, prepared: Prepared, done: Done, progress: Progress)
     Raises
     ------
     SlideError
-        When too much of the slide could not be read; nothing is written then.
+        When too much of the slide could not be read, or its file changed meanwhile; nothing is written then.
     """
+    check_slide(job, prepared)
     progress.start("writing", len(job.wanted))
     begin = time.monotonic()
     scratch = Scratch(job.work / prepared.plan.key)
@@ -86,6 +88,13 @@ def publish(job: SegmentJob, prepared: Prepared, done: Done, progress: Progress)
     write_json(job.record, run_record(job, prepared, result, done, written))
     clear(job)
     return result
+
+
+def check_slide(job: SegmentJob, prepared: Prepared) -> None:
+    """Raise SlideChanged when the original is not any more the file that the plan was made for."""
+    plan, now = prepared.plan, stamp(job.source)
+    if tuple(now) != tuple(plan.stamp) or slide_fingerprint(job.source) != plan.slide_fingerprint:
+        raise changed(job.source, Stamp(*plan.stamp), now)
 
 
 def clear(job: SegmentJob) -> None:
@@ -189,6 +198,7 @@ def run_record(
         "bottleneck": result.bottleneck,
         "warnings": list(result.warnings),
         "slide": job.source if "://" in job.source else os.path.abspath(job.source),
+        "slide_file": Stamp(*plan.stamp)._asdict(),
         "model": plan.model,
         "settings": prepared.settings,
         "recipe": plan.recipe,

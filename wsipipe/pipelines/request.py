@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import wsipipe
 from wsipipe.artifacts import digest
-from wsipipe.errors import SettingsError
+from wsipipe.errors import SettingsError, SlideError
 from wsipipe.models.checkpoint import ModelCard, model_hash
 from wsipipe.models.zoo import resolve, shipped
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
 from wsipipe.predict import Predictor, card_of
 from wsipipe.schedule.engine import Engine, Forward
 from wsipipe.settings import GridSettings, determining
-from wsipipe.slide import fingerprint
+from wsipipe.slide import changed, fingerprint, stamp
 from wsipipe.store import is_store, open_store
 from wsipipe.store.plan import tissue_json
 
@@ -100,6 +101,17 @@ def request_of(job: SegmentJob, network: Network) -> str:
     return digest(key)
 
 
+def check_request(job: SegmentJob, network: Network, request: str) -> None:
+    """Raise SlideChanged when slide or tissue are not any more what *request* was made of."""
+    if request_of(replace(job, copy=""), network) != request:
+        raise changed(job.source)
+
+
+def slide_fingerprint(source: str) -> str:
+    """Return the fingerprint of a slide, or of the one that a tile store was made from."""
+    return open_store(source).raster.fingerprint if is_store(source) else fingerprint(source)
+
+
 def _content(source: str, path: str) -> Any:
     """Return what stands for the pixels: the slide's fingerprint, of a tile store also its tissue."""
     if not is_store(path):
@@ -114,12 +126,18 @@ def _tissue_file(tissue: str) -> str:
     return digest(path.read_text(encoding="utf-8", errors="replace"))[:16] if path.is_file() else ""
 
 
-def finished_before(job: SegmentJob, request: str) -> SegmentResult | None:
-    """Return the result of an earlier run with the same *request* whose outputs are all still there, and whole."""
+def finished_before(job: SegmentJob, request: str, since: float = math.inf) -> SegmentResult | None:
+    """Return the result of an earlier run with the same *request* whose outputs are all still there, and whole.
+
+    One with unreadable areas counts only when it was made after *since* (seconds since 1970): by a process that works
+    on the same slides. Nor does one of a file that had another size or time.
+    """
     record = read_json(job.record)
     try:
         outputs = record["outputs"]
         if record["request"] != request or not set(record["asked"]) >= {path.name for path in job.wanted}:
+            return None
+        if is_stale(record, job.source) or (record["bad_boxes"] and job.record.stat().st_mtime < since):
             return None
         if any((job.record.parent / name).stat().st_size != size for name, size in outputs.items()):
             return None
@@ -128,6 +146,19 @@ def finished_before(job: SegmentJob, request: str) -> SegmentResult | None:
         )
     except (OSError, KeyError, TypeError, AttributeError):
         return None
+
+
+def slide_file(source: str) -> dict[str, int] | None:
+    """Return what a run record says of the original's file, None where it is not there."""
+    try:
+        return stamp(source)._asdict()
+    except SlideError:
+        return None
+
+
+def is_stale(record: dict[str, Any], source: str) -> bool:
+    """Whether the original had another size or time when *record* was written (older ones do not say)."""
+    return "slide_file" in record and record["slide_file"] != slide_file(source)
 
 
 def read_json(path: Path) -> dict[str, Any]:

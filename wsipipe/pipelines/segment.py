@@ -17,9 +17,10 @@ from wsipipe.errors import OutputError
 from wsipipe.formats.parquet import read_cells
 from wsipipe.pipelines.dry_run import check_memory
 from wsipipe.pipelines.job import SUFFIXES, SegmentJob, SegmentResult
+from wsipipe.pipelines.origin import refuse_another
 from wsipipe.pipelines.prepare import Prepared, prepare
 from wsipipe.pipelines.publish import Done, clear, publish
-from wsipipe.pipelines.request import Network, finished_before, network_of, request_of
+from wsipipe.pipelines.request import Network, check_request, finished_before, network_of, request_of
 from wsipipe.predict import SmallerBatch
 from wsipipe.schedule.engine import Engine, open_engine
 from wsipipe.schedule.lease import Lease, acquire
@@ -79,7 +80,9 @@ def run_segment(job: SegmentJob, progress: Progress) -> SegmentResult:
         if not job.force and (earlier := finished_before(job, request)):
             clear(job)
             return earlier
+        refuse_another(job)
         prepared, done = compute(job, network, engine, progress, lease)
+        check_request(job, network, request)
         return publish(job, prepared, replace(done, request=request, started=started), progress)
 
 
@@ -149,7 +152,10 @@ def open_work(work: Path, prepared: Prepared) -> Scratch:
     for other in work.iterdir() if work.is_dir() else ():
         if other != scratch.folder:
             _remove(other)
-    if not _saved(scratch.folder, prepared.plan):
+    found = _plan_in(scratch.folder)
+    if found is not None and found.stamp != prepared.plan.stamp:
+        _remove(scratch.folder)  # maps of another file under the same name
+    if found is None or _differ(found, prepared.plan):
         scratch.create()
         with atomic_write(scratch.folder / "tissue.wkb") as file:
             file.write(shapely.to_wkb(shapely.MultiPolygon(prepared.tissue.polygons)))
@@ -159,13 +165,17 @@ def open_work(work: Path, prepared: Prepared) -> Scratch:
     return scratch
 
 
-def _saved(folder: Path, plan: Plan) -> bool:
-    """Whether *folder* holds this very plan; one for another copy of the slide is written again."""
+def _plan_in(folder: Path) -> Plan | None:
+    """Return the plan that *folder* holds, None where there is none."""
     try:
-        found = Plan.load(folder)
+        return Plan.load(folder)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return (found.key, found.source, found.run) == (plan.key, plan.source, plan.run)
+        return None
+
+
+def _differ(found: Plan, plan: Plan) -> bool:
+    """Whether *found* is not this very plan; one for another copy of the slide is written again."""
+    return any(getattr(found, name) != getattr(plan, name) for name in ("key", "source", "run", "stamp"))
 
 
 def _remove(path: Path) -> None:

@@ -44,13 +44,14 @@ def open_source(path: str, slide: SlideSettings, tissue: TissueSettings, grid: G
         raster, store = open_raster(path, slide, grid.target_mpp, grid.allow_upsample), open_store(path)
         _check_tissue(path, tissue, store.tissue)
         return Source(raster, store.tissue, store.base_mpp)
+    known = fingerprint(path)  # first: what is read from here on must be of this file
     with ExitStack() as stack:
         opened = stack.enter_context(open_slide(path, slide))
         base_mpp = require_mpp(opened.info, slide)
         working = slide_grid(opened.info, base_mpp, grid.target_mpp, grid.allow_upsample)
         found = find_tissue(opened, base_mpp, tissue)
         stack.pop_all()  # open from here on; after an error it is closed
-    return Source(SlideRaster(opened, working, fingerprint(path)), found, base_mpp)
+    return Source(SlideRaster(opened, working, known), found, base_mpp)
 
 
 def _check_tissue(path: str, wanted: TissueSettings, kept: Tissue) -> None:

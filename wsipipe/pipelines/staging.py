@@ -20,7 +20,7 @@ from wsipipe.artifacts import write_json
 from wsipipe.errors import OutputError
 from wsipipe.pipelines.request import read_json
 from wsipipe.schedule.lease import Holder
-from wsipipe.slide import fingerprint
+from wsipipe.slide import Stamp, changed, fingerprint, stamp
 
 SCATTERED = (".vms", ".vmu", ".dcm")
 """Slides of several files that lie loose beside others; they are read where they are."""
@@ -55,6 +55,7 @@ class Stager:
         self.place = folder / f"wsipipe-{os.getpid()}-{secrets.token_hex(4)}"
         self._copies: list[Future[str]] = [Future() for _ in sources]
         self._sizes: dict[int, int] = {}
+        self._stamps: dict[int, Stamp] = {}
         self._room = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._copy_all, name="staging", daemon=True)
@@ -78,8 +79,17 @@ class Stager:
         shutil.rmtree(self.place, ignore_errors=True)
 
     def path(self, index: int) -> str:
-        """Return where slide *index* is to be read: its copy, or "" for where it is. Waits for the copy."""
-        return self._copies[index].result()
+        """Return where slide *index* is to be read: its copy, or "" for where it is. Waits for the copy.
+
+        Raises
+        ------
+        SlideChanged
+            When the original is not any more what was copied.
+        """
+        copy, source = self._copies[index].result(), self.sources[index]
+        if copy and (now := stamp(source)) != self._stamps[index]:
+            raise changed(source, self._stamps[index], now)
+        return copy
 
     def drop(self, index: int) -> None:
         """Remove the copy of slide *index*, and make room for the next."""
@@ -113,6 +123,7 @@ class Stager:
             if self._closed:
                 return ""
             self._sizes[index] = size
+        self._stamps[index] = stamp(source)
         target = self.place / str(index)
         target.mkdir()
         for file in files:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from wsipipe.artifacts import check_writable
 from wsipipe.formats.trident import write_coords_h5
+from wsipipe.pipelines.origin import record_of, refuse_other, write_record
+from wsipipe.pipelines.request import is_stale, read_json
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.settings import GridSettings, SlideSettings, StoreSettings, TissueSettings
-from wsipipe.slide import open_slide, require_mpp
-from wsipipe.store import StorePlan, plan_store, write_store
+from wsipipe.slide import fingerprint, open_slide, require_mpp
+from wsipipe.store import StorePlan, open_store, plan_store, write_store
+from wsipipe.store.read import read_about
 from wsipipe.store.write import Progress
 from wsipipe.tiling import TileGrid
 from wsipipe.tissue import Tissue, find_tissue, viewer_origin
@@ -30,6 +33,7 @@ class TileJob:
     workers: int = 1
     max_bad: float = 0.05
     bounds: Box | None = None
+    overwrite: bool = False
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
     tissue: TissueSettings = field(default_factory=TissueSettings)
     grid: GridSettings = field(default_factory=GridSettings)
@@ -38,20 +42,35 @@ class TileJob:
 
 def plan_tile(job: TileJob) -> tuple[SlideRaster, Tissue, StorePlan]:
     """Return the slide's raster, its tissue, and what the store will hold; reads no more than a small picture."""
+    known = fingerprint(job.slide)  # first: what is read from here on must be of this file
     slide = open_slide(job.slide, job.slide_settings)
     base_mpp = require_mpp(slide.info, job.slide_settings)
     target = job.grid.target_mpp or DEFAULT_MPP
-    raster = SlideRaster(slide, slide_grid(slide.info, base_mpp, target, job.grid.allow_upsample))
+    raster = SlideRaster(slide, slide_grid(slide.info, base_mpp, target, job.grid.allow_upsample), known)
     tissue = find_tissue(slide, base_mpp, job.tissue)
     tiles = TileGrid(raster.grid.size, job.grid.overlap)
     return raster, tissue, plan_store(raster, tissue, tiles, job.store, job.tissue, job.bounds)
 
 
 def tile(job: TileJob, raster: SlideRaster, tissue: Tissue, plan: StorePlan, progress: Progress | None = None) -> bool:
-    """Write what *plan* describes and the side files; return False when the store was there and up to date."""
+    """Write what *plan* describes and the side files; return False when the store was there and up to date.
+
+    Raises
+    ------
+    OutputError
+        When the store of another slide is there, or it cannot be written.
+    SlideError
+        When too much of the slide cannot be read, or its file changed meanwhile.
+    """
+    record = read_json(record_of(job.output))
+    made = {"slide": record.get("slide"), "slide_fingerprint": read_about(job.output).get("fingerprint")}
+    refuse_other(job.output, made, job.slide, raster.fingerprint, job.overwrite)
     for path in filter(None, (job.trident, job.tissue_out)):
         check_writable(path)
-    fresh = write_store(raster, plan, job.output, workers=job.workers, max_bad=job.max_bad, progress=progress)
+    limits = {"workers": job.workers, "max_bad": job.max_bad, "again": is_stale(record, job.slide)}
+    fresh = write_store(raster, plan, job.output, progress=progress, **limits)
+    if fresh or not record:
+        write_record(job.output, job.slide, raster.fingerprint, open_store(job.output).raster.bad)
     if job.trident is not None:
         name = Path(job.slide).stem
         write_coords_h5(job.trident, plan.coords(), raster.slide, raster.grid, job.grid.overlap, name)

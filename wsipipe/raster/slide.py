@@ -14,7 +14,7 @@ from wsipipe.geometry import Grid, intersect, working_grid
 from wsipipe.raster.chunks import CHUNK, ChunkRaster, Pixels
 from wsipipe.raster.resample import resample
 from wsipipe.settings import SlideSettings
-from wsipipe.slide import fingerprint, open_slide, require_mpp
+from wsipipe.slide import Stamp, check_same, fingerprint, open_slide, require_mpp
 from wsipipe.slide.protocol import Slide, SlideInfo
 from wsipipe.units import Box, Pair
 
@@ -51,6 +51,17 @@ class SlideRaster(ChunkRaster):
     def close(self) -> None:
         """Close the slide."""
         self._source.close()
+
+    def check_same(self) -> None:
+        """Raise :class:`~wsipipe.errors.SlideChanged` when the file is not any more the one that was opened."""
+        if self.stamp is not None:
+            check_same(self.slide.path, self.fingerprint, self.stamp)
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """Size and time of the file when it was opened, None for a slide in memory."""
+        found: Stamp | None = getattr(self._source, "stamp", None)
+        return found
 
     def load(self, column: int, row: int) -> Pixels:
         """Return one chunk; parts that cannot be read have the background colour and are noted in :attr:`bad`."""

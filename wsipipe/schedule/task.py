@@ -79,6 +79,8 @@ class Plan:
         Tiles to forward.
     fingerprint : str
         Of the run: slide, model, settings, recipe, version.
+    stamp : (int, int)
+        Bytes and time of change (ns) of the original; work on another one is not gone on with.
     stain : ((float, float, float), (float, float, float)) or ()
         Change that gives the slide's pixels the colours of the training images; see :mod:`wsipipe.stain`.
     """
@@ -101,6 +103,7 @@ class Plan:
     recipe: dict[str, Any] = field(default_factory=dict)
     shift: tuple[int, int] = (0, 0)
     stain: Change = ()
+    stamp: tuple[int, int] = (0, 0)
 
     @cached_property
     def tiles(self) -> TileGrid:

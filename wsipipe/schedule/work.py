@@ -36,6 +36,7 @@ from wsipipe.raster import Raster, SlideRaster
 from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, write_maps
 from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
 from wsipipe.schedule.threads import Threads
+from wsipipe.slide import changed
 from wsipipe.stain import normalise
 from wsipipe.store import open_raster
 from wsipipe.tissue import Tissue
@@ -94,7 +95,10 @@ class Worker:
     def raster(self) -> Raster:
         """Pixels of the slide."""
         p = self.plan
-        return open_raster(p.source, p.slide, p.grid.target_mpp, p.grid.allow_upsample)
+        raster = open_raster(p.source, p.slide, p.grid.target_mpp, p.grid.allow_upsample)
+        if raster.fingerprint != p.slide_fingerprint:
+            raise changed(p.source)
+        return raster
 
     @cached_property
     def predictor(self) -> Any:

@@ -5,7 +5,7 @@ from wsipipe.slide.opening import BACKENDS, backend_versions, open_slide
 from wsipipe.slide.overview import thumbnail
 from wsipipe.slide.protocol import Level, MppSource, Slide, SlideInfo
 from wsipipe.slide.resolution import is_plausible, require_mpp
-from wsipipe.slide.sampling import fingerprint
+from wsipipe.slide.sampling import Stamp, changed, check_same, fingerprint, stamp
 
 __all__ = [
     "BACKENDS",
@@ -14,10 +14,14 @@ __all__ = [
     "MppSource",
     "Slide",
     "SlideInfo",
+    "Stamp",
     "backend_versions",
+    "changed",
+    "check_same",
     "fingerprint",
     "is_plausible",
     "open_slide",
     "require_mpp",
+    "stamp",
     "thumbnail",
 ]

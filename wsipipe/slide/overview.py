@@ -172,7 +172,12 @@ def read_scaled(slide: Slide, box: Box, scale: Pair, size: Size) -> NDArray[np.u
 
 
 def _in_strips(
-    read: Callable[..., NDArray[np.uint8]], level: int, down: Pair, box: tuple[float, float, float, float], scale: Pair, size: Size
+    read: Callable[..., NDArray[np.uint8]],
+    level: int,
+    down: Pair,
+    box: tuple[float, float, float, float],
+    scale: Pair,
+    size: Size,
 ) -> NDArray[np.uint8]:
     """Return what *read* (level, x, y, width, height) gives of *box* (base pixels), as a picture of *size*."""
     out, (down_x, down_y) = np.empty((size[1], size[0], 3), np.uint8), down

@@ -18,6 +18,7 @@ from wsipipe.geometry import intersect, is_empty
 from wsipipe.settings import SlideSettings
 from wsipipe.slide.protocol import Level, MppSource, SlideInfo
 from wsipipe.slide.resolution import concerns
+from wsipipe.slide.sampling import Stamp, changed, stamp
 from wsipipe.units import Size
 
 Handle = TypeVar("Handle")
@@ -45,6 +46,7 @@ class Reader(ABC, Generic[Handle]):
         self._path, self._settings = path, settings
         self._lock = threading.Lock()
         self._closed = False
+        self.stamp = self._stamp_now()
         self._handle: Handle | None = self._open()
         try:
             self._info = _finish(self._describe(self._handle), settings)
@@ -68,6 +70,14 @@ class Reader(ABC, Generic[Handle]):
     def _release(self, handle: Handle) -> None:
         """Close *handle*."""
 
+    def _stamp_now(self) -> Stamp:
+        """Return size and time of the file, to notice when another one takes its place; not asked of servers."""
+        return Stamp(0, 0) if "://" in self._path else stamp(self._path)
+
+    def _check_same(self, was: Stamp) -> None:
+        if (now := self._stamp_now()) != was:
+            raise changed(self._path, was, now)
+
     @property
     def info(self) -> SlideInfo:
         """What the file says of itself, after the settings' overrides."""
@@ -86,9 +96,18 @@ class Reader(ABC, Generic[Handle]):
         return out
 
     def _guarded_read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Read, and after any error drop the handle: OpenSlide's latches its first error. The next read reopens."""
+        """Read, and after any error drop the handle: OpenSlide's latches its first error. The next read reopens.
+
+        Raises
+        ------
+        TileReadError
+        SlideChanged, SlideNotFound
+            When there is another file by then, or none.
+        """
         if self._closed:
             raise SlideError(f"{self._path} was closed; open it again to read")
+        if self._handle is None:
+            self._check_same(self.stamp)
         try:
             if self._handle is None:
                 self._handle = self._open()
@@ -122,7 +141,15 @@ class Reader(ABC, Generic[Handle]):
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._path, self._settings)
+        return type(self), (self._path, self._settings), self.stamp
+
+    def __setstate__(self, was: Stamp) -> None:
+        """Check that a copy has opened the same file."""
+        try:
+            self._check_same(was)
+        except SlideError:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._path!r}>"

@@ -1,4 +1,7 @@
-"""A slide's fingerprint: equal for copies of a file, different for different slides, quick on hundreds of gigabytes."""
+"""A slide's fingerprint: equal for copies of a file, different for different slides, quick on hundreds of gigabytes.
+
+Samples miss a change between them; size and time of the file (:func:`stamp`) tell of it. No result depends on those.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import fsspec  # type: ignore[import-untyped]
 
-from wsipipe.errors import SlideNotFound, UnreadableSlide
+from wsipipe.errors import SlideChanged, SlideNotFound, UnreadableSlide
 
 ENDS = 1 << 16
 """Bytes hashed at the head, at the tail and from the first TIFF directory on."""
@@ -46,6 +49,48 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise UnreadableSlide(f"cannot read {location}: {error.strerror or error}") from error
     return digest.hexdigest()
+
+
+class Stamp(NamedTuple):
+    """Bytes of a slide's files, and when they were last changed, in ns since 1970 (0 where it is not known)."""
+
+    bytes: int
+    modified_ns: int
+
+
+def stamp(path: str | os.PathLike[str]) -> Stamp:
+    """Return size and time of the files that :func:`fingerprint` samples; of a URL the size alone.
+
+    Raises
+    ------
+    SlideNotFound, UnreadableSlide
+    """
+    location = os.fspath(path)
+    try:
+        if "://" in location:
+            system, name = fsspec.core.url_to_fs(location)
+            return Stamp(int(system.size(name) or 0), 0)
+        found = [os.stat(part) for _, part in _parts(location)]
+    except FileNotFoundError as error:
+        raise SlideNotFound(f"no such slide: {location}") from error
+    except OSError as error:
+        raise UnreadableSlide(f"cannot read {location}: {error.strerror or error}") from error
+    return Stamp(sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0))
+
+
+def check_same(path: str | os.PathLike[str], known: str, was: Stamp) -> None:
+    """Raise SlideChanged when the slide at *path* has another fingerprint than *known*, or another stamp than it had."""
+    now = stamp(path)
+    if now != was or fingerprint(path) != known:
+        raise changed(os.fspath(path), was, now)
+
+
+def changed(path: str, was: Stamp | None = None, now: Stamp | None = None) -> SlideChanged:
+    """Return the error for a slide that was replaced, or written to, while it was read."""
+    how = "" if was is None or now is None else f" ({was.bytes:,} bytes before, {now.bytes:,} now)"
+    return SlideChanged(
+        f"{path} changed while it was read{how}; nothing was written: run the same command again when the file is whole"
+    )
 
 
 def _parts(location: str) -> Iterator[tuple[str, str]]:

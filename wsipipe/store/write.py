@@ -25,12 +25,12 @@ from zarr.codecs import ZstdCodec
 
 from wsipipe.errors import OutputError, TileReadError, WsipipeError
 from wsipipe.geometry import intersect
-from wsipipe.raster import CHUNK, Pixels, Raster
+from wsipipe.raster import CHUNK, Pixels, Raster, SlideRaster
 from wsipipe.store.plan import Mask, StorePlan, tissue_of
 from wsipipe.store.read import read_about, shard_files
 from wsipipe.units import Box, Pair
 
-JOURNAL = "journal.jsonl"
+JOURNAL, STAMP = "journal.jsonl", "stamp.json"
 FILL = 255
 Progress = Callable[[int, int], None]
 """Called with the number of chunks done and of all chunks."""
@@ -44,8 +44,9 @@ def write_store(
     workers: int = 1,
     max_bad: float = 0.05,
     progress: Progress | None = None,
+    again: bool = False,
 ) -> bool:
-    """Write the store that *plan* describes; return False when it stood there already.
+    """Write the store that *plan* describes; return False when it stood there already, with every pixel.
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ def write_store(
     max_bad : float
         Largest share of unreadable pixels.
     progress : callable, optional
+    again : bool
+        Also when it stands there.
 
     Raises
     ------
@@ -66,16 +69,20 @@ def write_store(
         When the store cannot be written; what stood at *path* is untouched and finished shards are kept.
     TileReadError
         When more than *max_bad* of the pixels cannot be read.
+    SlideChanged
+        When the slide is not any more the file that was opened.
     """
     target = Path(os.path.realpath(path))
-    if _stands(target, plan):
+    if _stands(target, plan) and not again:
         return False
     work = target.with_name(f".{target.name}.work")
     with writing(path), locked(work):
-        done = _resume(work, plan)
+        done = _resume(work, plan, _stamp_of(raster))
         pixels = zarr.open_array(work / "pixels", mode="r+")
         bad = _write_shards(raster, plan, pixels, done, workers, progress)
         _refuse_too_bad(bad, plan, max_bad)
+        if isinstance(raster, SlideRaster):
+            raster.check_same()
         _finish(work, target, plan, bad)
     return True
 
@@ -137,12 +144,18 @@ def _shard_box(plan: StorePlan, column: int, row: int) -> Box:
     return intersect((x, y, x + plan.shard, y + plan.shard), (0, 0, *plan.tiles.size))
 
 
-def _resume(work: Path, plan: StorePlan) -> dict[tuple[int, int], list[Box]]:
-    """Return the shards that *work* holds already; empty it first when it is not of this *plan*."""
-    if read_about(work).get("identity") == plan.identity:
+def _stamp_of(raster: Raster) -> str:
+    return json.dumps(raster.stamp if isinstance(raster, SlideRaster) else None)
+
+
+def _resume(work: Path, plan: StorePlan, stamp: str) -> dict[tuple[int, int], list[Box]]:
+    """Return the shards that *work* holds already; empty it first when it is not of this *plan* and file."""
+    mark = work / STAMP
+    if read_about(work).get("identity") == plan.identity and mark.is_file() and mark.read_text() == stamp:
         return dict(_journal(work / JOURNAL))
     for entry in work.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    mark.write_text(stamp)
     _create(work, plan)
     return {}
 
@@ -192,7 +205,8 @@ def _finish(work: Path, target: Path, plan: StorePlan, bad: list[Box]) -> None:
     about = {**plan.about, "identity": plan.identity, "complete": True, "shard_files": files}
     done = about | {"bad": [list(box) for box in bad]}
     zarr.open_group(work, mode="r+").update_attributes({"wsipipe": done})
-    (work / JOURNAL).unlink(missing_ok=True)
+    for name in (JOURNAL, STAMP):
+        (work / name).unlink(missing_ok=True)
     old = target.with_name(f".{target.name}.old")
     if target.exists():
         os.rename(target, old)
@@ -214,7 +228,7 @@ def _stands(target: Path, plan: StorePlan) -> bool:
     about = read_about(target)
     if target.exists() and not about:
         raise OutputError(f"cannot write {target}: something that is not a tile store is there; give another name")
-    return bool(about) and about["identity"] == plan.identity and about["complete"]
+    return bool(about) and about["identity"] == plan.identity and about["complete"] and not about["bad"]
 
 
 @contextlib.contextmanager
