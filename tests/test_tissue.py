@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import shapely
 
+from tests.conftest import Phantom
+from wsipipe.corpus.candidates import Look
+from wsipipe.corpus.filters import Measures, measure, why_not
 from wsipipe.errors import SettingsError
-from wsipipe.settings import SlideSettings, TissueSettings
+from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings
 from wsipipe.slide import ArraySlide, open_slide, require_mpp
 from wsipipe.tissue import Tissue, find_tissue, viewer_origin
+from wsipipe.tissue.focus import LEAST_SHARPNESS
+from wsipipe.tissue.quality import measure_field
 from wsipipe.tissue.search import tissue_mask
 
 UM = 8.0
@@ -262,6 +267,33 @@ def test_real_slides_raise_no_doubt(real: np.ndarray) -> None:
 def test_a_blurred_slide_is_out_of_focus(real: np.ndarray) -> None:
     (line,) = warnings_for(np.asarray(cv2.GaussianBlur(real, (0, 0), 3.5)))
     assert line.startswith("looks out of focus")
+
+
+def test_a_blurred_part_is_told_and_where_only_that_is_looked_at(phantom: Phantom) -> None:
+    """A third of a slide out of focus, as where the scanner lost it; a region is judged by itself."""
+    with open_slide(phantom.path) as slide:
+        pixels = slide.read_region(0, 0, 0, *slide.info.size)
+    assert warnings_for(pixels) == ()
+    pixels[:, :700] = cv2.GaussianBlur(pixels[:, :700], (0, 0), 4)
+    blurred, sharp = (0, 0, 700, 1024), (720, 0, 1536, 1024)
+    (line,) = warnings_for(pixels)
+    assert "fields of the tissue looks out of focus" in line
+    slide = ArraySlide([pixels], mpp=0.5)
+    (line,) = find_tissue(slide, (0.5, 0.5), TissueSettings(), blurred).warnings
+    assert line.startswith("looks out of focus")
+    assert find_tissue(slide, (0.5, 0.5), TissueSettings(), sharp).warnings == ()
+
+
+def test_slides_and_patches_are_judged_by_one_focus(phantom: Phantom) -> None:
+    with open_slide(phantom.path) as slide:
+        pixels = slide.read_region(0, 512, 256, 512, 512)
+    look = Look(np.full(3, 243, np.float32), 0.2, 0.5)
+    for sigma in (0.0, 4.0):
+        shown = np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8) if sigma else pixels
+        found = measure(shown, 0.5, look).focus
+        assert found == measure_field(shown).sharpness
+        assert (found < LEAST_SHARPNESS) == (why_not(Measures(0, 0, found, 0), CorpusSettings()) == "blur")
+        assert (found < LEAST_SHARPNESS) == bool(sigma)
 
 
 def test_a_brown_slide_is_not_he(real: np.ndarray) -> None:

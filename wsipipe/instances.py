@@ -225,6 +225,8 @@ def _measure(
     sums, box, totals = regions.accumulate(labels, maps, channels, inside[0], inside[1], len(flagged) - 1)
     count, sum_x, sum_y = sums.T
     kept = (count >= max(1.0, rules.min_area_px)) & (totals[:, 0] >= rules.min_probability * 255 * count)
+    if rules.drop_oversize:
+        kept &= ~flagged[1:]
     owned = kept & (sum_x >= core[0] * count) & (sum_x < core[2] * count)
     owned &= (sum_y >= core[1] * count) & (sum_y < core[3] * count)
     order = np.flatnonzero(owned)

@@ -43,6 +43,8 @@ class CellRules:
         Where cores come from the shape: a core pixel is at least this share as deep as the deepest one nearby.
     peak_px : int
         What "nearby" means, and how far apart the seeds of an oversize object are.
+    drop_oversize : bool
+        Cells that were cut out of an oversize object are dropped.
     """
 
     threshold: float
@@ -53,6 +55,7 @@ class CellRules:
     min_probability: float = 0.0
     core_share: float = 0.75
     peak_px: int = 6
+    drop_oversize: bool = False
 
     def __post_init__(self) -> None:
         if self.growth_px < 1 or self.peak_px < 1 or self.max_core_px < 3:

@@ -57,7 +57,8 @@ class GridSettings(_Checked):
     allow_upsample: bool = knob(False, "Upsample slides more than 2x coarser than the working resolution.")
     stain: str = knob(
         "auto",
-        "Colours the network sees: the slide's own, or those of its training images; auto: as the model asks.",
+        "Colours the network sees: the slide's own, or those of its training images; auto: as the model asks, and where "
+        "the slide's are far from them.",
         choices=("auto", "as-is", "normalised"),
     )
 
@@ -76,6 +77,7 @@ class CellSettings(_Checked):
     min_probability: float | None = knob(
         None, "Cells with a lower mean probability are dropped; default: the model's.", low=0, high=1
     )
+    drop_oversize: bool = knob(False, "Drop cells cut out of objects larger than any cell: blur, keratin, folds.")
     expand_um: float = knob(
         0.0, "Grow nuclei by this much into cells (objects become cells with a nucleus).", unit="um", low=0, high=50
     )

@@ -20,8 +20,15 @@ LEAST_SHARE = 0.01
 """With less tissue than this share of what was looked at, colours stay as they are."""
 SAMPLE = 64
 """The colours of a slide are those of so many tiles, spread evenly over the tissue."""
+_CIE_SCALE = np.array([100 / 255, 1.0, 1.0])
+"""From OpenCV's 8-bit Lab to CIE units."""
 LARGEST_STRETCH = 2.0
 """No spread is stretched or squeezed by more than this, lest noise become tissue."""
+
+FAR_MEAN = 30.0
+"""Distance of mean colours (CIE76) from which normalising pays; see ``docs/decisions/plausible-results.md``."""
+FAR_CONTRAST = 0.55
+"""Share of the training images' spread of lightness below which normalising pays; see the same page."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,15 @@ class Colours:
         own, wanted = np.array(self.spread), np.array(target.spread)
         factor = np.clip(wanted / np.maximum(own, 1e-3), 1 / LARGEST_STRETCH, LARGEST_STRETCH)
         return _triple(factor), _triple(target.mean - factor * self.mean)
+
+    def distance_to(self, target: Colours) -> float:
+        """Return how far these colours are from *target*; over 1, normalising pays.
+
+        The larger of two: how far the mean colours lie apart, and how much contrast of lightness is lost.
+        """
+        shift = (np.array(self.mean) - target.mean) * _CIE_SCALE
+        contrast = max(self.spread[0], 1e-3) / max(target.spread[0], 1e-3)
+        return float(max(np.linalg.norm(shift) / FAR_MEAN, np.log(contrast) / np.log(FAR_CONTRAST)))
 
 
 def colours_of(pictures: Iterable[Pixels]) -> Colours | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import cv2
@@ -11,7 +10,7 @@ import numpy as np
 from wsipipe.corpus.candidates import Look
 from wsipipe.raster import Pixels
 from wsipipe.settings import CorpusSettings
-from wsipipe.tissue.quality import FIELD_MPP, measure_field
+from wsipipe.tissue.focus import reduced, sharpness
 from wsipipe.tissue.search import SMOOTHING_UM, THRESHOLD, optical_density, signal_and_ink
 
 COARSE_MPP = 2.0
@@ -50,12 +49,12 @@ class Measures(NamedTuple):
 
 def measure(pixels: Pixels, mpp: float, look: Look) -> Measures:
     """Return the measures of a patch, uint8 (h, w, 3), at *mpp* um/px."""
-    coarse = _at(pixels, mpp, COARSE_MPP)
+    coarse = reduced(pixels, mpp, COARSE_MPP)
     um_per_px = max(mpp, COARSE_MPP)
     smooth = cv2.GaussianBlur(coarse, (0, 0), max(1.0, SMOOTHING_UM / 2 / um_per_px), borderType=cv2.BORDER_REFLECT)
     signal, ink = signal_and_ink(np.asarray(smooth, np.uint8), look.glass, um_per_px, SMALLEST_INK_UM2)
     glass = (signal < THRESHOLD) & ~ink
-    focus = measure_field(_at(pixels, mpp, max(FIELD_MPP, look.mpp))).sharpness
+    focus = sharpness(pixels, mpp, look.mpp)
     return Measures(float(glass.mean()), float(ink.mean()), focus, _folds(coarse, um_per_px, look))
 
 
@@ -75,11 +74,3 @@ def _folds(coarse: Pixels, um_per_px: float, look: Look) -> float:
     density = optical_density(coarse, look.glass).mean(axis=2)
     average = cv2.GaussianBlur(density, (0, 0), FOLD_UM / um_per_px, borderType=cv2.BORDER_REFLECT)
     return float((average > max(FOLD_DENSITY, FOLD_RATIO * look.density)).mean())
-
-
-def _at(pixels: Pixels, mpp: float, wanted: float) -> Pixels:
-    """Return *pixels* reduced to *wanted* um/px; never enlarged."""
-    if mpp >= wanted / 1.25:
-        return pixels
-    height, width = (max(1, math.ceil(n * mpp / wanted)) for n in pixels.shape[:2])
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 SHAPES = ("geometry", "nucleus", "bbox")
 """Columns that hold shapes."""
@@ -19,6 +22,17 @@ def plain_names(schema: pa.Schema) -> list[str]:
 def measurement_names(schema: pa.Schema) -> list[str]:
     """Return the names of the measurements: numbers that are no coordinates."""
     return [f.name for f in schema if pa.types.is_floating(f.type) and f.name not in ("x", "y")]
+
+
+def flag_names(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns that say yes or no of a cell, such as ``oversize``."""
+    return [f.name for f in schema if pa.types.is_boolean(f.type)]
+
+
+def numbers(rows: pa.Table | pa.RecordBatch, names: Sequence[str], decimals: int) -> NDArray[np.float64]:
+    """Return the columns *names* as (rows, names), rounded; flags as 0 and 1."""
+    columns = [rows[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in names]
+    return np.round(np.column_stack(columns), decimals)
 
 
 def plain_columns(table: pa.Table, about: dict[str, Any]) -> pa.Table:

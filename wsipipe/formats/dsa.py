@@ -14,7 +14,7 @@ import shapely
 
 from wsipipe.artifacts import atomic_path
 from wsipipe.formats.colours import NO_CLASS, Rgb, class_colours
-from wsipipe.formats.columns import measurement_names
+from wsipipe.formats.columns import flag_names, measurement_names, numbers
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.formats.stream import opened, separated
 from wsipipe.settings import ExportSettings
@@ -57,8 +57,8 @@ def write_dsa(
 
 def _elements(table: pa.Table, colours: Mapping[str, Rgb], settings: ExportSettings) -> Iterator[bytes]:
     """Yield the element of each row."""
-    names = measurement_names(table.schema)
-    numbers = np.column_stack([table[name].to_numpy().astype(np.float64) for name in names]).round(4)
+    names = [*measurement_names(table.schema), *flag_names(table.schema)]
+    values = numbers(table, names, 4)
     shapes, centres = _places(table, settings)
     ids, classes = table["cell_id"].to_pylist(), table["class"].to_pylist()
     for i, (id_, name) in enumerate(zip(ids, classes, strict=True)):
@@ -70,7 +70,7 @@ def _elements(table: pa.Table, colours: Mapping[str, Rgb], settings: ExportSetti
         else:
             fill = f"rgba({rgb[0]},{rgb[1]},{rgb[2]},{FILL})"
             element |= {"type": "polyline", "closed": True, "points": shapes[i], "fillColor": fill}
-        user = {"cell_id": id_, **dict(zip(names, numbers[i].tolist(), strict=True))}
+        user = {"cell_id": id_, **dict(zip(names, values[i].tolist(), strict=True))}
         yield orjson.dumps(element | {"user": user}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

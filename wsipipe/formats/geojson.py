@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from wsipipe.artifacts import atomic_path
 from wsipipe.formats.colours import class_colours
-from wsipipe.formats.columns import measurement_names
+from wsipipe.formats.columns import flag_names, measurement_names, numbers
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.formats.stream import opened, separated
 from wsipipe.formats.text import point_coordinates, polygon_coordinates
@@ -152,10 +152,9 @@ def _batches(table: pa.Table) -> list[pa.RecordBatch]:
 
 
 def _measurements(batch: pa.RecordBatch) -> list[dict[str, float | str]]:
-    """Return the measurements of each row by name; what is not a number becomes the text that QuPath reads as such."""
-    names = measurement_names(batch.schema)
-    columns = [batch[name].to_numpy().astype(np.float64) for name in names]
-    values = np.round(np.column_stack(columns), _MEASUREMENT_DECIMALS)
+    """Return measurements and flags (0, 1) of each row by name; what is not a number becomes the text that QuPath reads as such."""
+    names = [*measurement_names(batch.schema), *flag_names(batch.schema)]
+    values = numbers(batch, names, _MEASUREMENT_DECIMALS)
     rows: list[dict[str, float | str]] = [dict(zip(names, row, strict=True)) for row in values.tolist()]
     for i, j in np.argwhere(~np.isfinite(values)).tolist():
         value = values[i, j]

@@ -140,6 +140,7 @@ def _table(drawn: Sequence[Drawn], outlines: NDArray[np.object_], about: Mapping
     found.sums = np.column_stack([np.ones(len(drawn)), centres / scale]).astype(np.int64)
     found.type = np.array([classes.index(d.kind) if d.kind else -1 for d in drawn], np.int16)
     found.probability = np.array([_number(d.measurements.get("probability")) for d in drawn], np.float32)
+    found.oversize = np.array([_number(d.measurements.get("oversize")) == 1 for d in drawn], np.bool_)
     measures = {name: np.full(len(drawn), np.nan) for name in MEASURES}
     measures |= {"x": centres[:, 0], "y": centres[:, 1]}
     table = cells_table(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_folder
 from wsipipe.cell_settings import ZarrSettings
-from wsipipe.formats.parquet import metadata
+from wsipipe.formats.parquet import batches, metadata
 from wsipipe.formats.pyramid import Level, Read, write_pyramid
 from wsipipe.formats.windows import Windows, paint
 from wsipipe.geometry import Grid
@@ -84,13 +84,22 @@ def write_labels(
     with contextlib.closing(Windows(master)) as windows:
         read = label_reader(windows, grid, "nucleus" if nuclei else "geometry")
         levels = write_pyramid(group, grid.size, read, labels=True, shard=settings.shard, prefix="")
-    about = {"source": {"image": source}} if source else {}
+    about: dict[str, Any] = {"properties": flagged(master)} | ({"source": {"image": source}} if source else {})
     ome: dict[str, Any] = {
         "version": VERSION,
         "multiscales": [multiscale(NAME, levels, grid.mpp, "yx")],
         "image-label": about,
     }
     group.attrs["ome"] = ome
+
+
+def flagged(master: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Return the label and the flag of every cell that was cut out of an object larger than any cell."""
+    first, found = 1, []
+    for batch in batches(master, ["oversize"]):
+        found += (first + np.flatnonzero(batch["oversize"].to_numpy(zero_copy_only=False))).tolist()
+        first += batch.num_rows
+    return [{"label-value": label, "oversize": True} for label in found]
 
 
 def metadata_columns(master: str | os.PathLike[str]) -> list[str]:

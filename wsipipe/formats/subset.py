@@ -35,7 +35,11 @@ def write_subset(master: str | os.PathLike[str], out: str | os.PathLike[str], se
     wanted = class_names(settings.classes, about)
     kept = {key: value for key, value in about.items() if key not in COUNTS}
     if not settings.everything:
-        kept["subset"] = {"classes": wanted, "min_probability": settings.min_probability}
+        kept["subset"] = {
+            "classes": wanted,
+            "min_probability": settings.min_probability,
+            "drop_oversize": settings.drop_oversize,
+        }
         if settings.bounds is not None:
             kept |= {"analysed": list(settings.bounds), "tissue_area_um2": None}
     schema = pq.read_schema(master).remove_metadata()
@@ -50,6 +54,8 @@ def chosen(table: pa.Table, settings: SubsetSettings, classes: list[str]) -> pa.
     keep = pc.greater_equal(pc.fill_null(table["probability"], 1.0), settings.min_probability)
     if settings.min_probability <= 0:
         keep = pa.chunked_array([pa.array([True] * table.num_rows, pa.bool_())])
+    if settings.drop_oversize:
+        keep = pc.and_(keep, pc.invert(table["oversize"]))
     if classes:
         keep = pc.and_(keep, pc.is_in(table["class"], pa.array(classes, pa.string())))
     if settings.bounds is not None:

@@ -71,7 +71,7 @@ def write_cell_patches(
     """Write the coordinates of a patch around every cell of a master file, as Trident does; return the file.
 
     Patches are ``settings.patch`` px at the resolution where the cells were found, moved into the slide where they
-    would stick out of it. ``cell_id`` (text) has the cell of each row.
+    would stick out of it. ``cell_id`` (text) has the cell of each row, ``oversize`` whether it is flagged as such.
 
     Raises
     ------
@@ -90,6 +90,7 @@ def write_cell_patches(
         options = {"maxshape": (None, 2), "chunks": (rows, 2)}
         coords = file.create_dataset("coords", (about["cells"], 2), "i8", **options)
         ids = file.create_dataset("cell_id", (about["cells"],), h5py.string_dtype("ascii", 36), chunks=(rows,))
+        flags = file.create_dataset("oversize", (about["cells"],), "?", chunks=(rows,))
         start = 0
         for table in row_groups(master):
             corner = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1) - side / 2
@@ -97,6 +98,7 @@ def write_cell_patches(
             stop = start + table.num_rows
             coords[start:stop] = inside.astype(np.int64)
             ids[start:stop] = table["cell_id"].to_numpy().astype("S36")
+            flags[start:stop] = table["oversize"].to_numpy()
             start = stop
         coords.attrs.update(attributes)
     return [path]

@@ -31,7 +31,7 @@ from wsipipe.models import zoo
 from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.heads import HEADS, Head, HeadConfig
 from wsipipe.models.intact import check_digest, check_finite, digest_of
-from wsipipe.stain import Colours
+from wsipipe.stain import Change, Colours
 
 FORMAT = 1
 HALF = torch.float16
@@ -67,7 +67,8 @@ class Rules:
 class ModelCard:
     """What a checkpoint says of itself: everything but the weights.
 
-    ``colours`` are those of the training images; with ``normalise`` slides are brought to them unless asked not to.
+    ``colours`` are those of the training images; with ``normalise`` slides are brought to them unless asked not to,
+    without it those slides whose own are far from them.
     """
 
     name: str
@@ -127,6 +128,25 @@ class ModelCard:
                 "or fit the model again"
             )
         return self.colours
+
+    def change_for(self, stain: str, own: Colours | None) -> Change:
+        """Return what normalises pictures that have the colours *own*, under the setting *stain*; () for nothing.
+
+        Under ``auto``: when the model asks for it, and when *own* are far from the training images' colours.
+
+        Raises
+        ------
+        SettingsError
+            When it is asked for and the model does not know its colours.
+        """
+        target = self.target_colours(stain)
+        if target is None and stain == "auto" and self.is_far(own):
+            target = self.colours
+        return own.change_to(target) if own and target else ()
+
+    def is_far(self, own: Colours | None) -> bool:
+        """Whether colours are so far from those of the training images that normalising pays."""
+        return bool(own and self.colours and own.distance_to(self.colours) > 1)
 
 
 def _head_of(data: dict[str, Any]) -> HeadConfig:

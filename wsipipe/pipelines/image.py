@@ -21,7 +21,7 @@ from wsipipe.raster.fill import fill_edges
 from wsipipe.rules import FOREGROUND, TYPE
 from wsipipe.settings import CellSettings, GridSettings
 from wsipipe.slide.memory import ArraySlide
-from wsipipe.stain import change_of, normalise, sampled
+from wsipipe.stain import colours_of, normalise, sampled
 from wsipipe.tiling import TileGrid
 from wsipipe.units import Size
 
@@ -134,11 +134,10 @@ def maps_of_all(
     rasters = [_raster(image, mpp, wanted, predictor.card.mpp) for image, mpp in pictures]
     grids = [TileGrid(raster.grid.size, wanted.overlap) for raster in rasters]
     tiles = [[(i, j) for j in range(g.counts[1]) for i in range(g.counts[0])] for g in grids]
-    target = predictor.card.target_colours(wanted.stain)
     pixels: list[Image] = []
     for raster, grid, all_ in zip(rasters, grids, tiles):
         own = [raster.read(grid.box(i, j)) for i, j in all_]
-        change = change_of((own[k] for k in sampled(len(own))), target) if target else ()
+        change = predictor.card.change_for(wanted.stain, colours_of(own[k] for k in sampled(len(own))))
         pixels += list(normalise(np.stack(own), change)) if change else own
     maps = iter(predictor.maps(np.stack(pixels))) if pixels else iter(())
     out = []

@@ -20,7 +20,7 @@ from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.geometry import Grid, grow, is_empty
 from wsipipe.instances import CellRules
 from wsipipe.measure import MEASURES
-from wsipipe.models.checkpoint import Rules
+from wsipipe.models.checkpoint import ModelCard, Rules
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.request import Network, grid_settings, network_of, settings_of
 from wsipipe.pipelines.source import Source, open_source
@@ -32,7 +32,7 @@ from wsipipe.schedule.task import Plan
 from wsipipe.settings import CellSettings
 from wsipipe.slide import stamp
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.stain import Change, change_of, sampled
+from wsipipe.stain import Colours, colours_of, sampled
 from wsipipe.store import StoreRaster
 from wsipipe.tiling import TileGrid, select_tiles
 from wsipipe.tissue import Tissue
@@ -57,6 +57,11 @@ class Prepared:
     def fingerprint(self) -> str:
         """Fingerprint of the run."""
         return self.plan.fingerprint
+
+    @property
+    def stain(self) -> str:
+        """What the network saw: the slide's colours ``as-is``, or ``normalised``."""
+        return "normalised" if self.plan.stain else "as-is"
 
     @property
     def predictor(self) -> Predictor | None:
@@ -93,20 +98,23 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
     """
     started, original = time.monotonic(), stamp(job.source)
     network = network or network_of(job, PoolEngine(), batch)
-    source = open_source(job.read_from, job.slide, job.tissue, grid_settings(job, network))
+    source = open_source(job.read_from, job.slide, job.tissue, grid_settings(job, network), job.bounds)
     if job.overlay and not os.path.exists(source.raster.slide.path):
         raise SettingsError(
             f"--overlay draws on the slide itself, and {source.raster.slide.path}, from which {job.source} was made, "
             "is gone; leave --overlay out"
         )
-    for warning in source.warnings:
-        progress.say(f"warning: {warning}")
     with closing(source):
         plan = _plan(job, network, source, batch)
         plan = replace(plan, selected=_selected(plan, source.tissue), stamp=original)
-        plan = replace(plan, stain=_stain(job, plan, network, source))
+        colours = _colours(plan, source) if network.card.colours else None
+        change = network.card.change_for(job.grid.stain, colours)
+        plan = replace(plan, stain=change, fingerprint=digest([plan.fingerprint, change]))
         if isinstance(source.raster, StoreRaster):
             source.raster.require(plan.tiles, plan.selected)
+    warnings = (*source.warnings, *colour_warnings(job.grid.stain, network.card, colours))
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
     return Prepared(
         plan,
         source.raster.slide,
@@ -115,7 +123,7 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
         tissue_area(source.tissue, source.base_mpp, job.bounds),
         network,
         settings_of(job, network),
-        tuple(source.warnings),
+        warnings,
         time.monotonic() - started,
     )
 
@@ -153,15 +161,22 @@ def _plan(job: SegmentJob, network: Network, source: Source, batch: int) -> Plan
     )
 
 
-def _stain(job: SegmentJob, plan: Plan, network: Network, source: Source) -> Change:
-    """Return what normalises the slide's colours, as the whole tissue has them whatever the bounds; () if unwanted."""
-    target = network.card.target_colours(job.grid.stain)
-    if target is None:
-        return ()
+def _colours(plan: Plan, source: Source) -> Colours | None:
+    """Return the slide's colours, as the whole tissue has them whatever the bounds; None when there is hardly any."""
     everywhere = plan.bounds is None or isinstance(source.raster, StoreRaster)
     chosen = np.argwhere(plan.selected if everywhere else _selected(replace(plan, bounds=None), source.tissue))
     places = chosen[sampled(len(chosen))].tolist()
-    return change_of((source.raster.read(plan.tiles.box(i, j)) for j, i in places), target)
+    return colours_of(source.raster.read(plan.tiles.box(i, j)) for j, i in places)
+
+
+def colour_warnings(stain: str, card: ModelCard, own: Colours | None) -> tuple[str, ...]:
+    """Return a line when a slide's colours are far from those of the model's training images."""
+    if not own or not card.colours or not card.is_far(own):
+        return ()
+    what = "left as they are, --stain normalised may find more" if stain == "as-is" else "normalised"
+    undo = "" if stain == "as-is" else "; compare with --stain as-is"
+    distance = own.distance_to(card.colours)
+    return (f"colours are far from the training images' (distance {distance:.1f}, expected up to 1): {what}{undo}",)
 
 
 def rules_of(rules: Rules, asked: CellSettings) -> Rules:
@@ -180,6 +195,7 @@ def cell_rules(rules: Rules, asked: CellSettings, grid: Grid) -> CellRules:
         growth_px=max(1, round(rules.growth_um / mpp)),
         max_diameter_px=max(8, round(rules.max_diameter_um / mpp)),
         min_probability=rules.min_probability,
+        drop_oversize=asked.drop_oversize,
     )
 
 

@@ -27,6 +27,7 @@ from wsipipe.overlay import write_overlay
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
 from wsipipe.pipelines.prepare import Prepared
 from wsipipe.pipelines.request import slide_fingerprint
+from wsipipe.report.plausible import doubts, totals
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import Board, Receipt
@@ -77,6 +78,10 @@ def publish(job: SegmentJob, prepared: Prepared, done: Done, progress: Progress)
     master = next((p for p in job.outputs if p.suffix == ".parquet"), scratch.folder / "cells.parquet")
     parts = [scratch.part(b) for b in Board(prepared.plan).all_cells] or [prepared.empty_part(scratch)]
     cells = merge_parts(parts, master, file_metadata(prepared, bad, um2))
+    unlikely = [told for _, told in doubts(totals(master), um2 * 1e-6)]
+    for warning in unlikely:
+        progress.say(f"warning: {warning}")
+    warnings = (*prepared.warnings, *unlikely)
     written = list(_outputs(job, prepared, master, progress))
     seconds: dict[str, float] = defaultdict(float)
     for stage, value in (item for receipt in done.receipts for item in receipt.seconds.items()):
@@ -84,7 +89,7 @@ def publish(job: SegmentJob, prepared: Prepared, done: Done, progress: Progress)
     seconds["write"] += time.monotonic() - begin
     seconds["prepare"] += prepared.seconds
     wall = time.monotonic() - done.started
-    result = SegmentResult(cells, um2 * 1e-6, wall, dict(seconds), prepared.warnings, len(bad), share, True, done.lanes)
+    result = SegmentResult(cells, um2 * 1e-6, wall, dict(seconds), warnings, len(bad), share, True, done.lanes)
     write_json(job.record, run_record(job, prepared, result, done, written))
     clear(job)
     return result
@@ -169,6 +174,7 @@ def file_metadata(prepared: Prepared, bad: Sequence[Box], tissue_um2: float) -> 
         "model": {"name": card.name, "sha256": network.sha256, "licence": card.licence},
         "classes": {name: list(colour) for name, colour in card.classes.items()},
         "recipe": plan.recipe,
+        "stain": prepared.stain,
         "settings": prepared.settings,
         "analysed": list(plan.bounds) if plan.bounds else None,
         "tissue_area_um2": round(tissue_um2, 3),
@@ -201,6 +207,7 @@ def run_record(
         "slide_file": Stamp(*plan.stamp)._asdict(),
         "model": plan.model,
         "settings": prepared.settings,
+        "stain": prepared.stain,
         "recipe": plan.recipe,
         "run": asdict(plan.run),
         "cluster": asdict(job.cluster),

@@ -141,9 +141,8 @@ def finished_before(job: SegmentJob, request: str, since: float = math.inf) -> S
             return None
         if any((job.record.parent / name).stat().st_size != size for name, size in outputs.items()):
             return None
-        return SegmentResult(
-            record["cells"], record["tissue_mm2"], 0.0, {}, (), record["bad_boxes"], record["bad_share"], fresh=False
-        )
+        counts, warned = (record["cells"], record["tissue_mm2"]), tuple(record["warnings"])
+        return SegmentResult(*counts, 0.0, {}, warned, record["bad_boxes"], record["bad_share"], fresh=False)
     except (OSError, KeyError, TypeError, AttributeError):
         return None
 

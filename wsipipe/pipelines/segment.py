@@ -79,6 +79,8 @@ def run_segment(job: SegmentJob, progress: Progress) -> SegmentResult:
         request = request_of(job, network)
         if not job.force and (earlier := finished_before(job, request)):
             clear(job)
+            for warning in earlier.warnings:
+                progress.say(f"warning: {warning}")
             return earlier
         refuse_another(job)
         prepared, done = compute(job, network, engine, progress, lease)

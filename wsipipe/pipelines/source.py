@@ -11,7 +11,7 @@ from wsipipe.settings import GridSettings, SlideSettings, TissueSettings
 from wsipipe.slide import fingerprint, open_slide, require_mpp
 from wsipipe.store import is_store, open_raster, open_store
 from wsipipe.tissue import Tissue, find_tissue
-from wsipipe.units import Pair
+from wsipipe.units import Box, Pair
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +33,12 @@ class Source:
         return (*self.raster.slide.warnings, *self.tissue.warnings)
 
 
-def open_source(path: str, slide: SlideSettings, tissue: TissueSettings, grid: GridSettings) -> Source:
+def open_source(
+    path: str, slide: SlideSettings, tissue: TissueSettings, grid: GridSettings, bounds: Box | None = None
+) -> Source:
     """Open a slide and find its tissue, or open a tile store.
+
+    Stain and focus are judged inside *bounds* (base pixels) where these are given.
 
     Raises
     ------
@@ -49,7 +53,7 @@ def open_source(path: str, slide: SlideSettings, tissue: TissueSettings, grid: G
         opened = stack.enter_context(open_slide(path, slide))
         base_mpp = require_mpp(opened.info, slide)
         working = slide_grid(opened.info, base_mpp, grid.target_mpp, grid.allow_upsample)
-        found = find_tissue(opened, base_mpp, tissue)
+        found = find_tissue(opened, base_mpp, tissue, bounds)
         stack.pop_all()  # open from here on; after an error it is closed
     return Source(SlideRaster(opened, working, known), found, base_mpp)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from wsipipe.report.facts import Facts
+from wsipipe.report.plausible import Totals, doubts
 from wsipipe.report.survey import Survey
-
-OVERSIZE_SHARE = 0.05
-"""More cells than this that came of too large an object are worth a look."""
-UNSURE = 0.7
-"""A median probability below this is worth a look."""
 
 
 class Check(NamedTuple):
@@ -21,18 +18,20 @@ class Check(NamedTuple):
     told: str
 
 
-def checks(facts: Facts, found: Survey) -> list[Check]:
+def checks(facts: Facts, found: Survey, totals: Totals) -> list[Check]:
     """Return the checks of a slide, those that need a look first."""
-    made = [_tissue(facts), _resolution(facts), _unreadable(facts), _oversize(facts), _probability(found)]
-    made += [Check("Warning", False, text) for text in facts.warnings]
-    return sorted((check for check in made if check is not None), key=lambda check: check.good)
+    unlikely = dict(doubts(totals, facts.tissue_mm2))
+    answers = [_tissue(facts), _resolution(facts), _unreadable(facts), _oversize(totals), _size(totals)]
+    answers.append(_probability(found))
+    made = [check for check in answers if check is not None and check.title not in unlikely]
+    made += [Check(topic, False, told) for topic, told in unlikely.items()]
+    made += [Check("Warning", False, text) for text in facts.warnings if text not in unlikely.values()]
+    return sorted(made, key=lambda check: check.good)
 
 
 def _tissue(facts: Facts) -> Check:
     if not facts.tissue_mm2:
         return Check("Tissue", False, "none was found; --tissue none takes every pixel, --tissue FILE what you drew")
-    if not facts.cells:
-        return Check("Cells", False, "none were found in the tissue")
     return Check("Tissue", True, f"{facts.tissue_mm2:.3g} mm² analysed")
 
 
@@ -55,12 +54,18 @@ def _unreadable(facts: Facts) -> Check:
     return Check("Unreadable areas", False, f"{areas} ({mm2:.3g} mm²) could not be decoded and hold no cells")
 
 
-def _oversize(facts: Facts) -> Check | None:
-    if not facts.cells:
+def _oversize(totals: Totals) -> Check | None:
+    if not totals.cells:
         return None
-    count = int(facts.about.get("oversize") or 0)
-    told = f"{count:,} of {facts.cells:,} ({count / facts.cells:.1%}) were cut out of objects larger than any cell"
-    return Check("Oversize objects", count <= OVERSIZE_SHARE * facts.cells, told if count else "none")
+    share = f"{totals.oversize:,} of {totals.cells:,} ({totals.oversize / totals.cells:.1%})"
+    told = f"{share} were cut out of objects larger than any cell"
+    return Check("Oversize objects", True, told if totals.oversize else "none")
+
+
+def _size(totals: Totals) -> Check | None:
+    if math.isnan(totals.median_um):
+        return None
+    return Check("Nuclear size", True, f"median diameter {totals.median_um:.1f} µm")
 
 
 def _probability(found: Survey) -> Check | None:
@@ -68,6 +73,4 @@ def _probability(found: Survey) -> Check | None:
     if spread is None or not spread.counts.any():
         return None
     low, middle = spread.quantile(0.05), spread.quantile(0.5)
-    return Check(
-        "Certainty", middle >= UNSURE, f"median probability {middle:.2f}; 5 % of the cells are below {low:.2f}"
-    )
+    return Check("Certainty", True, f"median probability {middle:.2f}; 5 % of the cells are below {low:.2f}")

@@ -26,6 +26,7 @@ from wsipipe.report.pictures import (
     picture_of,
     scale_bar,
 )
+from wsipipe.report.plausible import totals
 from wsipipe.report.survey import Field, Survey, survey
 from wsipipe.slide import Slide
 from wsipipe.tissue import Tissue
@@ -81,7 +82,7 @@ def write_report(
         facts=facts,
         stamp=stamp_of(facts, slide),
         found=found,
-        checks=checks(facts, found),
+        checks=checks(facts, found, totals(master)),
         classes=class_rows(facts, found, colours),
         class_bar=_class_bar(found, colours),
         histograms=_histograms(found, colours),

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from wsipipe.errors import TileReadError
 from wsipipe.slide.protocol import Slide
+from wsipipe.tissue.focus import COARSEST_MPP, FOCUS_MPP, LEAST_SHARPNESS, reduced, sharpness
 from wsipipe.tissue.search import Pixels, optical_density
 from wsipipe.units import Pair
 
-FIELD_MPP = 0.5
+FIELD_MPP = FOCUS_MPP
 FIELD_UM = 256.0
 FIELDS = 12
 BROWN_SHARE = 0.10
@@ -29,8 +30,10 @@ COLD_SHARE = 0.15
 NUCLEAR_SHARE = 0.005
 """Share of the stained pixels that absorb red as haematoxylin does, under which there is none; H&E: over 0.1, in a
 single field of muscle or bone 0.007."""
-SHARP_LAPLACIAN = 9.0
-"""99th percentile of the Laplacian in grey levels at 0.5 um/px; in focus: over 11, blurred by 1.5 um: under 8.5."""
+LEAST_STAINED = 0.1
+"""Fields with a smaller share of stained pixels hold too little to be judged in focus or not."""
+MOST_BLURRED = 0.15
+"""Share of the fields that may be out of focus: one of twelve is often fat, or an edge."""
 
 
 class Field(NamedTuple):
@@ -41,6 +44,7 @@ class Field(NamedTuple):
     cold: int
     nuclear: int
     sharpness: float
+    stained_share: float
 
 
 def quality_warnings(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -> tuple[str, ...]:
@@ -57,10 +61,23 @@ def quality_warnings(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Po
         warnings.append(f"does not look like H&E: {cold:.0%} of the stained pixels are blue or green")
     if nuclear < NUCLEAR_SHARE:
         warnings.append("no haematoxylin seen: nuclei may be invisible")
-    sharpness = float(np.quantile([f.sharpness for f in fields], 0.75))
-    if max(base_mpp) <= 1.5 * FIELD_MPP and sharpness < SHARP_LAPLACIAN:
-        warnings.append(f"looks out of focus: sharpness {sharpness:.1f}, expected over {SHARP_LAPLACIAN:g}")
+    if max(base_mpp) <= COARSEST_MPP:
+        warnings += _blurred(fields)
     return tuple(warnings)
+
+
+def _blurred(fields: Sequence[Field]) -> list[str]:
+    """Return a line when more of the *fields* are out of focus than by chance."""
+    judged = [f.sharpness for f in fields if f.stained_share >= LEAST_STAINED]
+    blurred = [value for value in judged if value < LEAST_SHARPNESS]
+    if len(blurred) <= MOST_BLURRED * len(judged):
+        return []
+    where = "" if len(blurred) == len(judged) else f"{len(blurred)} of {len(judged)} fields of the tissue "
+    middle = float(np.median(blurred))
+    return [
+        f"{where}looks out of focus: sharpness {middle:.1f}, expected over {LEAST_SHARPNESS:g}; nuclei merge or vanish "
+        "there, so scan again, or leave that part out with --tissue FILE"
+    ]
 
 
 def measure_field(rgb: Pixels) -> Field:
@@ -70,10 +87,9 @@ def measure_field(rgb: Pixels) -> Field:
     stained = od.mean(axis=2) > 0.12
     brown = (blue > 1.1 * green) & (red < blue) & stained
     cold = (green < 0.9 * red) & stained
-    grey = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 0.8)
-    sharpness = float(np.quantile(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), 0.99))
     nuclear = (red > 0.3 * green) & (red > 0.08) & stained
-    return Field(int(stained.sum()), int(brown.sum()), int(cold.sum()), int(nuclear.sum()), sharpness)
+    counts = (int(mask.sum()) for mask in (stained, brown, cold, nuclear))
+    return Field(*counts, sharpness(rgb, FIELD_MPP), float(stained.mean()))
 
 
 def _fields(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -> Iterator[Pixels]:
@@ -90,10 +106,7 @@ def _fields(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -
             pixels = slide.read_region(level, left, top, min(side, size[0]), min(side, size[1]))
         except TileReadError:
             continue
-        shrink = mpp / FIELD_MPP
-        if shrink < 0.8:
-            pixels = np.asarray(cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
-        yield pixels
+        yield reduced(pixels, mpp, FIELD_MPP)
 
 
 def _distance(mpp: float) -> float:

@@ -70,6 +70,10 @@ class Tissue:
         """Whether there is no tissue at all."""
         return not self.polygons
 
+    def clipped(self, box: Box) -> tuple[shapely.Polygon, ...]:
+        """Return the parts of the polygons inside *box* (base pixels)."""
+        return tuple(_polygons_in(shapely.intersection(self._shape, shapely.box(*box))))
+
     def contains(self, x_base: NDArray[np.float64], y_base: NDArray[np.float64]) -> Mask:
         """Return which points (base pixels) lie in tissue."""
         return np.asarray(shapely.contains_xy(self._shape, x_base, y_base), dtype=bool)
@@ -130,10 +134,11 @@ class Tissue:
         return cls(tuple(polygons), float(area), source)
 
 
-def find_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings) -> Tissue:
+def find_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings, bounds: Box | None = None) -> Tissue:
     """Return the tissue of *slide* as *settings* ask: searched for, everything, or read from a file.
 
-    An empty slide gives a :class:`Tissue` without polygons. Doubts about stain and focus are among its warnings.
+    An empty slide gives a :class:`Tissue` without polygons. Doubts about stain and focus are among its warnings: of the
+    tissue inside *bounds* (base pixels) where these are given.
 
     Raises
     ------
@@ -146,8 +151,8 @@ def find_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings) -> Tissu
         tissue = search_tissue(slide, base_mpp, settings)
     else:
         tissue = Tissue.from_geojson(settings.tissue, slide.info, base_mpp, viewer_origin(slide.info))
-    doubts = quality_warnings(slide, base_mpp, tissue.polygons)
-    return dataclasses.replace(tissue, warnings=(*tissue.warnings, *doubts))
+    looked_at = tissue.polygons if bounds is None else tissue.clipped(bounds)
+    return dataclasses.replace(tissue, warnings=(*tissue.warnings, *quality_warnings(slide, base_mpp, looked_at)))
 
 
 def search_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings) -> Tissue:
