@@ -6,6 +6,7 @@ temporary file goes and whatever stood there before is untouched.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import enum
@@ -24,6 +25,8 @@ from typing import IO, Any
 
 from wsipipe.errors import OutputError, WsipipeError
 
+JSON_ESCAPE = "wsipipe.json"
+"""Name of the error handler that keeps file names in JSON which are not UTF-8."""
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
@@ -138,7 +141,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 def hidden_beside(target: Path, end: str = "tmp") -> Path:
     """Return a name beside *target* that nobody else has, which :func:`remove_leftovers` finds when it ends in tmp."""
-    return target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.{end}")
+    return target.with_name(f".{short_name(target.name)}.{secrets.token_hex(4)}.{end}")
+
+
+def short_name(name: str) -> str:
+    """Return a file name that leaves room for endings: *name* up to 100 bytes, else its beginning and its digest."""
+    raw = os.fsencode(name)
+    return name if len(raw) <= 100 else f"{os.fsdecode(raw[:64])}~{hashlib.sha256(raw).hexdigest()[:16]}"
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
@@ -150,7 +159,7 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
         An output; with the name ``*`` all outputs of its folder.
     """
     target = Path(os.path.realpath(path))
-    name = "*" if target.name == "*" else glob.escape(target.name[:100])
+    name = "*" if target.name == "*" else glob.escape(short_name(target.name))
     for leftover in target.parent.glob(f".{name}.????????.tmp"):
         with contextlib.suppress(OSError):
             leftover.unlink()
@@ -168,14 +177,23 @@ def canonical_json(obj: Any) -> bytes:
     """Return *obj* as the one UTF-8 JSON text that stands for it (sorted keys, no blanks, whole floats as integers)."""
     return json.dumps(
         _whole(plain(obj)), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    ).encode(errors=JSON_ESCAPE)
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Write *obj* as indented strict JSON, atomically. See :func:`plain` for what is taken, errors as atomic_write."""
     text = json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic_write(path, "w") as file:
-        file.write(text + "\n")
+    with atomic_write(path) as file:
+        file.write(f"{text}\n".encode(errors=JSON_ESCAPE))
+
+
+def _json_escape(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands in JSON for characters that UTF-8 lacks: bytes of file names that are not UTF-8."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(f"\\u{ord(c):04x}" for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(JSON_ESCAPE, _json_escape)
 
 
 def plain(obj: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -234,6 +235,26 @@ def test_a_missing_slide_and_a_missing_model_fail_alone(slides: Path, tiny_model
     report = run_batch(batch_of(tiny_model, tmp_path / "out", table), QUIET)
     assert statuses(report) == {"empty": "done", "gone": "failed", "a/x": "failed"}
     assert "no such slide" in reason(report, "gone") and "none.safetensors" in reason(report, "a/x")
+
+
+def test_names_that_are_not_utf8_pipes_and_long_names(slides: Path, tiny_model: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    long = [f"{'long' * 40}{k}" for k in "12"]
+    for name in (odd, *long):
+        shutil.copy(slides / "empty.tiff", slides / f"{name}.tiff")
+    os.mkfifo(slides / "pipe.svs")
+    shutil.rmtree(slides / "b")
+    out = tmp_path / "out"
+    batch = batch_of(tiny_model, out, slides, format="parquet,geojson")
+    report = run_batch(batch, QUIET)
+    expected = {"a/x": "done", "empty": "done", "pipe": "failed", odd: "done", **dict.fromkeys(long, "done")}
+    assert statuses(report) == expected and "it is a pipe" in reason(report, "pipe")
+    assert odd in {row["name"] for row in json.loads((out / "report.json").read_text("utf-8"))["slides"]}
+    again = statuses(run_batch(batch, QUIET))
+    assert again == {name: "failed" if name == "pipe" else "skipped" for name in expected}
+    with acquire(out / f"{long[0]}.parquet"):
+        redone = run_batch(dataclasses.replace(batch, like=dataclasses.replace(batch.like, force=True)), QUIET)
+    assert {name for name, status in statuses(redone).items() if status == "skipped"} == {long[0]}
 
 
 def test_errors_that_nobody_foresaw_are_called_so() -> None:

@@ -105,3 +105,34 @@ def test_tables_that_are_not_usable(tmp_path: Path, text: str, says: str) -> Non
 def test_a_value_out_of_range_names_itself() -> None:
     with pytest.raises(SettingsError, match="mpp is -1"):
         Entry("a.svs", "a", {"mpp": -1.0}).job(SegmentJob("", ()))
+
+
+def test_a_link_back_to_a_folder_above_lists_no_slide_twice(folder: Path) -> None:
+    (folder / "a" / "up").symlink_to("..")
+    (folder / "other").symlink_to("b")
+    expected = ["a/x", "b/x.svs", "mixed/two", "other/x.svs"]
+    assert [name for name in names(folder) if name in expected] == expected
+    assert len(names(folder)) == 11, "each once, and once more under another name"
+    assert names(f"{folder}/**/*.svs") == ["a/x", "b/x", "mixed/two", "other/x"]
+
+
+def test_a_folder_that_may_not_be_read_fails_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "a")
+    assert "a" in names(folder) and "b/x.svs" in names(folder)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.svs,.", "name is"),
+        ("a.svs,./", "name is"),
+        ("a.svs,x\0y", "name is"),
+        ("a\0.svs,", "path is"),
+        ("a.svs," + "x" * 200_000, "cannot be read as a CSV table"),
+    ],
+)
+def test_hostile_rows(tmp_path: Path, row: str, message: str) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(f"path,name\n{row}\n")
+    with pytest.raises(SettingsError, match=f"line 2: .*{message}"):
+        list_slides([str(table)])

@@ -34,13 +34,17 @@ def test_reads_the_batchs_report_tolerantly() -> None:
         {"slide": "s3://bucket/old.svs", "status": "skipped", "later": {"unknown": 1}},
         {"slide": "late.svs", "status": "pending"},
         {"status": "done"},
+        {"slide": "/data/y/broken.svs", "name": "y/broken", "status": "done"},
+        {"slide": "/data/z/broken.svs", "name": "patient 7", "status": "done"},
         "nonsense",
     ]
     found = entries_of({"format": 99, "slides": rows})
     assert [(e.name, e.state, e.reason) for e in found] == [
-        ("broken.svs", "failed", "broken.svs: cut"),
+        ("x/broken.svs", "failed", "broken.svs: cut"),
         ("old.svs", "skipped", ""),
         ("late.svs", "skipped", "pending"),
+        ("y/broken.svs", "done", ""),
+        ("patient 7 (broken.svs)", "done", ""),
     ]
     assert entries_of(rows) == found
     assert entries_of({"slides": None}) == entries_of("text") == entries_of(None) == []

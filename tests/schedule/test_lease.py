@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from wsipipe.artifacts import remove_leftovers
+from wsipipe.artifacts import hidden_beside, remove_leftovers, short_name
 from wsipipe.errors import OutputBusy, OutputError
 from wsipipe.schedule.lease import Holder, acquire, check_free, machine, process_start
 
@@ -141,3 +141,24 @@ def test_who_and_where() -> None:
     me = Holder.me()
     assert not me.is_dead and me.machine == machine() and me.started == process_start(os.getpid())
     assert process_start(dead_process()) is None
+
+
+def test_slides_of_one_long_prefix_do_not_share_a_lease(tmp_path: Path) -> None:
+    one, two = (tmp_path / f"{'x' * 150}{k}.parquet" for k in "12")
+    with acquire(one), acquire(two):
+        for path in (one, two):
+            hidden_beside(path).touch()
+        remove_leftovers(one)
+        assert len(list(tmp_path.glob("*.tmp"))) == 1, "what another process writes this moment stays"
+        remove_leftovers(two)
+    assert list(tmp_path.iterdir()) == []
+    assert short_name("x" * 100) == "x" * 100 and len(short_name("é" * 120).encode()) <= 100
+
+
+def test_a_lease_dated_in_the_future(tmp_path: Path) -> None:
+    path = lease_file(tmp_path, Holder("far", 7, "far machine", "1"), age=-50)
+    with pytest.raises(OutputBusy, match=r"process 7 on far.*remove .*\.cells\.parquet\.lease\.3"):
+        acquire(tmp_path / "cells.parquet", seconds=100)
+    lease_file(tmp_path, Holder("far", 7, "far machine", "1"), age=-1e6)
+    acquire(tmp_path / "cells.parquet", seconds=100).release()
+    assert not path.exists()

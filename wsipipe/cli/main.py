@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -131,6 +132,9 @@ def main(args: Sequence[str] | None = None) -> int:
     operating-system error 1, Ctrl-C 130. With ``--debug`` errors keep their traceback.
     """
     state = State()
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _run(args, state)
         sys.stdout.flush()

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError, SlideError, StoreError
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
-from wsipipe.report import FAILED, Entry, Facts, entries_of, is_current, small_picture, write_index, write_report
+from wsipipe.report import FAILED, Entry, Facts, entries_of, is_current, label, small_picture, write_index, write_report
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import Slide
@@ -96,7 +96,11 @@ def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -
             tissue = tissue_again(slide, path, facts.about) if slide is not None and path else None
             write_report(master, out, facts, slide, tissue)
         picture = small_picture(facts, slide) if slide is not None and many else None
-    return Entry(facts.title, facts=facts, picture=picture)
+    return Entry(_name(job, master, facts.title), facts=facts, picture=picture)
+
+
+def _name(job: ReportJob, master: Path, slide: str) -> str:
+    return label(str(master.relative_to(job.source)).removesuffix(MASTER), slide) if job.source.is_dir() else slide
 
 
 def _open(path: str, job: ReportJob, master: Path, progress: Progress) -> Slide:
@@ -123,7 +127,7 @@ def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
             entry = _report_slide(job, master, page_beside(master), progress)
         except (StoreError, SlideError, SettingsError) as error:
             progress.say(f"warning: {error}")
-            entries.append(Entry(master.name, FAILED, str(error)))
+            entries.append(Entry(_name(job, master, master.name), FAILED, str(error)))
         else:
             pages.append(page_beside(master))
             entries.append(dataclasses.replace(entry, link=_link(pages[-1], index)))
@@ -135,7 +139,7 @@ def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
 def _joined(entries: list[Entry], told: list[Entry]) -> list[Entry]:
     """Return *entries* with those slides that only the batch's own report names: what failed or was skipped.
 
-    Slides of different folders may have one name, so that a failure is never left out.
+    A failure is never left out.
     """
     shown = {entry.name for entry in entries}
     return entries + [entry for entry in told if entry.state == FAILED or entry.name not in shown]

@@ -108,14 +108,16 @@ def _entries(source: str, recursive: bool) -> Iterator[Entry]:
     elif source.lower().endswith(".csv"):
         yield from read_table(Path(source))
     elif os.path.isdir(source) and not _is_slide_folder(Path(source)):
-        found = sorted(_search(Path(source), recursive))
-        if not found:
+        inside = sorted(_search(Path(source), Path(source), recursive))
+        if not inside:
             raise SlideNotFound(
                 f"no slides in {source} (looked for {', '.join(SLIDE_SUFFIXES)}); pictures by a pattern"
             )
-        yield from (Entry(str(path)) for path in found)
+        yield from (Entry(str(path)) for path in inside)
     elif glob.has_magic(source) and not os.path.exists(source):
-        matches = sorted(path for path in glob.glob(source, recursive=True) if _is_slide(Path(path)))
+        top = next(folder for folder in Path(source).parents if not glob.has_magic(str(folder)))
+        found = glob.glob(source, recursive=True)
+        matches = sorted(path for path in found if _is_slide(Path(path)) and not _goes_round(Path(path), top))
         if not matches:
             raise SlideNotFound(f"no slide matches {source}")
         yield from (Entry(path) for path in matches)
@@ -123,18 +125,27 @@ def _entries(source: str, recursive: bool) -> Iterator[Entry]:
         yield Entry(source)
 
 
-def _search(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Yield the slides in *folder*; a folder that is itself a slide (DICOM, tile store) counts as one."""
+def _search(folder: Path, top: Path, recursive: bool) -> Iterator[Path]:
+    """Yield the slides in *folder*; a folder that is itself a slide (DICOM, tile store) counts as one.
+
+    So does a folder that may not be read, which then fails alone.
+    """
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            if _is_slide_folder(path):
+            if not os.access(path, os.R_OK | os.X_OK) or _is_slide_folder(path):
                 yield path
-            elif recursive:
-                yield from _search(path, recursive)
+            elif recursive and not _goes_round(path, top):
+                yield from _search(path, top, recursive)
         elif path.suffix.lower() in SLIDE_SUFFIXES:
             yield path
+
+
+def _goes_round(path: Path, top: Path) -> bool:
+    """Whether *path*, below *top*, leads through a link back to a folder that it has passed."""
+    passed = [os.path.realpath(p) for p in (path, *path.parents) if p == top or top in p.parents]
+    return len(set(passed)) < len(passed)
 
 
 def _is_slide_folder(folder: Path) -> bool:
@@ -176,7 +187,11 @@ def read_table(path: Path) -> list[Entry]:
     for column in columns.values():
         if column not in known and (near := difflib.get_close_matches(column, known, 1, 0.8)):
             raise SettingsError(f"{path}: unknown column {column!r}; did you mean {near[0]!r}?")
-    return [_row(path, number, row, columns, known) for number, row in enumerate(rows, 2) if any(row.values())]
+    try:
+        lines = [(rows.line_num, row) for row in rows if any(row.values())]
+    except csv.Error as error:
+        raise SettingsError(f"{path}, line {rows.line_num + 1}: cannot be read as a CSV table ({error})") from error
+    return [_row(path, number, row, columns, known) for number, row in lines]
 
 
 def _row(
@@ -191,7 +206,10 @@ def _row(
     source, name = values.pop("path", ""), values.pop("name", "")
     if not source:
         raise SettingsError(f"{table}, line {number}: no path")
-    if name and (PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts):
+    if "\0" in source:
+        raise SettingsError(f"{table}, line {number}: path is {source!r}; expected the path of a slide")
+    parts = PurePosixPath(name).parts
+    if name and (not parts or PurePosixPath(name).is_absolute() or ".." in parts or not name.isprintable()):
         raise SettingsError(
             f"{table}, line {number}: name is {name!r}; expected a relative path below the output folder"
         )

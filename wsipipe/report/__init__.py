@@ -1,7 +1,17 @@
 """Reports: one HTML file that shows a slide's cells and says how they were found; opens anywhere, loads nothing."""
 
-from wsipipe.report.batch import FAILED, Entry, entries_of, small_picture, write_index
+from wsipipe.report.batch import FAILED, Entry, entries_of, label, small_picture, write_index
 from wsipipe.report.facts import Facts
 from wsipipe.report.page import is_current, write_report
 
-__all__ = ["FAILED", "Entry", "Facts", "entries_of", "is_current", "small_picture", "write_index", "write_report"]
+__all__ = [
+    "FAILED",
+    "Entry",
+    "Facts",
+    "entries_of",
+    "is_current",
+    "label",
+    "small_picture",
+    "write_index",
+    "write_report",
+]

@@ -29,7 +29,7 @@ class Entry:
     Attributes
     ----------
     name : str
-        Name of the slide's file.
+        From :func:`label`.
     state : {"done", "failed", "skipped"}
     reason : str
         Why it failed or was skipped.
@@ -93,12 +93,19 @@ def entries_of(report: Any) -> list[Entry]:
             reason = _first(row, _REASONS).replace(name, os.path.basename(name))
             found.append(
                 Entry(
-                    os.path.basename(name.rstrip("/")),
+                    label(_first(row, ("name",)), name),
                     state if state in _ORDER else SKIPPED,
                     reason or ("" if state in _ORDER else state),
                 )
             )
     return found
+
+
+def label(name: str, slide: str) -> str:
+    """Return what a slide is called among others: the *name* of its results, and its file without the folder."""
+    folder, last = os.path.split(name)
+    file = os.path.basename(slide.rstrip("/"))
+    return os.path.join(folder, file) if file.startswith(last) else f"{name} ({file})"
 
 
 def _first(row: Any, names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 The lease of ``cells.parquet`` is the file ``.cells.parquet.lease.N`` beside it. Its holder touches it every few
 seconds. It is stale when the holder was on this host and is no longer there (process id and start time), or has not
-touched it for ``BatchSettings.lease_seconds``. Whoever finds lease N stale creates N + 1, which only one can, and then
+touched it for ``BatchSettings.lease_seconds`` (or it is dated that far in the future). Whoever finds lease N stale creates N + 1, which only one can, and then
 removes N.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wsipipe.artifacts import hidden_beside
+from wsipipe.artifacts import hidden_beside, short_name
 from wsipipe.errors import OutputBusy, OutputError
 
 BEATS = 6
@@ -183,7 +183,7 @@ def check_free(output: Path, seconds: float = 120.0) -> dict[int, Path]:
     leases = _leases(output)
     for file in leases.values():
         if holder := holder_of(file, seconds):
-            raise OutputBusy(f"{output}: {holder} works on it; wait for it, or end it")
+            raise OutputBusy(f"{output}: {holder} works on it; wait for it, or end it (if it is gone, remove {file})")
     return leases
 
 
@@ -198,7 +198,7 @@ def holder_of(file: Path, seconds: float) -> Holder | None:
         holder = Holder()  # being written this moment, or by a process that died as it wrote
     if holder.machine == machine():
         return None if holder.is_dead else holder
-    return None if _now(file.parent) - touched > seconds else holder
+    return None if abs(_now(file.parent) - touched) > seconds else holder
 
 
 def _now(folder: Path) -> float:
@@ -215,10 +215,10 @@ def _now(folder: Path) -> float:
 
 
 def _file(output: Path, number: int) -> Path:
-    return output.with_name(f".{output.name[:100]}.lease.{number}")
+    return output.with_name(f".{short_name(output.name)}.lease.{number}")
 
 
 def _leases(output: Path) -> dict[int, Path]:
     """Return the lease files of *output* by number."""
-    found = output.parent.glob(f".{glob.escape(output.name[:100])}.lease.*")
+    found = output.parent.glob(f".{glob.escape(short_name(output.name))}.lease.*")
     return {int(path.suffix[1:]): path for path in found if path.suffix[1:].isdigit()}

@@ -13,6 +13,7 @@ from wsipipe.errors import MissingDependency, SettingsError, SlideNotFound, Unre
 from wsipipe.settings import SlideSettings
 from wsipipe.slide.protocol import Slide
 from wsipipe.slide.reader import Reader, one_line
+from wsipipe.slide.sampling import refuse_special
 
 
 class Backend(NamedTuple):
@@ -118,6 +119,7 @@ def _candidates(path: str, backend: str) -> tuple[str, ...]:
         raise UnreadableSlide(f"cannot open {path}: {error.strerror}") from error
     if not os.access(path, os.R_OK):
         raise UnreadableSlide(f"cannot open {path}: no permission to read it")
+    refuse_special(local)
     if is_folder:
         _check_folder(local, names)
         return ("dicom",)

@@ -93,12 +93,19 @@ def changed(path: str, was: Stamp | None = None, now: Stamp | None = None) -> Sl
     )
 
 
+def refuse_special(path: Path) -> None:
+    """Raise UnreadableSlide for a pipe, socket or device, on which a reader would wait for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UnreadableSlide(f"cannot open {path}: it is a pipe, socket or device; expected a slide file")
+
+
 def _parts(location: str) -> Iterator[tuple[str, str]]:
     """Yield (name inside the slide, path) of every file of a slide."""
     if "://" in location:
         yield "", location
         return
     path = Path(location)
+    refuse_special(path)
     folder = path if path.is_dir() else path.with_suffix("") if path.suffix.lower() == ".mrxs" else None
     if folder is not path:
         yield "", location
