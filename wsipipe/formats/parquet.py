@@ -8,7 +8,6 @@ same bytes, and memory is that of one bin.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from wsipipe.artifacts import atomic_write, canonical_json
-from wsipipe.errors import StoreError
 from wsipipe.formats.colours import class_colours
-from wsipipe.formats.parts import BIN_PX, first_line, read_parts, write_part
+from wsipipe.formats.master import OPEN, SEAL, check_master, seal
+from wsipipe.formats.parts import BIN_PX, read_parts, write_part
 from wsipipe.formats.table import KEYS, cells_table
 
 if TYPE_CHECKING:
@@ -118,8 +117,8 @@ class CellWriter(contextlib.AbstractContextManager["CellWriter"]):
         self.cells = 0
 
     def __enter__(self) -> Self:
-        file = self._stack.enter_context(atomic_write(self._path))
-        self._writer = pq.ParquetWriter(file, self._schema, **_encoding(self._schema))
+        self._file = self._stack.enter_context(atomic_write(self._path))
+        self._writer = pq.ParquetWriter(self._file, self._schema, **_encoding(self._schema))
         self._stack.push(self._finish)
         return self
 
@@ -142,6 +141,9 @@ class CellWriter(contextlib.AbstractContextManager["CellWriter"]):
         if error is None:
             self._writer.add_key_value_metadata(self._footer())
             self._writer.close()
+            self._file.flush()
+            with open(self._file.name, "r+b") as file:
+                seal(file)
         else:
             with contextlib.suppress(OSError):
                 self._writer.close()
@@ -168,25 +170,18 @@ class CellWriter(contextlib.AbstractContextManager["CellWriter"]):
         area = self._metadata.get("tissue_area_um2")
         if area:
             ours["cells_per_mm2"] = self.cells / (area * 1e-6)
-        return {"geo": canonical_json(geo_metadata(self._schema.names, self._bbox)), "wsipipe": canonical_json(ours)}
+        return {"geo": canonical_json(geo_metadata(self._schema.names, self._bbox)), "wsipipe": canonical_json(ours | {SEAL: OPEN})}
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a master file says of itself (see :class:`CellWriter`).
+    """Return what a master file says of itself (see :class:`CellWriter`), once all that is in it has been checked.
 
     Raises
     ------
     StoreError
         When *path* is not a master file of wsipipe.
     """
-    try:
-        raw = (pq.read_metadata(path).metadata or {}).get(b"wsipipe")
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{os.fspath(path)} is not a cells file: {first_line(error)}") from error
-    if raw is None:
-        raise StoreError(f"{os.fspath(path)} is Parquet, but not a cells file of wsipipe (no 'wsipipe' metadata)")
-    found: dict[str, Any] = json.loads(raw)
-    return found
+    return check_master(path)
 
 
 def read_cells(

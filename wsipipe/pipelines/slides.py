@@ -248,7 +248,10 @@ def _absolute(source: str) -> str:
 
 
 def _names(paths: Sequence[str], root: str) -> dict[str, str]:
-    """Return a name for each of the absolute *paths*: its path below the root, without ending where that is unique."""
+    """Return a name for each of the absolute *paths*: its path below the root, without ending where that is unique.
+
+    Bytes that are not UTF-8 are written out: few libraries write files of such names.
+    """
     parts = {path: PurePosixPath(path.split("://", 1)[-1].replace(os.sep, "/")) for path in paths}
     top = PurePosixPath(os.path.abspath(root).replace(os.sep, "/")) if root else _common(parts.values())
     for path, part in parts.items():
@@ -257,7 +260,8 @@ def _names(paths: Sequence[str], root: str) -> dict[str, str]:
     below = {path: part.relative_to(top) for path, part in parts.items()}
     short = {path: str(part.with_name(_stem(part.name))) for path, part in below.items()}
     count = Counter(name.casefold() for name in short.values())
-    return {path: name if count[name.casefold()] == 1 else str(below[path]) for path, name in short.items()}
+    named = {path: name if count[name.casefold()] == 1 else str(below[path]) for path, name in short.items()}
+    return {path: os.fsencode(name).decode(errors="backslashreplace") for path, name in named.items()}
 
 
 def _common(paths: Iterable[PurePosixPath]) -> PurePosixPath:

@@ -1,0 +1,238 @@
+"""The one door to a master file: whoever reads one has it checked first, whole, once.
+
+What comes from elsewhere may be cut, flipped or edited. Behind this door columns, types, every byte (by a digest),
+outlines and metadata are as :mod:`wsipipe.formats.parquet` writes them, so that nobody else has to ask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
+
+from wsipipe.errors import StoreError
+from wsipipe.formats.table import BBOX
+from wsipipe.measure import MEASURES
+
+SEAL, OPEN = "digest", "0" * 64
+"""Key of the metadata that holds the SHA-256 of the file, and what stands in its place while that is computed."""
+LONGEST, LARGEST = 4_000_000, 1e12
+"""Side in px and area in px² that no slide exceeds."""
+SLACK = 2.0
+"""Base pixels by which an outline may leave the box that is stated for it: boxes are rounded."""
+_TYPES: dict[str, pa.DataType] = {
+    "cell_id": pa.string(),
+    "geometry": pa.binary(),
+    "x": pa.float64(),
+    "y": pa.float64(),
+    "class": pa.string(),
+    "probability": pa.float32(),
+    **{name: pa.float32() for name in MEASURES if name not in ("x", "y")},
+    "oversize": pa.bool_(),
+    "bbox": BBOX,
+}
+"""Columns that every master file has."""
+_OPTIONAL = {"nucleus": pa.binary(), "class_probability": pa.float32()}
+
+
+def seal(file: IO[bytes]) -> None:
+    """Put the digest of a finished master file, whose metadata has :data:`OPEN` under :data:`SEAL`, in its place."""
+    place = _place(file, OPEN)
+    found = _digest(file, place)
+    file.seek(place)
+    file.write(found)
+
+
+def _place(file: IO[bytes], value: str) -> int:
+    """Return where the digest *value* stands in the metadata at the end of *file*."""
+    end = file.seek(-8, os.SEEK_END)
+    start = file.seek(max(0, end - int.from_bytes(file.read(4), "little")))
+    return start + max(0, file.read().find(f'"{SEAL}":"{value}"'.encode())) + len(SEAL) + 4
+
+
+def _digest(file: IO[bytes], place: int) -> bytes:
+    """Return the digest of *file*, in hexadecimal, with nothing but zeros at *place*."""
+    file.seek(0)
+    sha, left = hashlib.sha256(), place
+    while left and (piece := file.read(min(left, 1 << 22))):
+        sha.update(piece)
+        left -= len(piece)
+    sha.update(file.read(len(OPEN)) and OPEN.encode())
+    while piece := file.read(1 << 22):
+        sha.update(piece)
+    return sha.hexdigest().encode()
+
+
+def check_master(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a master file says of itself, after a look at all that is in it.
+
+    Raises
+    ------
+    StoreError
+        When *path* is not a master file of wsipipe, or not as it was written.
+    """
+    name = os.fspath(path)
+    try:
+        found = os.stat(name)
+        raw = _checked(name, (found.st_ino, found.st_size, found.st_mtime_ns))
+    except (OSError, UnicodeError, pa.ArrowException, shapely.errors.ShapelyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(f"{name} is not a cells file, or it is damaged: {reason}; copy it again") from error
+    about: dict[str, Any] = json.loads(raw)
+    return about
+
+
+@lru_cache(maxsize=64)
+def _checked(path: str, _stamp: tuple[int, int, int]) -> bytes:
+    """Return the metadata, in JSON, of a file that passes."""
+    with pq.ParquetFile(path) as file:
+        raw = (file.metadata.metadata or {}).get(b"wsipipe")
+        if raw is None:
+            raise StoreError(f"{path} is Parquet, but not a cells file of wsipipe (no 'wsipipe' metadata)")
+        about = _about(raw, path)
+        if SEAL in about:
+            with open(path, "rb") as stream:
+                found = _digest(stream, _place(stream, about[SEAL])).decode()
+            _expect(about[SEAL] == found, path, "the digest", found, str(about[SEAL]))
+        _check_schema(file.schema_arrow, path)
+        _expect(about["cells"] == file.metadata.num_rows, path, "cells", about["cells"], f"{file.metadata.num_rows}")
+        for i in range(file.metadata.num_row_groups):
+            _check_rows(file.read_row_group(i), about, f"{path}, row group {i}")
+    return json.dumps({key: value for key, value in about.items() if key != SEAL}).encode()
+
+
+def _expect(good: bool, where: str, what: str, value: object, wanted: str) -> None:
+    if not good:
+        shown = str(value)[:60]
+        raise StoreError(f"{where}: {what} is {shown}; expected {wanted}: the cells file was changed or damaged")
+
+
+# --- metadata ---------------------------------------------------------------------------------------------------------
+
+
+def _about(raw: bytes, path: str) -> dict[str, Any]:
+    """Return the metadata, whose every part has its type and range."""
+    try:
+        about = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        reason = type(error).__name__
+        raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({reason}); copy the file again") from error
+    _expect(isinstance(about, dict), path, "the metadata", about, "an object")
+    for key, (good, wanted) in _WANTED.items():
+        _expect(key in about and good(about[key]), path, key, about.get(key), wanted)
+    for key, (good, wanted) in _MAYBE.items():
+        _expect(about.get(key) is None or good(about[key]), path, key, about.get(key), wanted)
+    return about
+
+
+def _numbers(count: int, low: float, high: float, whole: bool = False) -> Callable[[Any], bool]:
+    """Return whether a value is a list of *count* numbers from *low* to *high*."""
+    kinds = int if whole else (int, float)
+
+    def test(value: Any) -> bool:
+        good = isinstance(value, list) and len(value) == count
+        return good and all(isinstance(v, kinds) and not isinstance(v, bool) and low <= v <= high for v in value)
+
+    return test
+
+
+def _is_size(value: Any) -> bool:
+    return _numbers(2, 1, LONGEST, whole=True)(value) and math.prod(value) <= LARGEST
+
+
+def _is_box(value: Any) -> bool:
+    return _numbers(4, -1e9, 1e9)(value)
+
+
+def _are_boxes(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_box, value))
+
+
+def _are_classes(value: Any) -> bool:
+    colour = _numbers(3, 0, 255, whole=True)
+    return isinstance(value, dict) and all(rgb is None or colour(rgb) for rgb in value.values())
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_area(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18
+
+
+def _is(*kinds: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+_RESOLUTION = _numbers(2, 1e-3, 1e3), "two numbers in um/px"
+_WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "fingerprint": (_is(str), "text"),
+    "size": (_is_size, f"width and height in px, up to {LONGEST:,}"),
+    "bounds": (lambda value: value is None or _is_box(value), "a box or null"),
+    "mpp": _RESOLUTION,
+    "cells": (_is_count, "a number of cells"),
+    "classes": (_are_classes, "names with colours"),
+}
+_MAYBE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "working_mpp": _RESOLUTION,
+    "analysed": (_is_box, "a box"),
+    "bad_boxes": (_are_boxes, "boxes"),
+    "tissue_area_um2": (_is_area, "an area in um²"),
+    "oversize": (_is_count, "a number of cells"),
+    "settings": (_is(dict), "settings by section"),
+    "model": (_is(dict), "an object"),
+    "recipe": (_is(dict), "an object"),
+}
+
+
+# --- cells ------------------------------------------------------------------------------------------------------------
+
+
+def _check_schema(schema: pa.Schema, path: str) -> None:
+    twice = len(set(schema.names)) < len(schema.names)
+    _expect(not twice, path, "the list of columns", ", ".join(schema.names), "each name once")
+    for name, kind in _TYPES.items():
+        found = schema.field(name).type if name in schema.names else "absent"
+        _expect(found == kind, path, f"column {name}", found, str(kind))
+    for name, kind in _OPTIONAL.items():
+        if name in schema.names:
+            _expect(schema.field(name).type == kind, path, f"column {name}", schema.field(name).type, str(kind))
+
+
+def _check_rows(table: pa.Table, about: Mapping[str, Any], where: str) -> None:
+    """Refuse cells without outline, place or identity, or of a class that the file does not name."""
+    table.validate(full=True)
+    for name in ("cell_id", "geometry", "x", "y", "bbox", "oversize"):
+        _expect(not table[name].null_count, where, f"column {name}", "absent in some rows", "a value in each")
+    classes = set(pc.unique(table["class"]).to_pylist()) - {None}
+    _expect(classes <= set(about["classes"]), where, "class", classes - set(about["classes"]), "one of the metadata")
+    xy = np.column_stack([table["x"].to_numpy(), table["y"].to_numpy()])
+    inside = (xy >= -SLACK) & (xy <= np.array(about["size"]) + SLACK)
+    _expect(bool(inside.all()), where, "the place of a cell", "outside the slide", "one inside")
+    box = table["bbox"].combine_chunks()
+    boxes = np.column_stack([box.field(side.name).to_numpy(False) for side in BBOX]).astype(np.float64)
+    for column in ("geometry", "nucleus"):
+        if column in table.schema.names:
+            _check_outlines(table[column].to_numpy(), boxes, f"{where}, column {column}")
+
+
+def _check_outlines(wkb: NDArray[np.object_], boxes: NDArray[np.float64], where: str) -> None:
+    polygons = shapely.from_wkb(wkb)
+    good = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON.value
+    finite = np.isfinite(shapely.get_coordinates(polygons)).all()
+    _expect(bool(good.all() and finite), where, "an outline", "no polygon of finite numbers", "polygons")
+    bounds = shapely.bounds(polygons)
+    within = (bounds[:, :2] >= boxes[:, :2] - SLACK).all() and (bounds[:, 2:] <= boxes[:, 2:] + SLACK).all()
+    _expect(bool(within), where, "an outline", "outside its box", "one inside")
