@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -78,20 +79,26 @@ def job_of(slide: Path, model: Path, out: Path, **run: object) -> SegmentJob:
 
 
 def test_the_same_cells_without_the_small_level(sound: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """But for some at the very edge of the tissue: JPEG blurs each level in its own way."""
     broken = Path(shutil.copy(sound, tmp_path / "broken.tiff"))
     spoil_level(broken, 1)
+    edge = shapely.MultiPolygon(tissue_of(sound, "auto").polygons).boundary.buffer(4)
     shapes = []
     for slide in (sound, broken):
         job = job_of(slide, tiny_model, tmp_path / f"{slide.stem}.parquet")
         assert not run_segment(job, QUIET).bad_boxes
-        shapes.append(set(map(bytes, read_cells(job.outputs[0]).geometry.to_wkb())))
+        cells = read_cells(job.outputs[0])
+        inner = cells[~shapely.contains_xy(edge, cells.x, cells.y)]
+        assert len(inner) > 0.9 * len(cells)
+        shapes.append(set(map(bytes, inner.geometry.to_wkb())))
     assert shapes[0] == shapes[1] and len(shapes[0]) > 50
 
 
 @pytest.fixture(scope="module")
-def dead(sound: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the slide with all pyramid levels unreadable."""
-    path = Path(shutil.copy(sound, tmp_path_factory.mktemp("dead") / "dead.tiff"))
+def dead(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a slide with all pyramid levels unreadable."""
+    path = tmp_path_factory.mktemp("dead") / "dead.tiff"
+    write_phantom(path, dataclasses.replace(SETTINGS, width=560, height=300))
     for level in range(len(pages(path)))[::-1]:
         spoil_level(path, level)
     return path

@@ -79,7 +79,7 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
 
 
 def check_same(path: str | os.PathLike[str], known: str, was: Stamp) -> None:
-    """Raise SlideChanged when the slide at *path* has another fingerprint than *known*, or another stamp than it had."""
+    """Raise SlideChanged unless the slide at *path* has the fingerprint *known*, and the stamp that it had."""
     now = stamp(path)
     if now != was or fingerprint(path) != known:
         raise changed(os.fspath(path), was, now)

@@ -46,7 +46,7 @@ class Tissue:
     warnings : tuple of str
         Reasons to doubt the result: another stain, out of focus, parts that cannot be read.
     unread_um2 : float
-        Area of it that no level of the slide could show: taken for tissue, so that it counts as unreadable, not as glass.
+        Area of it that no level of the slide can show: taken for tissue, so that it counts as unreadable.
     """
 
     polygons: tuple[shapely.Polygon, ...]
@@ -176,8 +176,8 @@ def _gap_warnings(gaps: Gaps, unread_um2: float) -> Iterator[str]:
         yield "the overview is damaged: tissue was looked for in other pyramid levels; copy the slide again"
     if gaps.lost:
         yield (
-            f"{unread_um2 * 1e-6:.3g} mm² of the slide cannot be read in any pyramid level: taken for tissue, and counted "
-            "as unreadable"
+            f"{unread_um2 * 1e-6:.3g} mm² of the slide cannot be read in any pyramid level: taken for tissue, and "
+            "counted as unreadable"
         )
 
 
