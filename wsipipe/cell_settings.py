@@ -57,6 +57,11 @@ class FeatureSettings(Checked):
     )
     overlap: int = knob(0, "Overlap of neighbouring 256 px tiles.", unit="px", low=0, high=128)
     min_tissue: float = knob(0.25, "Least share of tissue in a tile.", low=0, high=1)
+    encoder: str = knob(
+        "",
+        "Encoder of a backbone that was pretrained with one: hf-hub:OWNER/MODEL, or a folder of weights.",
+        result=False,  # its weights count, not their place
+    )
 
 
 EXTRAS = ("texture", "neighbours", "ring")

@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsipipe.errors import SettingsError
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, FEATURE_TIMESTEP
-from wsipipe.models.conditioning import open_encoder
+from wsipipe.models.conditioning import check_encoder, open_encoder
 from wsipipe.predict import choose_device, denormals_flushed
 from wsipipe.train.diffusion import normalise
 from wsipipe.train.pictures import reconstruct
@@ -45,7 +44,7 @@ class DenseBackbone:
     Raises
     ------
     SettingsError
-        When the backbone is conditioned and *encoder* is missing, or gives features of another width.
+        When the backbone is conditioned and *encoder* is missing, or not the one it was trained with.
     ModelError
     """
 
@@ -55,7 +54,7 @@ class DenseBackbone:
         backbone = network.backbone if isinstance(network, Segmenter) else cast(CMD, network)
         self.network = backbone.requires_grad_(False).to(self.device)
         self.encoder = open_encoder(encoder, self.device) if encoder else None
-        self._check_condition(encoder)
+        check_encoder(self.card, self.encoder)
 
     @property
     def reconstructs(self) -> bool:
@@ -105,20 +104,3 @@ class DenseBackbone:
         if not self.network.config.condition or self.encoder is None:
             return None
         return torch.from_numpy(self.encoder(torch.from_numpy(windows))).to(self.device)
-
-    def _check_condition(self, encoder: str) -> None:
-        """Refuse a conditioned backbone whose encoder is missing or another one."""
-        wanted = self.network.config.condition
-        if not wanted:
-            return
-        name = self.card.training.get("settings", {}).get("encoder") or f"one with features {wanted} wide"
-        if self.encoder is None:
-            raise SettingsError(
-                f"the backbone {self.card.name} is conditioned on an encoder: give it, --encoder {name}"
-            )
-        width = self.encoder(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape[1]
-        if width != wanted:
-            raise SettingsError(
-                f"--encoder {encoder} gives features {width} wide; the backbone {self.card.name} was trained with "
-                f"{name}, {wanted} wide"
-            )

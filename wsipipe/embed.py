@@ -13,18 +13,22 @@ from torch import Tensor, nn
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, TILE
-from wsipipe.models.folded import FoldedSegmenter
+from wsipipe.models.conditioning import check_encoder, open_encoder
+from wsipipe.models.folded import Conditioned, FoldedSegmenter
 from wsipipe.models.heads import Head
 from wsipipe.predict import (
     BATCH,
     Recipe,
-    SmallerBatch,
     check_numbers,
     choose_device,
     choose_dtype,
     denormals_flushed,
-    out_of_memory,
+    memory_watched,
 )
+
+WINDOW = 512
+"""Side of the square around a tile that the encoder of a conditioned backbone sees, as in pretraining."""
+MARGIN = (WINDOW - TILE) // 2
 
 
 class Embedder:
@@ -40,15 +44,33 @@ class Embedder:
         As in :class:`wsipipe.settings.RunSettings`.
     batch : int
         Tiles per forward pass; 0 takes the device's default.
+    encoder : str
+        As :func:`wsipipe.models.conditioning.open_encoder` takes it; a conditioned backbone needs it.
 
     Attributes
     ----------
     width : int
         Features per tile, D.
+    encoder : Encoder or None
+        That of a conditioned backbone.
+    margin : int
+        Pixels around a tile that its features depend on.
+
+    Raises
+    ------
+    SettingsError
+        When the backbone is conditioned and *encoder* is missing, or not the one it was trained with.
+    ModelError
     """
 
     def __init__(
-        self, path: Path, pool: str = "decoder", device: str = "auto", precision: str = "auto", batch: int = 0
+        self,
+        path: Path,
+        pool: str = "decoder",
+        device: str = "auto",
+        precision: str = "auto",
+        batch: int = 0,
+        encoder: str = "",
     ) -> None:
         network, self.card = checkpoint.load(path)
         if not isinstance(network, Segmenter):
@@ -60,13 +82,17 @@ class Embedder:
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.batch = batch or BATCH[self.device.type]
-        folded = FoldedSegmenter(network)
-        self.network = folded.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        conditioned = backbone.config.condition > 0
+        self.encoder = open_encoder(encoder, self.device) if encoder and conditioned else None
+        check_encoder(self.card, self.encoder)
+        self.margin = MARGIN if conditioned else 0
+        ready = Conditioned(backbone) if conditioned else FoldedSegmenter(network)
+        self.network = ready.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         dtype = str(self.dtype).removeprefix("torch.")
         self.recipe = Recipe(self.device.type, dtype, "eager", torch.__version__.partition("+")[0], self.batch)
 
     def features(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the features of *tiles* (n, 256, 256, 3), float32 (n, D).
+        """Return the features of *tiles* with their :attr:`margin` (n, 256 + 2 margin, ..., 3), float32 (n, D).
 
         The means over the tile of the decoder's maps, coarse to fine, then of the bottleneck.
 
@@ -84,22 +110,23 @@ class Embedder:
     @torch.inference_mode()
     def _forward(self, part: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of one batch, padded with zeros to the fixed shape."""
-        fixed = np.zeros((self.batch, TILE, TILE, 3), np.uint8)
+        fixed = np.zeros((self.batch, *part.shape[1:]), np.uint8)
         fixed[: len(part)] = part
-        try:
-            x = torch.from_numpy(fixed).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        with memory_watched(self.device, self.batch):
+            pixels = torch.from_numpy(fixed).to(self.device, non_blocking=True)
             with denormals_flushed():
-                pooled = self._pooled((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
+                pooled = self._pooled(pixels)
             check_numbers(pooled, self.card)
             return pooled.cpu().numpy()
-        except RuntimeError as error:
-            if not out_of_memory(error) or self.batch == 1:
-                raise
-            raise SmallerBatch(self.batch) from error
 
-    def _pooled(self, x: Tensor) -> Tensor:  # (B, 3, 256, 256) -> (B, D)
-        deepest, skips = self.network.encode(x)
-        maps = self.network.decode(deepest, skips) if self.pool != "bottleneck" else []
-        if self.pool != "decoder":
-            maps = [*maps, deepest]
-        return torch.cat([m.float().mean(dim=(2, 3)) for m in maps], dim=1)
+    def _pooled(self, pixels: Tensor) -> Tensor:  # (B, 256 + 2 margin, ..., 3) -> (B, D)
+        inner = slice(self.margin, self.margin + TILE)
+        x = (pixels[:, inner, inner].permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1).to(self.dtype)
+        if self.encoder is not None:
+            z = torch.from_numpy(self.encoder(pixels)).to(self.device)
+            deepest, maps = self.network.both(x, z)
+        else:
+            deepest, skips = self.network.encode(x)
+            maps = self.network.decode(deepest, skips) if self.pool != "bottleneck" else []
+        shown = [*(maps if self.pool != "bottleneck" else []), *([deepest] if self.pool != "decoder" else [])]
+        return torch.cat([m.float().mean(dim=(2, 3)) for m in shown], dim=1)

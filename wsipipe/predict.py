@@ -149,19 +149,12 @@ class Predictor:
         """Return the maps of one batch, padded with zeros to the fixed shape."""
         fixed = np.zeros((self.batch, TILE, TILE, 3), np.uint8)
         fixed[: len(part)] = part
-        try:
+        with memory_watched(self.device, self.batch):
             x = torch.from_numpy(fixed).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             with denormals_flushed():
                 maps: Tensor = self.network((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
             check_numbers(maps, self.card)
             return (maps * 255).round().to(torch.uint8).cpu().numpy()
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            torch.cuda.empty_cache()
-            if self.batch == 1:
-                raise ModelError(f"not enough memory on {self.device} for a single tile; use --device cpu") from error
-            raise SmallerBatch(self.batch) from error
 
     def probe(self) -> None:
         """Run one forward pass, so that lack of memory shows before any work is done.
@@ -187,6 +180,27 @@ def check_numbers(found: Tensor, card: ModelCard) -> None:
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether *error* says that memory is used up: a GPU's own error, or the CPU allocator's plain one."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def memory_watched(device: torch.device, batch: int) -> Iterator[None]:
+    """Say how to go on when the block, a forward pass of *batch* tiles, runs out of memory.
+
+    Raises
+    ------
+    SmallerBatch
+    ModelError
+        When not even one tile fits.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        torch.cuda.empty_cache()
+        if batch == 1:
+            raise ModelError(f"not enough memory on {device} for a single tile; use --device cpu") from error
+        raise SmallerBatch(batch) from error
 
 
 def load_predictor(path: Path, device: str, precision: str, batch: int) -> Predictor:

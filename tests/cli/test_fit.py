@@ -73,6 +73,24 @@ def test_a_run_is_not_resumed_with_other_weights_in_the_same_file(
     assert f"begun with other weights of --backbone {model}; choose another -o" in capfd.readouterr().err
 
 
+def test_an_assumed_resolution_is_told_and_recorded(
+    annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["fit", str(annotated), "--steps", "1", "--head", "linear", *SMALL]
+    assert main([*command, "-o", str(tmp_path / "a")]) == 0
+    assert "2 of 2 images state no resolution and are taken to be at 0.25 um/px" in " ".join(
+        capfd.readouterr().err.split()
+    )
+    assert json.loads((tmp_path / "a" / "run.json").read_text())["assumed_mpp"] == {str(annotated): 0.25}
+    assert main([*command, "--mpp", "0.5", "-o", str(tmp_path / "b")]) == 0
+    assert "no resolution" not in capfd.readouterr().err
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["assumed_mpp"] == {}
+    for path in (annotated / "labels").iterdir():
+        Image.fromarray(np.zeros((160, 160), np.uint16)).save(path)
+    assert main([*command, "-o", str(tmp_path / "c")]) == 5
+    assert "none of the training images has an annotated nucleus" in capfd.readouterr().err
+
+
 def test_bad_sets(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = ["-o", str(tmp_path / "run")]
     assert main(["fit", *out]) == 2

@@ -237,6 +237,30 @@ def test_an_evaluation_leaves_tables_report_labels_and_pictures(job: EvaluateJob
     assert text == result.markdown and "2 images of 2 patients" in text and "| PQ |" in text and "(test)" in text
 
 
+class Heard(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_an_assumed_resolution_and_a_set_without_nuclei_are_told(job: EvaluateJob) -> None:
+    heard = Heard()
+    result = run_evaluate(replace(job, dataset=replace(job.dataset, mpp="auto")), heard)
+    assert [line for line in heard.lines if "2 of 2 images state no resolution and are taken to be at 0.25" in line]
+    assert "- 2 images state no resolution: 0.25 um/px was assumed" in result.markdown
+    assert json.loads((job.out / "scores.json").read_text())["assumed_mpp"] == 2
+    heard = Heard()
+    for path in (Path(job.dataset.path) / "labels").iterdir():
+        Image.fromarray(np.zeros((260, 300), np.uint16)).save(path)
+    result = run_evaluate(replace(job, dataset=replace(job.dataset, mpp=0.25)), heard)
+    assert heard.lines == [
+        f"warning: {job.dataset.path}: none of the images has an annotated nucleus; check the labels"
+    ]
+    assert "no resolution" not in result.markdown
+
+
 def test_the_same_evaluation_has_the_same_bytes(job: EvaluateJob) -> None:
     run_evaluate(job, Progress())
     before = {p: p.read_bytes() for p in job.out.rglob("*") if p.is_file()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,14 +16,16 @@ from tests import tiny
 from tests.conftest import Phantom
 from wsipipe.cell_settings import FeatureSettings
 from wsipipe.embed import Embedder
-from wsipipe.errors import OutputError
+from wsipipe.errors import ModelError, OutputBusy, OutputError, SettingsError
 from wsipipe.formats.features import features_made
 from wsipipe.models import checkpoint
-from wsipipe.models.cmd import FEATURE_BLOCKS
+from wsipipe.models.cmd import FEATURE_BLOCKS, CMDConfig
+from wsipipe.models.conditioning import encoder_name, open_encoder
 from wsipipe.pipelines.features import FeaturesJob, run_features
 from wsipipe.raster import open_slide_raster
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import RunSettings, SlideSettings, TissueSettings
+from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.stain import Colours, normalise
 
 CPU = RunSettings(device="cpu", precision="fp32")
 
@@ -126,6 +129,113 @@ def test_an_interrupted_run_goes_on(
     assert not job.work.exists()
     assert not run_features(job, Progress()).fresh
     assert run_features(_job(phantom, job.output, model, min_tissue=0.5), Progress()).fresh
+
+
+class Other(Progress):
+    """Starts the same job while the tiles of another are computed."""
+
+    def __init__(self, job: FeaturesJob) -> None:
+        self.job, self.said = job, list[str]()
+
+    def advance(self, stage: str, steps: int = 1) -> None:
+        if steps and not self.said:
+            with pytest.raises(OutputBusy, match="works on it; wait for it") as error:
+                run_features(self.job, Progress())
+            self.said.append(str(error.value))
+
+
+def test_two_at_once_do_not_write_one_file(phantom: Phantom, model: Path, tmp_path: Path) -> None:
+    job = _job(phantom, tmp_path / "a.h5", model)
+    other = Other(job)
+    done = run_features(job, other)
+    assert other.said
+    with h5py.File(job.output) as file:
+        assert len(file["features"]) == len(file["coords"]) == done.tiles
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_colours_are_those_the_model_asks_for(phantom: Phantom, model: Path, tmp_path: Path) -> None:
+    network, card = checkpoint.load(model)
+    card = replace(card, colours=Colours((120.0, 160.0, 110.0), (30.0, 10.0, 8.0)), normalise=True)
+    checkpoint.save(tmp_path / "n.safetensors", network, card)
+    asks = _job(phantom, tmp_path / "asks.h5", tmp_path / "n.safetensors")
+    plain = replace(asks, output=tmp_path / "plain.h5", grid=GridSettings(stain="as-is"))
+    for job in (asks, plain):
+        run_features(job, Progress())
+    with h5py.File(asks.output) as one, h5py.File(plain.output) as other:
+        assert not np.allclose(one["features"], other["features"])
+        x, y = one["coords"][0].tolist()
+        first = one["features"][0]
+    about = features_made(asks.output)
+    raster = open_slide_raster(phantom.path, SlideSettings(), 0.5)
+    tile = normalise(raster.read((x, y, x + 256, y + 256))[None], about["stain"])
+    np.testing.assert_array_equal(Embedder(model, "decoder", "cpu", "fp32").features(tile)[0], first)
+    assert "stain" not in features_made(plain.output)
+    assert run_features(replace(asks, output=plain.output), Progress()).fresh, "other colours, other features"
+    with pytest.raises(SettingsError, match="does not say which colours"):
+        run_features(replace(plain, model=str(model), grid=GridSettings(stain="normalised")), Progress())
+
+
+def test_out_of_memory_leads_to_smaller_batches(
+    phantom: Phantom, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, sizes = Embedder._pooled, list[int]()
+
+    def limited(self: Embedder, pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(self, pixels)
+
+    monkeypatch.setattr(Embedder, "_pooled", limited)
+    job, limit = _job(phantom, tmp_path / "a.h5", model), 2
+    done = run_features(job, Progress())
+    assert sizes[0] == 4 and set(sizes[1:]) == {2}
+    with h5py.File(job.output) as file:
+        assert len(file["features"]) == done.tiles
+    limit = 0
+    with pytest.raises(ModelError, match="not enough memory on cpu for a single tile"):
+        run_features(replace(job, force=True), Progress())
+
+
+@pytest.fixture
+def conditioned(tmp_path: Path) -> tuple[Path, str]:
+    """Return a backbone that was trained with an encoder, and that encoder."""
+    encoder = str(tiny.save_encoder(tmp_path / "vit"))
+    training = {"settings": {"encoder": encoder}, "encoder": encoder_name(encoder)}
+    card = checkpoint.ModelCard("tiny", CMDConfig(tiny.WIDTHS, 64), training=training)
+    checkpoint.save(tmp_path / "b.safetensors", tiny.shake(tiny.backbone(64)), card)
+    return tmp_path / "b.safetensors", encoder
+
+
+def test_a_conditioned_backbone_sees_the_surroundings_through_its_encoder(
+    phantom: Phantom, conditioned: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, encoder = conditioned
+    run_features(_job(phantom, tmp_path / "a.h5", path, pool="both", encoder=encoder), Progress())
+    with h5py.File(tmp_path / "a.h5") as file:
+        found, (x, y) = file["features"][3], file["coords"][3].tolist()
+    window = open_slide_raster(phantom.path, SlideSettings(), 0.5).read((x - 128, y - 128, x + 384, y + 384))
+    z = torch.from_numpy(open_encoder(encoder, torch.device("cpu"))(torch.from_numpy(window)[None]))
+    network, _ = checkpoint.load(path)
+    with torch.inference_mode():
+        pixels = torch.from_numpy(window[None, 128:384, 128:384]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        maps = [*network.features(pixels, z), network.encode(pixels, network.condition(torch.tensor([50]), z))[0]]
+    expected = torch.cat([m.mean(dim=(2, 3)) for m in maps], 1).numpy()[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert features_made(tmp_path / "a.h5")["encoder"] == encoder_name(encoder)
+
+
+def test_a_conditioned_backbone_is_never_asked_without_its_encoder(
+    phantom: Phantom, conditioned: tuple[Path, str], tmp_path: Path
+) -> None:
+    path, encoder = conditioned
+    with pytest.raises(SettingsError, match=f"is conditioned on an encoder: give it, --encoder {encoder}"):
+        run_features(_job(phantom, tmp_path / "a.h5", path), Progress())
+    other = str(tiny.save_encoder(tmp_path / "other", seed=1))
+    with pytest.raises(SettingsError, match=r"--encoder other-\w+ has other weights than vit-\w+"):
+        run_features(_job(phantom, tmp_path / "a.h5", path, encoder=other), Progress())
+    assert not (tmp_path / "a.h5").exists()
 
 
 def test_errors(phantom: Phantom, model: Path, tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_a_table(folder: Path) -> None:
         ("path,mpp\n,0.5\n", "line 2: no path"),
         ("path,model\na.svs,one\na.svs,two\n", "two slides would have the results a"),
         ("", "no column path"),
+        ("path,mpp\n", "names no slide; expected a line for each below the header"),
     ],
 )
 def test_tables_that_are_not_usable(tmp_path: Path, text: str, says: str) -> None:

@@ -97,9 +97,7 @@ def test_an_interrupted_cache_is_made_anew(tmp_path: Path, pool: Pool) -> None:
     assert made(tmp_path, pool).crops == 3
 
 
-def test_a_cache_of_something_else_is_made_again(
-    tmp_path: Path, pool: Pool, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cache_of_something_else_is_made_again(tmp_path: Path, pool: Pool, caplog: pytest.LogCaptureFixture) -> None:
     def rows(pool: Pool, weights: str) -> np.ndarray:
         part = feature_cache(
             tmp_path / "features", pool, SETTINGS, types_in(pool), lambda x: [x * len(weights)], weights=weights

@@ -25,7 +25,7 @@ NOT_OF_FEATURES = ("block", "workers")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the output even if it is of another slide.")
 @config_option
 @options_for(FeatureSettings, SlideSettings, TissueSettings)
-@options_for(GridSettings, exclude=("overlap", "stain"))
+@options_for(GridSettings, exclude=("overlap",))
 @options_for(RunSettings, exclude=NOT_OF_FEATURES)
 def features(slide: str, output: Path, model: str, force: bool, overwrite: bool, config: Any, **options: Any) -> None:
     """Write a vector of features for every tissue tile of SLIDE, for slide-level models.

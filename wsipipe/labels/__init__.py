@@ -1,12 +1,13 @@
 """Annotated sets: images with an instance map each, their resolution, and splits that no patient crosses."""
 
-from wsipipe.labels.annotated import UNKNOWN, Annotated, DatasetSpec, nuclear_mpp, type_names
+from wsipipe.labels.annotated import DEFAULT_MPP, UNKNOWN, Annotated, DatasetSpec, assumption, nuclear_mpp, type_names
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_image, read_labels
 from wsipipe.labels.reading import detect, list_set, read_set
 from wsipipe.labels.sources import FORMATS
 from wsipipe.labels.splits import SPLITS, assign, few, patient, read_split
 
 __all__ = [
+    "DEFAULT_MPP",
     "FORMATS",
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
@@ -15,6 +16,7 @@ __all__ = [
     "Annotated",
     "DatasetSpec",
     "assign",
+    "assumption",
     "detect",
     "few",
     "list_set",

@@ -82,6 +82,8 @@ class Annotated:
         Type of instances 1..n, "" where it is not known; empty when the set has no types.
     merged : bool
         Whether touching nuclei share one number; see :class:`DatasetSpec`.
+    assumed : bool
+        Whether nothing states the resolution, and *mpp* is :data:`DEFAULT_MPP`.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Annotated:
     mpp: float
     types: tuple[str, ...] = ()
     merged: bool = False
+    assumed: bool = False
 
     @cached_property
     def pyramid(self) -> tuple[NDArray[np.uint8], ...]:
@@ -144,7 +147,20 @@ def settle(name: str, patient: str, content: Content, spec: DatasetSpec) -> Anno
     mpp = _resolution(spec, content.mpp, labels)
     if spec.partial:
         labels = np.where(labels == 0, UNKNOWN, labels).astype(np.int32)
-    return Annotated(name, patient, content.image, labels, mpp, types, spec.merged or content.merged)
+    merged, assumed = spec.merged or content.merged, spec.mpp == "auto" and not content.mpp
+    return Annotated(name, patient, content.image, labels, mpp, types, merged, assumed)
+
+
+def assumption(spec: DatasetSpec, images: Sequence[Annotated]) -> str:
+    """Return a line for the user on the resolution that had to be assumed of some *images*; "" where all state it."""
+    count = sum(a.assumed for a in images)
+    if not count:
+        return ""
+    return (
+        f"{spec.path}: {count} of {len(images)} images state no resolution and are taken to be at {DEFAULT_MPP:g} "
+        "um/px (40x); if they are not, say it: --mpp 0.5, or --mpp nuclei to go by the size of the nuclei (`mpp` in "
+        "[[datasets]])"
+    )
 
 
 def numbered(raw: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -128,8 +128,8 @@ def _read(
 
 def _pixels(
     slide: Path, shape: shapely.Geometry, spec: DatasetSpec, working_mpp: float | None
-) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64], float]:
-    """Return the pixels of the box around *shape*, their origin on the grid, base px per grid px, and um/px."""
+) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64], float | None]:
+    """Return the pixels of the box around *shape*, their origin on the grid, base px per grid px, um/px if known."""
     asked = None if isinstance(spec.mpp, str) else float(spec.mpp)
     with open_slide(slide) as opened:
         plain = opened.info.mpp is None and slide.suffix.lower() in IMAGE_SUFFIXES
@@ -142,7 +142,8 @@ def _pixels(
             raise DatasetError(f"{slide}: an annotated region is {size}; expected smaller regions")
         if box[2] <= box[0] or box[3] <= box[1]:
             raise DatasetError(f"{slide}: an annotated region lies outside the slide; is it of another slide?")
-        return raster.read(box), np.array(box[:2], np.float64), np.array(raster.grid.scale), raster.grid.mpp[0]
+        mpp = None if plain and not asked else raster.grid.mpp[0]
+        return raster.read(box), np.array(box[:2], np.float64), np.array(raster.grid.scale), mpp
     finally:
         raster.close()
 

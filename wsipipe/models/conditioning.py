@@ -20,13 +20,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsipipe.errors import MissingDependency, ModelError, ModelNotFound, NotAModel
+from wsipipe.errors import MissingDependency, ModelError, ModelNotFound, NotAModel, SettingsError
+from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.intact import check_finite
 from wsipipe.models.vit import ViT
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, which UNI uses too; a ``config.json`` beside the weights may say otherwise."""
 HUB = "hf-hub:"
+DIGITS = 16
+"""Of the digest at the end of an encoder's name."""
 
 
 class Encoder:
@@ -120,7 +123,33 @@ def encoder_name(source: str) -> str:
         return source
     path = _weights(Path(source))
     with path.open("rb") as file:
-        return f"{Path(source).stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+        return f"{Path(source).stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:DIGITS]}"
+
+
+def check_encoder(card: ModelCard, encoder: Encoder | None) -> None:
+    """Refuse a conditioned backbone whose *encoder* is missing, or is not the one that it was trained with.
+
+    Raises
+    ------
+    SettingsError
+    """
+    wanted = card.backbone.condition
+    if not wanted:
+        return
+    name = card.training.get("settings", {}).get("encoder") or f"one with features {wanted} wide"
+    if encoder is None:
+        raise SettingsError(f"the backbone {card.name} is conditioned on an encoder: give it, --encoder {name}")
+    width = encoder(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape[1]
+    if width != wanted:
+        raise SettingsError(
+            f"--encoder {encoder.name} gives features {width} wide; the backbone {card.name} was trained with "
+            f"{name}, {wanted} wide"
+        )
+    stated = str(card.training.get("encoder") or HUB)
+    if not (encoder.name.startswith(HUB) or stated.startswith(HUB)) and encoder.name[-DIGITS:] != stated[-DIGITS:]:
+        raise SettingsError(
+            f"--encoder {encoder.name} has other weights than {stated}, with which {card.name} was trained"
+        )
 
 
 def _from_disk(path: Path, device: torch.device) -> Encoder:

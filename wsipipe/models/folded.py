@@ -135,6 +135,23 @@ class FoldedSegmenter(nn.Module):
         return self.head.maps(self.head(self.features(x)))
 
 
+class Conditioned(nn.Module):
+    """A backbone whose condition differs from tile to tile, and so is not folded."""
+
+    def __init__(self, backbone: CMD) -> None:
+        super().__init__()
+        self.backbone = without_pointwise_convolutions(backbone)
+        self.requires_grad_(False).eval()
+
+    def both(self, x: Tensor, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the bottleneck's output, and the decoder maps that heads use, under the condition *z* (B, D)."""
+        t = x.new_full((len(x),), FEATURE_TIMESTEP, dtype=torch.long)
+        c = self.backbone.condition(t, z.to(x.dtype))
+        deepest, skips = self.backbone.encode(x, c)
+        outputs = self.backbone.decode(deepest, skips, c)
+        return deepest, [outputs[i] for i in FEATURE_BLOCKS]
+
+
 def _fold(blocks: nn.Module, constant: dict[int, Tensor]) -> nn.Sequential:
     each = (cast(Block, block) for block in cast(nn.ModuleList, blocks))
     return nn.Sequential(*(FoldedBlock(block, constant[block.project.out_features]) for block in each))

@@ -22,6 +22,7 @@ from wsipipe.formats.columns import measurement_names
 from wsipipe.formats.labelled import Labels, read_labels
 from wsipipe.formats.parquet import CellWriter, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
+from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.schedule.progress import Progress
 
 NOT_COMPARABLE = ("probability", "class_probability")
@@ -174,6 +175,7 @@ def _write(job: ClassifyJob, classifier: Classifier, own: Labels, progress: Prog
     """Write every cell with its class; return the cells of each class."""
     assert job.output is not None
     schema, about = pq.read_schema(job.cells).remove_metadata(), metadata(job.cells)
+    warn_of_none(job.cells, about, progress)
     lacking = [name for name in classifier.columns if name not in schema.names]
     if lacking:
         raise SettingsError(f"{job.cells} lacks {', '.join(lacking)}; `wsipipe measure --add ...` makes them")

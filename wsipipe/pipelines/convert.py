@@ -15,6 +15,7 @@ from wsipipe.formats.exports import Format, Style, format_of
 from wsipipe.formats.ngff import label_grid
 from wsipipe.formats.parquet import metadata
 from wsipipe.formats.subset import write_subset
+from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import ExportSettings, SlideSettings
@@ -65,16 +66,19 @@ def run_convert(job: ConvertJob, progress: Progress) -> Converted:
     SettingsError, OutputError, SlideError
     """
     about = metadata(job.cells)
+    warn_of_none(job.cells, about, progress)
     wanted = [(path, format_of(path, job.to)) for path in job.outputs]
     _check(job, wanted)
     progress.start("writing", len(wanted))
     files: list[Path] = []
     with _master(job) as master, _picture(job, about) as raster:
-        style = Style(job.export, job.zarr, raster)
+        cells, style = metadata(master)["cells"], Style(job.export, job.zarr, raster)
+        if about["cells"] and not cells:
+            progress.say(f"warning: none of the {about['cells']:,} cells in {job.cells} is left by what was asked for")
         for path, kind in wanted:
             files += kind.write(master, path, style)
             progress.advance("writing")
-        return Converted(metadata(master)["cells"], about["cells"], tuple(files))
+        return Converted(cells, about["cells"], tuple(files))
 
 
 def _check(job: ConvertJob, wanted: list[tuple[Path, Format]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import DatasetError, OutputError, SettingsError
-from wsipipe.labels import Annotated, DatasetSpec, read_set
+from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
 from wsipipe.metrics import Counts, Summary, TypeSummary, count, scores, summarise
 from wsipipe.models.checkpoint import Rules, model_hash
 from wsipipe.models.zoo import resolve
@@ -104,6 +104,7 @@ def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
     """
     predictor = _load(job)
     images = read_images(job, predictor.card.mpp)
+    _warn(job, images, progress)
     _check_out(job.out)
     tally = TypeTally.of(images, predictor.card.head.types if predictor.card.head else ())
     rules = rules_of(predictor.card.rules, job.cells)
@@ -138,6 +139,7 @@ def run_tune(job: EvaluateJob, progress: Progress) -> list[Trial]:
         raise SettingsError("thresholds are not to be chosen on test images; expected --part val (or train)")
     predictor = _load(job)
     images = read_images(job, predictor.card.mpp)
+    _warn(job, images, progress)
     _check_out(job.out)
     progress.start("images", len(images))
     pairs = []
@@ -164,6 +166,14 @@ def read_images(job: EvaluateJob, working_mpp: float | None = None) -> list[Anno
         where = f"part {job.part!r} of {spec.split}" if spec.split else "images/"
         raise DatasetError(f"{spec.path}: {where} holds no image; expected at least one")
     return images
+
+
+def _warn(job: EvaluateJob, images: list[Annotated], progress: Progress) -> None:
+    """Say what is doubtful about the images."""
+    if line := assumption(job.dataset, images):
+        progress.say(f"warning: {line}")
+    if not any(a.labels.max(initial=0) > 0 for a in images):
+        progress.say(f"warning: {job.dataset.path}: none of the images has an annotated nucleus; check the labels")
 
 
 def predicted(
@@ -202,6 +212,7 @@ def _about(
         "nuclei": sum(c.truth for _, c in counted),
         "found": sum(c.found for _, c in counted),
         "mpp": [float(min(mpps)), float(np.median(mpps)), float(max(mpps))],
+        "assumed_mpp": sum(item.assumed for item, _ in counted),
         "model": predictor.card.name,
         "model_sha256": model_hash(resolve(job.model)),
         "working_mpp": job.grid.target_mpp or predictor.card.mpp,

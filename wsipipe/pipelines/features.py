@@ -21,17 +21,21 @@ from wsipipe.embed import Embedder
 from wsipipe.errors import OutputError, TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
+from wsipipe.geometry import grow
 from wsipipe.models.checkpoint import model_hash
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.origin import record_of, refuse_other, write_record
+from wsipipe.pipelines.prepare import colour_warnings, slide_colours
 from wsipipe.pipelines.publish import covered_px
 from wsipipe.pipelines.request import is_stale, read_json, slide_file, slide_fingerprint
 from wsipipe.pipelines.source import Source, open_source
 from wsipipe.predict import SmallerBatch, card_of, set_threads
+from wsipipe.schedule.lease import Lease, acquire
 from wsipipe.schedule.progress import Progress
-from wsipipe.schedule.resources import allowed_cores
+from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings, determining
 from wsipipe.slide import changed
+from wsipipe.stain import Change, normalise
 from wsipipe.tiling import TILE, TileGrid
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
@@ -84,33 +88,38 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
         raise OutputError(f"cannot write {job.output}: the folder does not exist: create it first")
     path = resolve(job.model).resolve()
     grid = replace(job.grid, target_mpp=job.grid.target_mpp or card_of(path).mpp, overlap=job.features.overlap)
-    source = open_source(job.source, job.slide, job.tissue, grid)
-    for warning in source.warnings:
-        progress.say(f"warning: {warning}")
-    set_threads(allowed_cores())
-    batch = job.run.batch
-    while True:
-        embedder = Embedder(path, job.features.pool, job.run.device, job.run.precision, batch)
-        try:
-            return _run(job, source, embedder, model_hash(path), progress)
-        except SmallerBatch as error:
-            progress.say(str(error))
-            batch = error.batch
+    with acquire(job.output) as lease:
+        source = open_source(job.source, job.slide, job.tissue, grid)
+        for warning in source.warnings:
+            progress.say(f"warning: {warning}")
+        set_threads(network_threads())
+        batch, run = job.run.batch, job.run
+        while True:
+            embedder = Embedder(path, job.features.pool, run.device, run.precision, batch, job.features.encoder)
+            try:
+                return _run(job, source, embedder, model_hash(path), lease, progress)
+            except SmallerBatch as error:
+                progress.say(str(error))
+                batch = error.batch
 
 
-def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, progress: Progress) -> Features:
+def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: Lease, progress: Progress) -> Features:
     grid = source.raster.grid
     tiles = TileGrid(grid.size, job.features.overlap)
     boxes = tissue_boxes(tiles, source.tissue, grid.scale, job.features.min_tissue)
-    about = _about(job, source, embedder, sha, boxes)
+    colours = slide_colours(source, boxes.tolist()) if embedder.card.colours else None
+    for warning in colour_warnings(job.grid.stain, embedder.card, colours):
+        progress.say(f"warning: {warning}")
+    change = embedder.card.change_for(job.grid.stain, colours)
+    about = _about(job, source, embedder, sha, boxes, change)
     made, record = features_made(job.output), read_json(record_of(job.output))
     same = made.get("fingerprint") == about["fingerprint"] and not is_stale(record, job.source)
     if same and not job.force and not made.get("bad_boxes"):
         return Features(len(boxes), embedder.width, fresh=False)
     known = {"slide": record.get("slide"), "slide_fingerprint": made.get("slide")}
     refuse_other(job.output, known, job.source, source.raster.fingerprint, job.overwrite)
-    began = slide_file(job.source)
-    features = _embed(job.work, digest([about["fingerprint"], began]), source, embedder, boxes, progress)
+    began, pixels = slide_file(job.source), Pixels(source, boxes, embedder.margin, change)
+    features = _embed(job.work, digest([about["fingerprint"], began]), pixels, embedder, lease, progress)
     bad = _unreadable(job, source, boxes)
     if bad:
         about["bad_boxes"] = [[round(v) for v in grid.base_box(box)] for box in bad]
@@ -119,6 +128,7 @@ def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, progres
     coords = np.rint(boxes[:, :2] * np.array(grid.scale)).astype(np.int64)
     name = Path(job.source).stem
     attributes = tile_attributes(job.output, source.raster.slide, grid, job.features.overlap, name)
+    lease.check()
     write_features(job.output, features, coords, attributes, about)
     write_record(job.output, job.source, source.raster.fingerprint, bad)
     shutil.rmtree(job.work, ignore_errors=True)
@@ -166,7 +176,9 @@ def tissue_boxes(tiles: TileGrid, tissue: Tissue, scale: Pair, least: float) -> 
     return np.asarray(boxes[share >= least], dtype=np.int64)
 
 
-def _about(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, boxes: NDArray[np.int64]) -> dict[str, Any]:
+def _about(
+    job: FeaturesJob, source: Source, embedder: Embedder, sha: str, boxes: NDArray[np.int64], change: Change
+) -> dict[str, Any]:
     """Return what determines the features, with its digest."""
     about = {
         "slide": source.raster.fingerprint,
@@ -176,13 +188,15 @@ def _about(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, boxes
         "settings": determining(job.features),
         "version": wsipipe.__version__,
     }
+    about |= {"stain": change} if change else {}
+    about |= {"encoder": embedder.encoder.name} if embedder.encoder else {}
     return about | {"fingerprint": digest(about | {"boxes": boxes.tolist()})}
 
 
 def _embed(
-    work: Path, fingerprint: str, source: Source, embedder: Embedder, boxes: NDArray[np.int64], progress: Progress
+    work: Path, fingerprint: str, pixels: Pixels, embedder: Embedder, lease: Lease, progress: Progress
 ) -> NDArray[np.float32]:
-    """Return the features (n, D) of *boxes*, from where an interrupted run of the same *fingerprint* stopped."""
+    """Return the features (n, D) of tiles, from where an interrupted run of the same *fingerprint* stopped."""
     mark, kept = work / "fingerprint", work / "features.f32"
     if not mark.is_file() or mark.read_text() != fingerprint:
         shutil.rmtree(work, ignore_errors=True)
@@ -191,16 +205,17 @@ def _embed(
             file.write(fingerprint)
     row = 4 * embedder.width
     done = kept.stat().st_size // row // embedder.batch * embedder.batch if kept.exists() else 0
-    progress.start("tiles", len(boxes))
+    progress.start("tiles", len(pixels.boxes))
     progress.advance("tiles", done)
     with kept.open("ab") as file:
         file.truncate(done * row)
         held: list[NDArray[np.float32]] = []
-        for pixels in _pixels(source, boxes[done:], embedder.batch):
-            held.append(embedder.features(pixels))
-            progress.advance("tiles", len(pixels))
+        for batch in pixels.batches(done, embedder.batch):
+            held.append(embedder.features(batch))
+            lease.check()
+            progress.advance("tiles", len(batch))
             if len(held) == FLUSH:
-                kept_bad(work, source)
+                kept_bad(work, pixels.source)
                 file.write(np.concatenate(held).tobytes())
                 file.flush()
                 held = []
@@ -208,17 +223,36 @@ def _embed(
     return np.fromfile(kept, np.float32).reshape(-1, embedder.width)
 
 
-def _pixels(source: Source, boxes: NDArray[np.int64], batch: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the pixels (k, 256, 256, 3) of *boxes*, a batch at a time; the next is read while one is used."""
-    parts: list[list[Box]] = [boxes[k : k + batch].tolist() for k in range(0, len(boxes), batch)]
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The pixels of tiles as the network sees them.
 
-    def read(part: list[Box]) -> NDArray[np.uint8]:
-        return np.stack([source.raster.read(tuple(box)) for box in part])  # type: ignore[arg-type]
+    Attributes
+    ----------
+    boxes : int64 (n, 4)
+        In grid pixels.
+    margin : int
+        Pixels around a tile that are read too.
+    change : Change
+        Of the slide's colours.
+    """
 
-    with ThreadPoolExecutor(1) as ahead:
-        pending = [ahead.submit(read, part) for part in parts[:2]]
-        for k in range(len(parts)):
-            pixels = pending.pop(0).result()
-            if k + 2 < len(parts):
-                pending.append(ahead.submit(read, parts[k + 2]))
-            yield pixels
+    source: Source
+    boxes: NDArray[np.int64]
+    margin: int = 0
+    change: Change = ()
+
+    def batches(self, start: int, size: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels (k, 256 + 2 margin, ..., 3) of tiles from *start* on; a batch is read while one is used."""
+        parts: list[list[Box]] = [self.boxes[k : k + size].tolist() for k in range(start, len(self.boxes), size)]
+        with ThreadPoolExecutor(1) as ahead:
+            pending = [ahead.submit(self._read, part) for part in parts[:2]]
+            for k in range(len(parts)):
+                pixels = pending.pop(0).result()
+                if k + 2 < len(parts):
+                    pending.append(ahead.submit(self._read, parts[k + 2]))
+                yield pixels
+
+    def _read(self, part: list[Box]) -> NDArray[np.uint8]:
+        pixels = np.stack([self.source.raster.read(grow(box, self.margin)) for box in part])
+        return normalise(pixels, self.change) if self.change else pixels

@@ -12,7 +12,7 @@ from wsipipe import fit as fitting
 from wsipipe.artifacts import check_writable, digest, write_json
 from wsipipe.errors import DatasetError, OutputError
 from wsipipe.fit import Pool
-from wsipipe.labels import Annotated, DatasetSpec, few, read_set
+from wsipipe.labels import DEFAULT_MPP, Annotated, DatasetSpec, assumption, few, read_set
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter, model_hash
 from wsipipe.models.zoo import resolve
@@ -85,6 +85,8 @@ def read_pool(job: FitJob) -> Pool:
     pool = [(spec, read_set(spec, "train", job.root, job.settings.working_mpp)) for spec in job.datasets]
     if empty := [spec.path for spec, images in pool if not images]:
         raise DatasetError(f"{empty[0]}: no image belongs to the training split; check its split file")
+    if not fitting.nuclei_in(pool):
+        raise DatasetError(f"{pool[0][0].path}: none of the training images has an annotated nucleus; check the labels")
     if not job.settings.shots:
         return pool
     chosen = few([a for _, images in pool for a in images], job.settings.shots, job.settings.seed)
@@ -101,6 +103,8 @@ def describe(pool: Pool, settings: FitSettings) -> dict[str, Any]:
 
 
 def _tell(pool: Pool, settings: FitSettings, progress: Progress) -> None:
+    for line in filter(None, (assumption(spec, images) for spec, images in pool)):
+        progress.say(f"warning: {line}")
     images = [a for _, images in pool for a in images]
     types = types_in(pool)
     what = f"{len(images)} images, {fitting.nuclei_in(pool):,} nuclei for training"
@@ -161,11 +165,13 @@ def _claim(job: FitJob, pool: Pool, settings: FitSettings) -> None:
     begun, weights = read_json(record).get("backbone_sha256"), _weights(settings)
     if begun and begun != weights:
         raise OutputError(
-            f"{job.out} holds a run that was begun with other weights of --backbone {settings.backbone}; choose another "
-            "-o, or delete it"
+            f"{job.out} holds a run that was begun with other weights of --backbone {settings.backbone}; "
+            "choose another -o, or delete it"
         )
     images = {spec.path: [a.name for a in images] for spec, images in pool}
-    about = {"identity": identity, "datasets": job.datasets, "images": images, "settings": settings}
+    assumed = {spec.path: DEFAULT_MPP for spec, images in pool if assumption(spec, images)}
+    about = {"identity": identity, "datasets": job.datasets, "images": images, "assumed_mpp": assumed}
+    about["settings"] = settings
     write_json(record, about | {"backbone_sha256": weights})
 
 

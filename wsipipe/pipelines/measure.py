@@ -18,11 +18,12 @@ import wsipipe
 from wsipipe.artifacts import check_writable
 from wsipipe.cell_settings import MeasureSettings
 from wsipipe.context import Crowd
-from wsipipe.errors import OutputError, SettingsError
+from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.imported import SUFFIXES, import_geojson
 from wsipipe.formats.parquet import CellWriter, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
 from wsipipe.formats.windows import Windows
+from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.remeasure import Measurer
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.schedule.progress import Progress
@@ -68,7 +69,9 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
         settings = replace(settings, mpp=settings.mpp or float(metadata(job.cells)["mpp"][0]))
     with open_slide(job.slide, settings) as slide, _master(job, slide) as (master, left_out):
         about = metadata(master)
+        warn_of_none(job.cells, about, progress)
         raster = _raster(job, slide, about)
+        _check_places(job, master, about)
         with contextlib.closing(Windows(master)) as windows:
             measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure))
             cells = _write(job, master, about, measurer, progress)
@@ -116,6 +119,24 @@ def _raster(job: MeasureJob, slide: Slide, about: dict[str, Any]) -> SlideRaster
     mpp = job.measure.measure_mpp or (about.get("working_mpp") or about["mpp"])[0]
     base = about["mpp"][0], about["mpp"][1]
     return SlideRaster(slide, slide_grid(slide.info, base, mpp, allow_upsample=True), found)
+
+
+def _check_places(job: MeasureJob, master: Path, about: dict[str, Any]) -> None:
+    """Refuse cells whose centre does not lie on the slide: there is nothing to measure."""
+    width, height = about["size"]
+    outside, first = 0, ""
+    for table in row_groups(master):
+        x, y = table["x"].to_numpy(), table["y"].to_numpy()
+        lost = np.flatnonzero(~((x >= 0) & (x <= width) & (y >= 0) & (y <= height)))
+        if len(lost) and not outside:
+            first = f"{table['cell_id'][int(lost[0])]} at {x[lost[0]]:.0f},{y[lost[0]]:.0f}"
+        outside += len(lost)
+    if outside:
+        raise StoreError(
+            f"{job.cells}: {outside:,} of {about['cells']:,} cells lie outside the slide (the first: {first}); "
+            f"expected level-0 pixels of {job.slide}, {width} x {height}: give the slide they were drawn on, or export "
+            "them again"
+        )
 
 
 def _crowd(master: Path, about: dict[str, Any], settings: MeasureSettings) -> Crowd | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,8 +166,12 @@ def _colours(plan: Plan, source: Source) -> Colours | None:
     """Return the slide's colours, as the whole tissue has them whatever the bounds; None when there is hardly any."""
     everywhere = plan.bounds is None or isinstance(source.raster, StoreRaster)
     chosen = np.argwhere(plan.selected if everywhere else _selected(replace(plan, bounds=None), source.tissue))
-    places = chosen[sampled(len(chosen))].tolist()
-    return colours_of(source.raster.read(plan.tiles.box(i, j)) for j, i in places)
+    return slide_colours(source, [plan.tiles.box(i, j) for j, i in chosen.tolist()])
+
+
+def slide_colours(source: Source, boxes: Sequence[Box]) -> Colours | None:
+    """Return the colours of a slide whose tissue the tiles *boxes* (grid pixels) show; None when there is hardly any."""
+    return colours_of(source.raster.read(boxes[k]) for k in sampled(len(boxes)).tolist())
 
 
 def colour_warnings(stain: str, card: ModelCard, own: Colours | None) -> tuple[str, ...]:

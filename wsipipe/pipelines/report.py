@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError, SlideError, StoreError
+from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
 from wsipipe.report import FAILED, Entry, Facts, entries_of, is_current, label, small_picture, write_index, write_report
 from wsipipe.schedule.progress import Progress
@@ -87,6 +88,7 @@ def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -
     """Write the page of one slide, and return its entry for the page of the batch."""
     record, many = record_of(master), job.source.is_dir()
     facts = Facts.of(master, record, "" if many else job.title)
+    warn_of_none(master, facts.about, progress)
     path = job.slide or slide_of(master, record)
     with contextlib.ExitStack() as stack:
         slide = stack.enter_context(_open(path, job, master, progress)) if path else None

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from wsipipe import __version__
 from wsipipe.artifacts import atomic_path, atomic_write, write_json
 from wsipipe.errors import OutputError
-from wsipipe.labels import Annotated
+from wsipipe.labels import DEFAULT_MPP, Annotated
 from wsipipe.metrics import (
     MATCH_IOU,
     Counts,
@@ -105,6 +105,8 @@ def _heading(about: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"- {about['empty_images']} images have no nuclei, annotated or found: they score 0 in means over images"
         )
+    if about["assumed_mpp"]:
+        lines.append(f"- {about['assumed_mpp']} images state no resolution: {DEFAULT_MPP:g} um/px was assumed")
     return lines
 
 

@@ -191,6 +191,8 @@ def read_table(path: Path) -> list[Entry]:
         lines = [(rows.line_num, row) for row in rows if any(row.values())]
     except csv.Error as error:
         raise SettingsError(f"{path}, line {rows.line_num + 1}: cannot be read as a CSV table ({error})") from error
+    if not lines:
+        raise SettingsError(f"{path}: names no slide; expected a line for each below the header")
     return [_row(path, number, row, columns, known) for number, row in lines]
 
 

@@ -137,7 +137,7 @@ def _key(pool: Pool, settings: FitSettings, types: Sequence[str], weights: str) 
     names = "cache_features", "crop_px", "working_mpp", "seed", "precision", "augment"
     asked = {name: getattr(settings, name) for name in names}
     images = [
-        (a.name, a.mpp, a.types, *(hashlib.sha256(np.ascontiguousarray(x)).hexdigest() for x in (a.image, a.labels)))
+        (a.name, a.mpp, a.types, *(hashlib.sha256(x.tobytes()).hexdigest() for x in (a.image, a.labels)))
         for _, images in pool
         for a in images
     ]
