@@ -1,4 +1,4 @@
-"""What holds in one arithmetic holds in the other, on every processor: each is asked for, none is left to the machine."""
+"""What holds in one arithmetic holds in the other: each is asked for, neither is left to the processor."""
 
 from __future__ import annotations
 

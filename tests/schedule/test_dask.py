@@ -31,7 +31,8 @@ QUIET = Progress()
 
 
 def job_of(slide: Path, model: Path, out: Path) -> SegmentJob:
-    return SegmentJob(str(slide), (out,), str(model), run=RunSettings(device="cpu", precision="fp32", block=256, batch=2))
+    run = RunSettings(device="cpu", precision="fp32", block=256, batch=2)
+    return SegmentJob(str(slide), (out,), str(model), run=run)
 
 
 @pytest.fixture(scope="module")

@@ -109,8 +109,8 @@ def cli(state: State | None, debug: bool) -> None:
     """Cells of whole-slide images as polygons.
 
     wsipipe opens a slide, finds the tissue, segments every nucleus and writes polygons in level-0 pixels: GeoJSON that
-    QuPath opens, GeoParquet for analysis. Memory stays flat however large the slide is, and the same slide, model and
-    settings give the same bytes every time.
+    QuPath opens, GeoParquet for analysis. Memory stays flat however large the slide is, and the same slide, model,
+    settings and recipe (version, kind of device, arithmetic) give the same bytes every time.
 
     \b
     Begin with:
