@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,14 @@ from hypothesis.internal.conjecture import providers
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("search", deadline=None, max_examples=500, print_blob=True)
 hypothesis.settings.load_profile("same")  # --hypothesis-profile names another
+
+# The environment of whoever runs the tests stays out of them, and out of the processes that they start.
+for name in list(os.environ):
+    if name.startswith(("WSIPIPE_", "SLURM_")) and not name.startswith(("WSIPIPE_TEST_", "WSIPIPE_CONSUMERS")):
+        del os.environ[name]
+for name in ("FORCE_COLOR", "NO_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)
+os.environ.update(COLUMNS="80", LINES="24")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,12 +90,3 @@ def small_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small") / "small.tiff"
     write_phantom(path, PhantomSettings(width=700, height=500, seed=5, mpp=0.5, tissue=0.9))
     return path
-
-
-@pytest.fixture(autouse=True)
-def _no_user_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep the environment of whoever runs the tests out of them."""
-    for variable in [name for name in os.environ if name.startswith(("WSIPIPE_", "SLURM_"))]:
-        if variable != "WSIPIPE_TEST_DATA":
-            monkeypatch.delenv(variable)
-    yield

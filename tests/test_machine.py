@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -48,3 +50,10 @@ def test_other_examples_are_searched_for_by_hand() -> None:
     assert "hypothesis" in slow and "--hypothesis-profile=search" in slow
     (quick,) = [line for line in lines if "not slow" in line]
     assert "--hypothesis-profile" not in quick
+
+
+def test_terminal_and_environment_of_whoever_runs_the_tests_stay_out() -> None:
+    assert shutil.get_terminal_size() == (80, 24)
+    assert not [name for name in os.environ if "COLOR" in name and name != "COLORTERM"]
+    kept = {"WSIPIPE_TEST_DATA", "WSIPIPE_TEST_CHROMIUM", "WSIPIPE_CONSUMERS"}
+    assert not {name for name in os.environ if name.startswith(("WSIPIPE_", "SLURM_"))} - kept
