@@ -118,6 +118,11 @@ def test_dots_have_the_colour_of_the_class(slide: ArraySlide, master: Master) ->
     assert _is(view.rgb, RED)[66, 99]
 
 
+def test_the_density_of_no_cells_is_none() -> None:
+    heat, top = overlay.heat_map(np.zeros((4, 5), np.float32))
+    assert top == 0 and not heat[..., 3].any()
+
+
 def test_density_is_strongest_where_cells_are(slide: ArraySlide, master: Master) -> None:
     rng = np.random.default_rng(0)
     view, plain = (overlay.look(slide, max_side=60) for _ in range(2))

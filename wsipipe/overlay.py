@@ -225,14 +225,14 @@ def _draw_density(view: View, master: str | os.PathLike[str]) -> dict[str, Rgb]:
 
 
 def heat_map(counts: NDArray[np.float32], sigma: float = 1.0) -> tuple[Picture, float]:
-    """Return counts (h, w) as colours (h, w, 4), from clear (none) to strong, and the count of the strongest.
+    """Return counts (h, w) as colours (h, w, 4), from clear (none) to strong, and the count of the strongest (0 where all are).
 
     Counts are smoothed by a Gaussian of *sigma* pixels; the strongest colour is that of the 99.9th percentile. Colours
     are those of viridis, which print in grey and are told apart by everyone; alpha is straight, not premultiplied.
     """
     smooth = cv2.GaussianBlur(counts, (0, 0), sigma)
-    top = max(float(np.quantile(smooth[smooth > 0], 0.999)), 1e-6) if (smooth > 0).any() else 1.0
-    share = np.minimum(smooth / top, 1)
+    top = max(float(np.quantile(smooth[smooth > 0], 0.999)), 1e-6) if (smooth > 0).any() else 0.0
+    share = np.minimum(smooth / (top or 1.0), 1)
     heat = cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
     alpha = np.rint(255 * 0.75 * np.minimum(share * 4, 1)).astype(np.uint8)
     return np.dstack([heat, alpha]), top

@@ -73,7 +73,7 @@ def density(index: CellIndex, hidden: frozenset[int] = frozenset()) -> Heat:
     heat, top = heat_map(counts, max(1.0, _SMOOTH_UM / (bin_px * mpp)))
     _, data = cv2.imencode(".png", cv2.cvtColor(heat, cv2.COLOR_RGBA2BGRA))
     mm2 = (bin_px * mpp) ** 2 * 1e-6
-    return Heat(bytes(data), counts.shape[1] * bin_px, counts.shape[0] * bin_px, top / mm2 if counts.any() else 0.0)
+    return Heat(bytes(data), counts.shape[1] * bin_px, counts.shape[0] * bin_px, top / mm2)
 
 
 def _outline_bytes(
