@@ -27,7 +27,7 @@ LARGEST_STRETCH = 2.0
 
 FAR_MEAN = 30.0
 """Distance of mean colours (CIE76) from which normalising pays; see ``docs/decisions/plausible-results.md``."""
-FAR_CONTRAST = 0.55
+FAR_CONTRAST = 0.6
 """Share of the training images' spread of lightness below which normalising pays; see the same page."""
 
 

@@ -18,14 +18,22 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("slide")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--estimate-mpp", is_flag=True, help="Estimate the resolution by the nuclei in a few fields.")
+@click.option("--model", default="cmd-t", show_default=True, help="Of --estimate-mpp: what finds the nuclei.")
 @options_for(SlideSettings)
-def info(slide: str, as_json: bool, **options: object) -> None:
+def info(slide: str, as_json: bool, estimate_mpp: bool, model: str, **options: object) -> None:
     """Show what SLIDE says of itself: reader, size, resolution and where it comes from, levels, fingerprint.
 
     Reads no pixels, and neither the label nor the macro image. A missing or absurd resolution is shown, not refused.
+
+    With --estimate-mpp a few fields of tissue are segmented at several assumed resolutions, and the one is told at
+    which nuclei have their usual size, with what speaks for and against it. This takes a minute on a CPU.
     """
     from wsipipe.pipelines.info import describe
 
+    if estimate_mpp:
+        _show_estimate(slide, model, as_json, collect(SlideSettings, options))
+        return
     report = describe(slide, collect(SlideSettings, options))
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False))
@@ -34,6 +42,19 @@ def info(slide: str, as_json: bool, **options: object) -> None:
 
 
 command = info
+
+
+def _show_estimate(slide: str, model: str, as_json: bool, settings: SlideSettings) -> None:
+    from wsipipe.pipelines.estimate import estimate_mpp
+
+    found = estimate_mpp(slide, model, settings)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found) | {"sure": found.sure}, indent=2))
+        return
+    click.echo("assumed um/px   nuclei   mean probability   median diameter um")
+    for trial in found.trials:
+        click.echo(f"{trial.mpp:13.3g} {trial.nuclei:8,} {trial.probability:18.2f} {trial.median_um:20.1f}")
+    click.echo(found.in_words)
 
 
 def _show(report: SlideReport) -> None:
@@ -78,7 +99,7 @@ def _size(report: SlideReport) -> str:
 
 def _resolution(report: SlideReport) -> str:
     if report.mpp is None:
-        return "not stated: give it with --mpp"
+        return "not stated: give it with --mpp, or see --estimate-mpp"
     x, y = report.mpp
     text = f"{x:.4g} um/px" if x == y else f"{x:.4g} x {y:.4g} um/px"
     return f"{text} ({report.mpp_source})" + ("" if report.mpp_plausible else ", implausible")

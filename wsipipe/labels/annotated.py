@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.errors import DatasetError
+from wsipipe.labels.nuclear_size import nuclear_mpp
 
-TYPICAL_NUCLEUS_UM = 6.5
-"""Median equivalent diameter by which images of unknown resolution are scaled (``mpp = "nuclei"``)."""
 DEFAULT_MPP = 0.25
 """Resolution of a set that states none: 40x."""
 UNKNOWN = -1
@@ -185,13 +184,6 @@ def _named(kind: str, naming: Mapping[str, str]) -> str:
 def type_names(images: Sequence[Annotated]) -> tuple[str, ...]:
     """Return the names of all types in *images*, sorted."""
     return tuple(sorted({kind for a in images for kind in a.types if kind}))
-
-
-def nuclear_mpp(labels: NDArray[np.int32]) -> float:
-    """Return the resolution at which the median nucleus of *labels* measures 6.5 um across."""
-    areas = np.bincount(np.maximum(labels, 0).ravel())[1:]
-    diameter = 2 * np.sqrt(np.median(areas) / np.pi) if areas.size else 26.0
-    return float(np.clip(TYPICAL_NUCLEUS_UM / diameter, 0.12, 0.6))
 
 
 def _resolution(spec: DatasetSpec, stated: float | None, labels: NDArray[np.int32]) -> float:

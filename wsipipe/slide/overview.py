@@ -12,10 +12,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from wsipipe.errors import MissingMpp, TileReadError
+from wsipipe.errors import TileReadError
 from wsipipe.geometry import intersect
 from wsipipe.slide.protocol import Slide
 from wsipipe.slide.reader import blank
+from wsipipe.slide.resolution import missing_mpp
 from wsipipe.units import Box, Pair, Size
 
 STRIP_PIXELS = 1 << 21
@@ -82,7 +83,7 @@ def overview(slide: Slide, mpp: float) -> Overview:
     """
     info = slide.info
     if info.mpp is None:
-        raise MissingMpp(f"{info.path} does not state its resolution: give it in um/px, as in --mpp 0.25")
+        raise missing_mpp(info.path)
     scale = max(1.0, mpp / info.mpp[0]), max(1.0, mpp / info.mpp[1])
     best = max(i for i, lv in enumerate(info.levels) if i == 0 or _is_finer(lv.downsample, scale))
     for level in range(best, -1, -1):

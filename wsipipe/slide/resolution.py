@@ -65,6 +65,14 @@ def concerns(info: SlideInfo) -> tuple[str, ...]:
     return tuple(found)
 
 
+def missing_mpp(path: str) -> MissingMpp:
+    """Return the error of a file that says nothing of its resolution."""
+    return MissingMpp(
+        f"{path} does not state its resolution: give it in um/px with --mpp; `wsipipe info {path} --estimate-mpp` "
+        "estimates it by the size of nuclei"
+    )
+
+
 def require_mpp(info: SlideInfo, settings: SlideSettings | None = None) -> tuple[float, float]:
     """Return the slide's microns per base pixel in x and y, or stop.
 
@@ -77,11 +85,11 @@ def require_mpp(info: SlideInfo, settings: SlideSettings | None = None) -> tuple
     """
     settings = settings or SlideSettings()
     if info.mpp is None:
-        raise MissingMpp(f"{info.path} does not state its resolution: give it in um/px, as in --mpp 0.25")
+        raise missing_mpp(info.path)
     if settings.strict_mpp and info.mpp_source is MppSource.OBJECTIVE:
         raise MissingMpp(
-            f"{info.path} states only an objective of {info.objective:g}x, which --strict-mpp does not accept: "
-            "give the resolution in um/px, as in --mpp 0.25"
+            f"{info.path} states only an objective of {info.objective:g}x, which --strict-mpp does not accept: give "
+            f"the true resolution with --mpp ({MPP_AT_1X / (info.objective or 1):g} um/px would be usual for it)"
         )
     if not is_plausible(info.mpp) and not settings.force_mpp:
         raise ImplausibleMpp(f"{info.path}: {_implausible(info)}")
