@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from wsipipe import artifacts
+from wsipipe.artifacts import digest, from_json, write_json
 from wsipipe.errors import OutputError, TileReadError
 
 needs_permissions = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
@@ -188,3 +189,16 @@ def test_json_is_strict(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text) == {"a": "NaN", "b": "-Infinity", "c": [0, 1], "3": ["x", "y"]}
     assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "NaN", "[-Infinity]", "9" * 5000, "", b"\xff"])
+def test_what_is_no_json(text: str) -> None:
+    with pytest.raises(ValueError):
+        from_json(text)
+
+
+def test_file_names_that_are_not_utf8_survive_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_json(tmp_path / "a.json", {"name": name})
+    assert from_json((tmp_path / "a.json").read_text("utf-8")) == {"name": name}
+    assert len(digest(name)) == 64

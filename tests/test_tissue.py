@@ -231,6 +231,8 @@ def test_drawn_polygons(content: object, area: float, tmp_path: Path) -> None:
     [
         (None, "cannot be read"),
         ("not json", "not a GeoJSON file"),
+        ("[" * 100_000, "not a GeoJSON file"),
+        ('{"features": 5}', "not a GeoJSON file of features"),
         ("42", "not a GeoJSON file of features"),
         ('{"type": "Cube"}', "not a GeoJSON file of features"),
         ('{"type": "Point", "coordinates": [1, 2]}', "no polygon among its 1 features"),
@@ -244,6 +246,35 @@ def test_files_that_are_not_tissue(text: str | None, message: str, tmp_path: Pat
     with pytest.raises(SettingsError, match=message) as caught:
         search(slide_of(glass()), tissue=str(path))
     assert "\n" not in str(caught.value)
+
+
+def star(vertices: int) -> list[list[float]]:
+    """Return the coordinates of a ring that jumps about, and crosses itself about vertices² / 5 times."""
+    ring = np.random.default_rng(0).uniform(0, 600, (vertices, 2)).tolist()
+    return [*ring, ring[0]]
+
+
+@pytest.mark.parametrize(
+    ("geometry", "message"),
+    [
+        ({"type": "Polygon", "coordinates": [star(3000)]}, "crosses itself more than"),
+        ({"type": "Polygon", "coordinates": [[[0, 0], [1e300, 0], [5, 5], [0, 0]]]}, "coordinates beyond"),
+        ({"type": "Polygon", "coordinates": [[[0, 0]]]}, "not a GeoJSON"),
+        ({"type": "Polygon", "coordinates": [[["a", "b"]]]}, "not a GeoJSON"),
+        ({"type": "Polygon", "coordinates": 5}, "not a GeoJSON"),
+    ],
+)
+def test_hostile_outlines(geometry: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.geojson"
+    path.write_text(json.dumps(geometry))
+    with pytest.raises(SettingsError, match=message):
+        search(slide_of(glass()), tissue=str(path))
+
+
+def test_a_lasso_that_crosses_itself_is_mended(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [star(40)]}))
+    assert search(slide_of(glass()), tissue=str(path)).area_um2 > 0
 
 
 REAL = ["CMU-1-Small-Region.svs", "tma-core-he.ome.tif"]

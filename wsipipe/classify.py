@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from wsipipe.artifacts import digest, write_json
+from wsipipe.artifacts import digest, from_json, write_json
 from wsipipe.errors import ModelNotFound, NotAModel, SettingsError
 
 FORMAT = 1
@@ -115,7 +114,7 @@ class Classifier:
         ModelNotFound, NotAModel
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            found = from_json(Path(path).read_text(encoding="utf-8"))
             stated = found.pop("digest", None)
             if found.pop("wsipipe_classifier") != FORMAT:
                 raise ValueError("of another version")

@@ -5,13 +5,44 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import shapely
+
 from wsipipe.errors import SettingsError
 from wsipipe.units import Box, Pair, Size
 
 LEVEL_TOLERANCE = 0.02
 """A pyramid level whose mpp is within this share of the working mpp is used as it is, with its true mpp."""
+FARTHEST = 1e9
+"""Base pixels from the origin that no outline reaches."""
+MOST_CROSSINGS = 20_000
+"""How often an outline may cross itself: the pieces of a hostile one would take hours to sort out."""
 MAX_SILENT_UPSAMPLE = 2.0
 """A slide coarser than the working resolution by more than this is refused unless allowed."""
+
+
+def mended(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return *shape* made valid.
+
+    Raises
+    ------
+    ValueError
+        When its coordinates are no place on a slide, or it crosses itself too often.
+    """
+    xy = shapely.get_coordinates(shape)
+    if not (np.abs(xy) < FARTHEST).all():  # NaN is not
+        raise ValueError(f"coordinates beyond {FARTHEST:g} px")
+    if shape is None or shapely.is_valid(shape):
+        return shape
+    lines, ring = shapely.get_coordinates(shapely.get_rings(shape), return_index=True)
+    joined = np.flatnonzero(ring[1:] == ring[:-1])
+    edges = shapely.linestrings(np.stack([lines[joined], lines[joined + 1]], axis=1))
+    tree, crossings = shapely.STRtree(edges), 0
+    for k in range(0, len(edges), 64):
+        crossings += tree.query(edges[k : k + 64], predicate="crosses").shape[1] // 2
+        if crossings > MOST_CROSSINGS:
+            raise ValueError(f"an outline crosses itself more than {MOST_CROSSINGS:,} times")
+    return shapely.make_valid(shape)
 
 
 @dataclass(frozen=True)

@@ -58,11 +58,19 @@ def test_knows_the_slide_and_the_cells(client: TestClient, phantom: Phantom) -> 
         "/a-token/tiles/-1/0_0.jpg", "/a-token/tiles/11/0_0.png", "/a-token/cells/99/0_0",
         "/a-token/cells/11/0_0?by=geometry", "/a-token/spread/geometry", "/a-token/spread/..%2f..%2fx",
         "/a-token/cell?x=nan&y=1", "/a-token/cell?x=1",
+        *(f"/a-token/{kind}/{'9' * digits}/0_0{end}" for kind, end in (("tiles", ".jpg"), ("cells", "")) for digits in (400, 5000)),
+        *(f"/a-token/{kind}/11/{'9' * digits}_0{end}" for kind, end in (("tiles", ".jpg"), ("cells", "")) for digits in (400, 5000)),
+        f"/a-token/cell?y=1&x={'9' * 400}",
     ],
 )  # fmt: skip
 def test_refuses(client: TestClient, path: str) -> None:
     answer = client.get(f"http://127.0.0.1:8000{path}")
     assert answer.status_code == 404
+
+
+def test_numbers_of_any_length_are_passed_over(client: TestClient) -> None:
+    for digits in (10, 400, 5000):
+        assert client.get(f"density.png?hide={'9' * digits}").status_code == 200
 
 
 def test_refuses_other_hosts_and_methods(client: TestClient) -> None:

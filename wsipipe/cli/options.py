@@ -72,6 +72,8 @@ SECTIONS: dict[str, type[Any]] = {
 }
 """Section of ``run.toml`` for each settings class."""
 
+CONFIG_CHARS, CONFIG_LINE = 1_000_000, 10_000
+"""Characters of a file of settings, and of one line of it: the parser takes gigabytes for a key of 50,000 parts."""
 METAVARS = {int: "INT", float: "NUMBER", str: "TEXT"}
 WORDS = {
     int: "a whole number",
@@ -175,10 +177,13 @@ def read_config(path: str | Path) -> Config:
         When the file is missing, not TOML, or holds an unknown section or key or a value out of range.
     """
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        if len(text) > CONFIG_CHARS or max(map(len, text.splitlines()), default=0) > CONFIG_LINE:
+            raise SettingsError(f"--config {path}: {len(text):,} characters; expected settings in short lines")
+        content = tomllib.loads(text)
     except OSError as error:
         raise SettingsError(f"--config {path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"--config {path}: not a TOML file ({error})") from error
     sections, datasets = {}, content.pop("datasets", [])
     for name, table in content.items():

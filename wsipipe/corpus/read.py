@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import digest
+from wsipipe.artifacts import digest, from_json
 from wsipipe.corpus import codec
 from wsipipe.corpus.table import read_table
 from wsipipe.errors import SettingsError, StoreError
@@ -173,7 +172,7 @@ def checked_about(path: Path) -> dict[str, Any]:
 def read_about(path: Path) -> dict[str, Any]:
     """Return what a corpus says of itself, {} when *path* is not one."""
     try:
-        about = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"][ATTRIBUTE]
+        about = from_json((path / "zarr.json").read_text(encoding="utf-8"))["attributes"][ATTRIBUTE]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return about if isinstance(about, dict) and "schema" in about else {}

@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import digest
+from wsipipe.artifacts import digest, from_json
 from wsipipe.corpus.codec import array_options
 from wsipipe.corpus.read import ATTRIBUTE, SCHEMA, read_about
 from wsipipe.corpus.table import Columns, Patch, write_table
@@ -163,7 +163,7 @@ def _journal(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().splitlines(keepends=True):
         with contextlib.suppress(ValueError):
             if line.endswith(b"\n"):
-                entries.append(json.loads(line))
+                entries.append(from_json(line))
                 kept += len(line)
                 continue
         break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import atomic_folder, atomic_path, canonical_json
+from wsipipe.artifacts import atomic_folder, atomic_path, canonical_json, from_json
 from wsipipe.errors import OutputError
 
 SUFFIXES = (".h5", ".zarr")
@@ -71,7 +70,7 @@ def features_made(out: str | os.PathLike[str]) -> dict[str, Any]:
                 text = file["features"].attrs[ABOUT]
         else:
             text = zarr.open_group(path, mode="r").attrs[ABOUT]
-        found: dict[str, Any] = json.loads(text)
+        found: dict[str, Any] = from_json(text)
     except (OSError, KeyError, TypeError, ValueError):
         return {}
     return found

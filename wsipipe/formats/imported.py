@@ -22,9 +22,15 @@ from wsipipe.errors import StoreError
 from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.parquet import merge_parts, write_part
 from wsipipe.formats.table import BlankCells, cells_table
+from wsipipe.geometry import mended
 from wsipipe.measure import MEASURES
 
 SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")
+MALFORMED = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError),
+    *(zlib.error, shapely.errors.ShapelyError),
+)
+"""What reading a file raises that is not what it seems."""
 LARGEST_UM2 = 4000.0
 """A larger polygon is a region, not a cell."""
 
@@ -63,10 +69,12 @@ def read_drawn(path: Path, origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
         raw = path.read_bytes()
         content = orjson.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
         features = content.get("features", [content]) if isinstance(content, dict) else content
+        if not isinstance(features, list):
+            raise TypeError("no list of features")
         return [_drawn(f, origin) for f in features if f.get("geometry")]
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, shapely.errors.ShapelyError) as error:
+    except MALFORMED as error:
         raise StoreError(f"{path}: not GeoJSON as QuPath writes it ({' '.join(str(error).split())})") from error
 
 
@@ -81,12 +89,17 @@ def _drawn(feature: Mapping[str, Any], origin: tuple[int, int]) -> Drawn:
         kind=str(class_.get("name") or ": ".join(class_.get("names") or [])),
         colour=(int(colour[0]), int(colour[1]), int(colour[2])) if colour else None,
         annotation=properties.get("objectType", "annotation") == "annotation",
-        measurements=properties.get("measurements") or {},
+        measurements=_measurements(properties.get("measurements") or {}),
     )
 
 
+def _measurements(told: Any) -> Mapping[str, Any]:
+    """Return measurements by name, also where they are a list of names and values, as in QuPath before 0.4."""
+    return told if isinstance(told, dict) else {entry["name"]: entry.get("value") for entry in told}
+
+
 def _shape(geometry: Mapping[str, Any], origin: tuple[int, int]) -> shapely.Geometry:
-    shape = shapely.from_geojson(orjson.dumps(geometry))
+    shape = mended(shapely.from_geojson(orjson.dumps(geometry)))
     return shapely.transform(shape, lambda xy: xy + origin)
 
 
@@ -158,7 +171,7 @@ def _table(drawn: Sequence[Drawn], outlines: NDArray[np.object_], about: Mapping
 
 def _polygon(shape: shapely.Geometry) -> shapely.Polygon:
     """Return the largest polygon of *shape*, without holes, to 1/100 px; an empty one for points and lines."""
-    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
+    parts = shapely.get_parts(shapely.get_parts(shape))
     polygons = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
     if not len(polygons):
         return shapely.Polygon()

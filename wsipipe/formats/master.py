@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
+from wsipipe.artifacts import from_json
 from wsipipe.errors import StoreError
 from wsipipe.formats.table import BBOX
 from wsipipe.measure import MEASURES
@@ -89,7 +90,7 @@ def check_master(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, UnicodeError, pa.ArrowException, shapely.errors.ShapelyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"{name} is not a cells file, or it is damaged: {reason}; copy it again") from error
-    about: dict[str, Any] = json.loads(raw)
+    about: dict[str, Any] = from_json(raw)
     return about
 
 
@@ -124,9 +125,9 @@ def _expect(good: bool, where: str, what: str, value: object, wanted: str) -> No
 def _about(raw: bytes, path: str) -> dict[str, Any]:
     """Return the metadata, whose every part has its type and range."""
     try:
-        about = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        reason = type(error).__name__
+        about = from_json(raw)
+    except ValueError as error:
+        reason = str(error)
         raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({reason}); copy the file again") from error
     _expect(isinstance(about, dict), path, "the metadata", about, "an object")
     for key, (good, wanted) in _WANTED.items():

@@ -170,7 +170,10 @@ class CellWriter(contextlib.AbstractContextManager["CellWriter"]):
         area = self._metadata.get("tissue_area_um2")
         if area:
             ours["cells_per_mm2"] = self.cells / (area * 1e-6)
-        return {"geo": canonical_json(geo_metadata(self._schema.names, self._bbox)), "wsipipe": canonical_json(ours | {SEAL: OPEN})}
+        return {
+            "geo": canonical_json(geo_metadata(self._schema.names, self._bbox)),
+            "wsipipe": canonical_json(ours | {SEAL: OPEN}),
+        }
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wsipipe.artifacts import atomic_write
+from wsipipe.artifacts import atomic_write, from_json
 from wsipipe.errors import StoreError
 from wsipipe.formats.table import KEYS, sort_rows
 
@@ -85,7 +85,7 @@ def _index(parts: Sequence[str | os.PathLike[str]], bin_px: int) -> tuple[pa.Sch
         schema = schema or columns
         if about.get(_SIDE) != str(bin_px).encode() or columns != schema:
             raise StoreError(f"{part} was not written with the other parts: bin size or columns differ; remove it")
-        for i, (row, column) in enumerate(json.loads(about[_BINS])):
+        for i, (row, column) in enumerate(from_json(about[_BINS])):
             where.setdefault((row, column), []).append((part, i))
     assert schema is not None
     return schema, where

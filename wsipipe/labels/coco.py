@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsipipe.artifacts import from_json
 from wsipipe.errors import DatasetError
 from wsipipe.labels.annotated import Content
 from wsipipe.labels.outlines import Outline, paint
@@ -42,7 +42,7 @@ def is_coco(path: Path) -> bool:
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not a readable JSON file ({error})") from error
 

@@ -18,7 +18,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from wsipipe.artifacts import from_json
 from wsipipe.errors import DatasetError, SlideError
+from wsipipe.geometry import mended
 from wsipipe.labels.annotated import DEFAULT_MPP, UNKNOWN, Content, DatasetSpec
 from wsipipe.labels.outlines import Outline, paint
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, MAX_PIXELS
@@ -68,16 +70,16 @@ def read_objects(path: Path) -> list[Drawn]:
     DatasetError
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
         features = content.get("features", [content]) if isinstance(content, dict) else content
         return [_drawn(feature) for feature in features if feature.get("geometry")]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
         raise DatasetError(f"{path}: not GeoJSON as QuPath writes it ({error})") from error
 
 
 def _drawn(feature: Mapping[str, Any]) -> Drawn:
     properties = feature.get("properties") or {}
-    shape = shapely.from_geojson(json.dumps(feature.get("nucleusGeometry") or feature["geometry"]))
+    shape = mended(shapely.from_geojson(json.dumps(feature.get("nucleusGeometry") or feature["geometry"])))
     kind = properties.get("objectType") or properties.get("object_type") or str(feature.get("id", ""))
     told = properties.get("classification") or {}
     names = told.get("names") or [told.get("name") or ""]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from wsipipe.artifacts import from_json
 from wsipipe.errors import DatasetError
 from wsipipe.labels.annotated import Annotated, DatasetSpec
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, SLIDE_SUFFIXES
@@ -41,7 +41,7 @@ def read_split(path: Path) -> dict[str, str]:
     DatasetError
     """
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        listed = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not a readable split file ({error}); expected JSON") from error
     if not isinstance(listed, dict) or not all(k in SPLITS and isinstance(v, list) for k, v in listed.items()):

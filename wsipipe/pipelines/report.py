@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from wsipipe.artifacts import check_writable
+from wsipipe.artifacts import check_writable, from_json
 from wsipipe.errors import SettingsError, SlideError, StoreError
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
@@ -149,7 +148,7 @@ def _joined(entries: list[Entry], told: list[Entry]) -> list[Entry]:
 
 def _told(folder: Path) -> list[Entry]:
     try:
-        return entries_of(json.loads((folder / "report.json").read_text("utf-8")))
+        return entries_of(from_json((folder / "report.json").read_text("utf-8")))
     except (OSError, ValueError):
         return []
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import wsipipe
-from wsipipe.artifacts import digest
+from wsipipe.artifacts import digest, from_json
 from wsipipe.errors import SettingsError, SlideError
 from wsipipe.models.checkpoint import ModelCard, model_hash
 from wsipipe.models.zoo import resolve, shipped
@@ -163,7 +162,7 @@ def is_stale(record: dict[str, Any], source: str) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; {} where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

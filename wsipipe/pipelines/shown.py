@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import shapely
 
+from wsipipe.artifacts import from_json
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import metadata
 from wsipipe.settings import SlideSettings, TissueSettings
@@ -27,7 +27,7 @@ AREA_TOLERANCE = 1e-3
 def record_of(master: Path) -> dict[str, Any]:
     """Return the run record beside a master file, {} when there is none that can be read."""
     try:
-        found = json.loads((master.parent / f"{master.name.removesuffix(MASTER)}.run.json").read_text("utf-8"))
+        found = from_json((master.parent / f"{master.name.removesuffix(MASTER)}.run.json").read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

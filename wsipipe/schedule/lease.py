@@ -2,8 +2,8 @@
 
 The lease of ``cells.parquet`` is the file ``.cells.parquet.lease.N`` beside it. Its holder touches it every few
 seconds. It is stale when the holder was on this host and is no longer there (process id and start time), or has not
-touched it for ``BatchSettings.lease_seconds`` (or it is dated that far in the future). Whoever finds lease N stale creates N + 1, which only one can, and then
-removes N.
+touched it for ``BatchSettings.lease_seconds``, or it is dated that far in the future. Whoever finds lease N stale
+creates N + 1, which only one can, and then removes N.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wsipipe.artifacts import hidden_beside, short_name
+from wsipipe.artifacts import from_json, hidden_beside, short_name
 from wsipipe.errors import OutputBusy, OutputError
 
 BEATS = 6
@@ -191,7 +191,7 @@ def holder_of(file: Path, seconds: float) -> Holder | None:
     """Return who holds the lease in *file*; None when it is stale, or gone."""
     try:
         touched = file.stat().st_mtime
-        holder = Holder(**json.loads(file.read_text(encoding="utf-8")))
+        holder = Holder(**from_json(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError):

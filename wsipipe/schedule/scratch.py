@@ -15,7 +15,7 @@ import numpy as np
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import atomic_path
+from wsipipe.artifacts import atomic_path, from_json
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.tiling import TILE
 from wsipipe.units import Box
@@ -51,7 +51,7 @@ class Scratch:
 
     def all_bad(self) -> list[Box]:
         """Return the unreadable boxes of all blocks, in this run and in interrupted ones before it, sorted."""
-        found = {tuple(box) for path in self.maps_folder.glob("*.bad.json") for box in json.loads(path.read_text())}
+        found = {tuple(box) for path in self.maps_folder.glob("*.bad.json") for box in from_json(path.read_text())}
         return sorted((x0, y0, x1, y1) for x0, y0, x1, y1 in found)
 
     def predicted(self) -> set[int]:
@@ -113,7 +113,7 @@ def read_pixels(path: Path, core: Box, window: Box, out: NDArray[np.uint8]) -> l
             rgb = raw.reshape(box[3] - box[1], box[2] - box[0], 3)
             target = out[part[1] - window[1] : part[3] - window[1], part[0] - window[0] : part[2] - window[0]]
             target[:] = rgb[part[1] - box[1] : part[3] - box[1], part[0] - box[0] : part[2] - box[0]]
-        return [(b[0], b[1], b[2], b[3]) for b in json.loads(archive.read("bad"))]
+        return [(b[0], b[1], b[2], b[3]) for b in from_json(archive.read("bad"))]
 
 
 def _pack(array: NDArray[np.uint8]) -> bytes:

@@ -8,7 +8,6 @@ the predict tasks of the blocks around it; scratch files go as soon as nobody wa
 from __future__ import annotations
 
 import heapq
-import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import atomic_path, digest, write_json
+from wsipipe.artifacts import atomic_path, digest, from_json, write_json
 from wsipipe.geometry import Grid, grow, intersect, is_empty
 from wsipipe.instances import CellRules, halo
 from wsipipe.polygons import expand_px
@@ -179,7 +178,7 @@ class Plan:
     @classmethod
     def load(cls, folder: Path) -> Plan:
         """Return the plan that :meth:`save` wrote."""
-        data: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+        data: dict[str, Any] = from_json((folder / "plan.json").read_text())
         numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("working").items()}
         parts: dict[str, Any] = {
             "working": Grid(**numbers),

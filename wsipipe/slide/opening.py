@@ -13,7 +13,7 @@ from wsipipe.errors import MissingDependency, SettingsError, SlideNotFound, Unre
 from wsipipe.settings import SlideSettings
 from wsipipe.slide.protocol import Slide
 from wsipipe.slide.reader import Reader, one_line
-from wsipipe.slide.sampling import refuse_special
+from wsipipe.slide.sampling import refuse_special, remote_needs
 
 
 class Backend(NamedTuple):
@@ -149,6 +149,10 @@ def _attempt(name: str, path: str, settings: SlideSettings) -> Reader[Any] | str
         return reader(path, settings)
     except (UnsupportedSlide, SettingsError):
         raise
+    except ImportError as error:
+        if not is_url(path):
+            raise
+        raise remote_needs(path) from error
     except reader.failures as error:
         return one_line(error).replace(path, os.path.basename(path))
 

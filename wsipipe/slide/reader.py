@@ -214,6 +214,8 @@ def _explains(factor: int, full: int, small: int) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its class."""
+    """Return the first line of an error's text, or its class; what a library stumbles over says nothing of the file."""
+    if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError, struct.error)):
+        return f"cut short or damaged ({type(error).__name__}: {error})"
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import fsspec  # type: ignore[import-untyped]
 
-from wsipipe.errors import SlideChanged, SlideNotFound, UnreadableSlide
+from wsipipe.errors import MissingDependency, SlideChanged, SlideNotFound, UnreadableSlide
 
 ENDS = 1 << 16
 """Bytes hashed at the head, at the tail and from the first TIFF directory on."""
@@ -46,8 +46,10 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
                     digest.update(piece)
     except FileNotFoundError as error:
         raise SlideNotFound(f"no such slide: {location}") from error
-    except OSError as error:
-        raise UnreadableSlide(f"cannot read {location}: {error.strerror or error}") from error
+    except ImportError as error:
+        raise remote_needs(location) from error
+    except (OSError, ValueError) as error:
+        raise UnreadableSlide(f"cannot read {location}: {getattr(error, 'strerror', None) or error}") from error
     return digest.hexdigest()
 
 
@@ -91,6 +93,13 @@ def changed(path: str, was: Stamp | None = None, now: Stamp | None = None) -> Sl
     return SlideChanged(
         f"{path} changed while it was read{how}; nothing was written: run the same command again when the file is whole"
     )
+
+
+def remote_needs(url: str) -> MissingDependency:
+    """Return the error that says which package reads *url*."""
+    scheme = url.partition("://")[0]
+    package = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(scheme, "aiohttp")
+    return MissingDependency.of(package, "remote", f"reading {scheme}:// slides")
 
 
 def refuse_special(path: Path) -> None:

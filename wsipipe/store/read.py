@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 
+from wsipipe.artifacts import digest, from_json
 from wsipipe.errors import StoreError
 from wsipipe.geometry import intersect
 from wsipipe.raster import CHUNK, ChunkRaster, Pixels, Raster, open_slide_raster, slide_grid
@@ -18,6 +20,9 @@ from wsipipe.store.plan import SCHEMA, Mask, grid_of, slide_of, tissue_of
 from wsipipe.tiling import TileGrid, pixels_read
 from wsipipe.tissue import Tissue
 from wsipipe.units import Pair
+
+LATER = ("identity", "complete", "bad", "shard_files")
+"""Attributes that are no part of what a store was asked to hold, of which ``identity`` is the digest."""
 
 
 class StoreRaster(ChunkRaster):
@@ -40,18 +45,24 @@ class StoreRaster(ChunkRaster):
                 f"{self.path}: {missing} of its {whole} files of pixels are missing; copy it again, or make it again "
                 "with `wsipipe tile`"
             )
-        slide = slide_of(about["slide"], self.path)
-        super().__init__(grid_of(about["grid"]), slide, about["fingerprint"], cached_chunks)
-        self.about = about
-        self.tile_grid = TileGrid(self.grid.size, about["overlap"])
-        self._bad = {tuple(box) for box in about["bad"]}
-        self._open()
+        with whole_store(self.path):
+            slide = slide_of(about["slide"], self.path)
+            super().__init__(grid_of(about["grid"]), slide, about["fingerprint"], cached_chunks)
+            self.about = about
+            self.tile_grid = TileGrid(self.grid.size, about["overlap"])
+            self._bad = {(int(a), int(b), int(c), int(d)) for a, b, c, d in about["bad"]}
+            self._open()
 
     def _open(self) -> None:
         group = zarr.open_group(self.path, mode="r")
         self._pixels: Any = group["pixels"]
         self.selected: Mask = np.asarray(group["selected"])
         self._stored: Mask = np.asarray(group["chunks"])
+        width, height = self.grid.size
+        if (self._pixels.shape, self._pixels.dtype) != ((height, width, 3), np.uint8):
+            raise ValueError(f"pixels are {self._pixels.dtype} {self._pixels.shape}")
+        if not np.array_equal(self._stored, pixels_read(self.tile_grid, self.selected, CHUNK)):
+            raise ValueError("the squares stored are not those that its tiles read")
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_pixels": None}
@@ -65,7 +76,8 @@ class StoreRaster(ChunkRaster):
         x0, y0 = column * CHUNK, row * CHUNK
         x0, y0, x1, y1 = intersect((x0, y0, x0 + CHUNK, y0 + CHUNK), (0, 0, *self.grid.size))
         if self._stored[row, column]:
-            return np.asarray(self._pixels[y0:y1, x0:x1])
+            with whole_store(f"{self.path}, pixels {x0},{y0},{x1},{y1}"):
+                return np.asarray(self._pixels[y0:y1, x0:x1])
         out = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
         out[:] = self.slide.background
         return out
@@ -82,6 +94,20 @@ class StoreRaster(ChunkRaster):
                 f"{self.path}: {missing} squares of {CHUNK} px that are asked for were not stored{only}; make the "
                 "store again with `wsipipe tile` and the tissue, bounds and overlap that you want"
             )
+
+
+@contextlib.contextmanager
+def whole_store(where: str) -> Iterator[None]:
+    """Turn what reading a damaged store raises into one line."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise StoreError(
+            f"{where}: the store is damaged ({' '.join(str(error).split())[:200]}); copy it again, or make it again "
+            "with `wsipipe tile`"
+        ) from error
 
 
 def shard_files(path: Path) -> int:
@@ -116,7 +142,8 @@ def open_store(path: str | Path) -> TileStore:
         When it is not a complete tile store of this version's schema.
     """
     raster = StoreRaster(path)
-    return TileStore(raster, tissue_of(raster.about["tissue"]))
+    with whole_store(str(path)):
+        return TileStore(raster, tissue_of(raster.about["tissue"]))
 
 
 def open_raster(
@@ -153,15 +180,18 @@ def checked_about(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: not a tile store; expected a folder made by `wsipipe tile`")
     if about["schema"] != SCHEMA:
         raise StoreError(f"{path}: schema {about['schema']} is not known here; expected {SCHEMA}: make it again")
-    if not about["complete"]:
+    if about.get("complete") is not True:
         raise StoreError(f"{path}: unfinished; run the same `wsipipe tile` command again to complete it")
+    content = {key: value for key, value in about.items() if key not in LATER}
+    if digest(content) != about.get("identity") or not isinstance(about.get("shard_files"), int):
+        raise StoreError(f"{path}: its attributes were changed or damaged; copy it again, or make it again")
     return about
 
 
 def read_about(path: Path) -> dict[str, Any]:
     """Return what a store says of itself, {} when *path* is not one."""
     try:
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        attributes = from_json((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     about = attributes.get("wsipipe", {}) if isinstance(attributes, dict) else {}

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from wsipipe.artifacts import from_json
 from wsipipe.errors import OutputError, TileReadError, WsipipeError
 from wsipipe.geometry import intersect
 from wsipipe.raster import CHUNK, Pixels, Raster, SlideRaster
@@ -164,7 +165,7 @@ def _journal(path: Path) -> Iterator[tuple[tuple[int, int], list[Box]]]:
     """Yield the shards that were written; a line cut short by a crash is not one."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with contextlib.suppress(ValueError):
-            entry = json.loads(line)
+            entry = from_json(line)
             yield tuple(entry["shard"]), [tuple(box) for box in entry["bad"]]
 
 
@@ -178,12 +179,13 @@ def _create(work: Path, plan: StorePlan) -> None:
         shards=(plan.shard, plan.shard, 3),
         dtype="uint8",
         fill_value=FILL,
-        compressors=ZstdCodec(level=1) if plan.about["codec"] == "zstd" else None,
+        compressors=ZstdCodec(level=1, checksum=True) if plan.about["codec"] == "zstd" else Crc32cCodec(),
         dimension_names=("y", "x", "colour"),
     )
     arrays = {"selected": plan.selected, "chunks": plan.chunks, "coords": plan.coords()}
     for name, data in arrays.items():
-        zarr.create_array(work / name, data=data, chunks=tuple(max(1, n) for n in data.shape))
+        chunks = tuple(max(1, n) for n in data.shape)
+        zarr.create_array(work / name, data=data, chunks=chunks, compressors=ZstdCodec(checksum=True))
     mask, mask_scale = _tissue_mask(plan)
     zarr.create_array(work / "tissue", data=mask, chunks=mask.shape, attributes={"scale": list(mask_scale)})
     attributes = {"wsipipe": {**plan.about, "identity": plan.identity, "complete": False, "bad": []}}

@@ -18,8 +18,9 @@ from numba import njit
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from wsipipe.artifacts import atomic_write
+from wsipipe.artifacts import atomic_write, from_json
 from wsipipe.errors import SettingsError
+from wsipipe.geometry import mended
 from wsipipe.settings import TissueSettings
 from wsipipe.slide.overview import Gaps, overview
 from wsipipe.slide.protocol import Slide, SlideInfo
@@ -191,7 +192,7 @@ def viewer_origin(info: SlideInfo) -> Pair:
 
 
 def _annotation(index: int, polygon: shapely.Polygon) -> dict[str, Any]:
-    geometry = json.loads(shapely.to_geojson(polygon))
+    geometry = from_json(shapely.to_geojson(polygon))
     classification = {"name": "Tissue", "color": TISSUE_COLOUR}
     properties = {"objectType": "annotation", "name": f"Tissue {index + 1}", "classification": classification}
     identity = str(uuid.uuid5(uuid.NAMESPACE_OID, polygon.wkb_hex))
@@ -201,7 +202,7 @@ def _annotation(index: int, polygon: shapely.Polygon) -> dict[str, Any]:
 def _read_shapes(path: Path) -> list[shapely.Polygon]:
     """Return the polygons of a GeoJSON file, each made valid."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = from_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         why = error.strerror
         raise SettingsError(f"--tissue {path}: cannot be read ({why}); expected auto, none or a file") from error
@@ -210,9 +211,9 @@ def _read_shapes(path: Path) -> list[shapely.Polygon]:
     features = content.get("features", [content]) if isinstance(content, dict) else content
     try:
         shapes = [shapely.from_geojson(json.dumps(f.get("geometry", f))) for f in features]
-    except (AttributeError, TypeError, shapely.errors.GEOSException) as error:
+        polygons = [p for shape in shapes if shape is not None for p in _polygons_in(mended(shape))]
+    except (AttributeError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
         raise SettingsError(f"--tissue {path}: not a GeoJSON file of features ({error})") from error
-    polygons = [p for shape in shapes if shape is not None for p in _polygons_in(shapely.make_valid(shape))]
     if features and not polygons:
         raise SettingsError(f"--tissue {path}: no polygon among its {len(features)} features; expected tissue outlines")
     return polygons

@@ -8,7 +8,6 @@ feature maps of a crop in float16, and what the head should say of it. The weigh
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import shutil
@@ -23,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsipipe.artifacts import digest, write_json
+from wsipipe.artifacts import digest, from_json, write_json
 from wsipipe.errors import OutputError
 from wsipipe.labels import Annotated
 from wsipipe.settings import FitSettings
@@ -49,7 +48,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, settings: FitSettings) -> None:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        about = from_json((folder / "about.json").read_text(encoding="utf-8"))
         self.settings, self.crops, self.views = settings, about["crops"], about["views"]
         self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in about["arrays"]}
         self._order = lru_cache(2)(self._shuffled)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 AT_ONCE = 2
 """Tiles of cells made at a time: far ones pass through many cells."""
+MOST_DIGITS = 9
+"""Digits of a number in an address."""
 ASSETS = {
     "viewer.css": "text/css",
     "viewer.js": "text/javascript",
@@ -53,19 +55,26 @@ class Shown:
 
 def routes(shown: Shown) -> list[Any]:
     """Return the addresses that *shown* answers to, for Starlette."""
+    from starlette.convertors import IntegerConvertor, register_url_convertor
     from starlette.routing import Route
 
+    class Short(IntegerConvertor):
+        """A whole number that arithmetic takes."""
+
+        regex = f"[0-9]{{1,{MOST_DIGITS}}}"
+
+    register_url_convertor("short", Short())
     pyramid, index = Pyramid(shown.slide), shown.index
     handlers = _Handlers(shown, pyramid)
     found = [
         Route("/", handlers.page),
         Route("/assets/{name:path}", handlers.asset),
         Route("/info", handlers.info),
-        Route("/tiles/{level:int}/{column:int}_{row:int}.jpg", handlers.tile),
+        Route("/tiles/{level:short}/{column:short}_{row:short}.jpg", handlers.tile),
     ]
     if index is not None:
         found += [
-            Route("/cells/{level:int}/{column:int}_{row:int}", handlers.cells),
+            Route("/cells/{level:short}/{column:short}_{row:short}", handlers.cells),
             Route("/cell", handlers.cell),
             Route("/density.png", handlers.density),
             Route("/spread/{measure}", handlers.spread),
@@ -160,7 +169,8 @@ def about(shown: Shown, pyramid: Pyramid) -> dict[str, Any]:
 
 def _hidden(query: Mapping[str, str]) -> frozenset[int]:
     """Return the classes that ``?hide=0,3`` names; what is no number is passed over."""
-    return frozenset(int(part) for part in query.get("hide", "").split(",") if part.isascii() and part.isdigit())
+    parts = query.get("hide", "").split(",")
+    return frozenset(int(part) for part in parts if part.isascii() and part.isdigit() and len(part) <= MOST_DIGITS)
 
 
 def _number(text: str | None) -> float | None:
