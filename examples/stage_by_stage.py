@@ -16,7 +16,7 @@ from wsipipe.pipelines.prepare import cell_rules
 from wsipipe.polygons import trace
 from wsipipe.predict import Predictor
 from wsipipe.raster import open_slide_raster
-from wsipipe.settings import CellSettings, SlideSettings
+from wsipipe.settings import CellSettings, GridSettings, SlideSettings
 from wsipipe.slide.phantom import PhantomSettings, write_phantom
 from wsipipe.tiling import TileGrid
 
@@ -30,7 +30,7 @@ with tempfile.TemporaryDirectory() as folder:
     size = raster.grid.size
     field = (0, 0, min(600, size[0]), min(500, size[1]))  # grid pixels: the working resolution
 
-    tiles = TileGrid(size, overlap=64)
+    tiles = TileGrid(size, GridSettings.overlap)
     i0, j0, i1, j1 = tiles.tiles_over(field)
     wanted = [(i, j) for j in range(j0, j1) for i in range(i0, i1)]
     maps = model.maps(np.stack([raster.read(tiles.box(i, j)) for i, j in wanted]))

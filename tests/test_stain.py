@@ -16,7 +16,7 @@ from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.prepare import prepare
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import GridSettings, SlideSettings
-from wsipipe.stain import Colours, average, colours_of, normalise
+from wsipipe.stain import FEWEST_PIXELS, GLASS, Colours, average, colours_of, is_glass, normalise
 
 PINK, VIOLET = (225, 160, 190), (90, 60, 140)
 
@@ -28,6 +28,18 @@ def tissue(shift: int = 0, glass: float = 0.0, side: int = 128) -> np.ndarray:
     picture = np.clip(colours + shift, 0, 255)
     picture[: int(side * glass)] = 245
     return picture.astype(np.uint8)
+
+
+def test_glass_shows_fewer_tissue_pixels_than_a_nucleus_has() -> None:
+    picture = np.full((64, 64, 3), GLASS + 1, np.uint8)
+    picture[0, : FEWEST_PIXELS - 1, 1] = GLASS  # one channel is enough
+    assert is_glass(picture)
+    picture[0, FEWEST_PIXELS - 1, 2] = 0
+    assert not is_glass(picture) and not is_glass(tissue()) and not is_glass(np.zeros_like(picture))
+
+
+def test_no_change_leaves_pixels_as_they_are() -> None:
+    assert np.array_equal(normalise(tissue(), ()), tissue())
 
 
 def test_the_same_tissue_in_other_colours_becomes_the_same() -> None:

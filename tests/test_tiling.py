@@ -83,9 +83,23 @@ def test_selected_tiles_are_those_within_reach(
 
     chosen = select_tiles(tiles, hits, reach)
     for j, i in np.ndindex(*chosen.shape):
-        x0, y0, x1, y1 = tiles.box(i, j)
+        x0, y0, x1, y1 = tiles.cores()[j, i]
         assert chosen[j, i] == (x0 - reach <= x < x1 + reach and y0 - reach <= y < y1 + reach)
     assert select_tiles(tiles, None).all()
+
+
+@quick
+@given(sizes, overlaps)
+def test_cores_share_out_the_slide_and_lie_deep_in_their_tiles(size: tuple[int, int], overlap: int) -> None:
+    tiles = TileGrid(size, overlap)
+    holders = np.zeros(size[::-1], int)
+    for (x0, y0, x1, y1), box in zip(tiles.cores().reshape(-1, 4), tiles.boxes().reshape(-1, 4), strict=True):
+        holders[y0:y1, x0:x1] += 1
+        assert x0 < x1 and y0 < y1, "each tile is needed"
+        for axis, at in enumerate((x0, y0, x1, y1)):
+            side = size[axis % 2]
+            assert at in (0, side) or abs(at - box[axis]) in (overlap // 2, overlap - overlap // 2)
+    assert (holders == 1).all()
 
 
 @quick

@@ -16,6 +16,8 @@ Change = tuple[tuple[float, ...], ...]
 
 GLASS = 220
 """A pixel whose every channel is over this shows glass, and has no say in a slide's colours."""
+FEWEST_PIXELS = 16
+"""A tile of which fewer pixels show tissue is glass: less than the smallest nucleus has (4 um² at 0.5 um/px)."""
 LEAST_SHARE = 0.01
 """With less tissue than this share of what was looked at, colours stay as they are."""
 SAMPLE = 64
@@ -76,6 +78,11 @@ def _tissue(picture: Pixels) -> NDArray[np.uint8]:
     return np.asarray(cv2.threshold(least, GLASS, 255, cv2.THRESH_BINARY_INV)[1], np.uint8)
 
 
+def is_glass(picture: Pixels) -> bool:
+    """Whether an RGB *picture*, uint8 (h, w, 3), shows hardly anything but glass."""
+    return cv2.countNonZero(_tissue(picture)) < FEWEST_PIXELS
+
+
 def sampled(count: int) -> NDArray[np.int64]:
     """Return which of *count* tiles tell the colours of all: at most :data:`SAMPLE`, spread evenly."""
     return np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).round().astype(np.int64))
@@ -98,10 +105,12 @@ def average(each: Iterable[tuple[Colours | None, float]]) -> Colours | None:
 
 
 def normalise(pixels: Pixels, change: Change) -> Pixels:
-    """Return RGB *pixels*, uint8 (n, h, w, 3), under a change (factor, offset) of Lab (:meth:`Colours.change_to`)."""
+    """Return RGB *pixels*, uint8 (..., h, w, 3), under a change (factor, offset) of Lab (:meth:`Colours.change_to`)."""
+    if not change:
+        return pixels
     factor, offset = np.array(change)
     table = np.clip(np.rint(np.arange(256)[:, None] * factor + offset), 0, 255).astype(np.uint8)[None]
-    flat = pixels.reshape(-1, *pixels.shape[2:])
+    flat = pixels.reshape(-1, *pixels.shape[-2:])
     lab = cv2.LUT(cv2.cvtColor(flat, cv2.COLOR_RGB2LAB), table)
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8).reshape(pixels.shape)
 

@@ -78,6 +78,18 @@ class TileGrid:
         x, y = np.meshgrid(np.arange(nx, dtype=np.int64) * self.stride, np.arange(ny, dtype=np.int64) * self.stride)
         return np.stack([x, y, x + TILE, y + TILE], axis=-1)
 
+    def cores(self) -> NDArray[np.int64]:
+        """Return the part of each tile where it counts most, int64 (ny, nx, 4), in grid pixels: they cover the slide.
+
+        Neighbours share their overlap equally; the outermost tiles reach to the slide's edge.
+        """
+        cores, half = self.boxes(), self.overlap // 2
+        cores[:, 1:, 0] += half
+        cores[1:, :, 1] += half
+        cores[..., 2:] += half - self.overlap
+        cores[:, -1, 2], cores[-1, :, 3] = self.size
+        return cores
+
     def centres(self) -> NDArray[np.int64]:
         """Return the pixel at the centre of each tile, clamped into the slide: int64 (ny, nx, 2) as x, y."""
         return np.asarray(np.minimum(self.boxes()[..., :2] + TILE // 2, np.array(self.size) - 1), dtype=np.int64)
@@ -147,14 +159,15 @@ Overlaps = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
 
 
 def select_tiles(tiles: TileGrid, overlaps: Overlaps | None, reach: int = 0) -> NDArray[np.bool_]:
-    """Return which tiles are needed, bool (ny, nx): those that overlap tissue dilated by *reach* grid pixels.
+    """Return which tiles are needed, bool (ny, nx): those whose core overlaps tissue dilated by *reach* grid pixels.
 
-    *overlaps* is asked once, for every tile grown by *reach*; None (no tissue map) selects every tile.
+    Every pixel that near to tissue lies in the core of a needed tile. *overlaps* is asked once, for every core grown by
+    *reach*; None (no tissue map) selects every tile.
     """
     nx, ny = tiles.counts
     if overlaps is None:
         return np.ones((ny, nx), dtype=bool)
-    grown = tiles.boxes().reshape(-1, 4) + np.array([-reach, -reach, reach, reach])
+    grown = tiles.cores().reshape(-1, 4) + np.array([-reach, -reach, reach, reach])
     return overlaps(grown).reshape(ny, nx)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsipipe.blend import blend
 from wsipipe.geometry import Grid
 from wsipipe.instances import Cells, find_cells
-from wsipipe.models.checkpoint import Rules
+from wsipipe.models.checkpoint import ModelCard, Rules
 from wsipipe.pipelines.prepare import cell_rules
 from wsipipe.polygons import trace
 from wsipipe.predict import Predictor
@@ -21,7 +21,7 @@ from wsipipe.raster.fill import fill_edges
 from wsipipe.rules import FOREGROUND, TYPE
 from wsipipe.settings import CellSettings, GridSettings
 from wsipipe.slide.memory import ArraySlide
-from wsipipe.stain import colours_of, normalise, sampled
+from wsipipe.stain import colours_of, is_glass, normalise, sampled
 from wsipipe.tiling import TileGrid
 from wsipipe.units import Size
 
@@ -90,7 +90,7 @@ def instances_of(
     predictor: Predictor,
     rules: Rules | None = None,
     target_mpp: float | None = None,
-    overlap: int = 64,
+    overlap: int = GridSettings.overlap,
 ) -> Labels:
     """Return the cells of a picture as a label map at its own resolution, int32 (H, W); 0 is background.
 
@@ -117,7 +117,7 @@ def instances_of(
 
 
 def maps_of(
-    image: Image, mpp: float, predictor: Predictor, target_mpp: float | None = None, overlap: int = 64
+    image: Image, mpp: float, predictor: Predictor, target_mpp: float | None = None, overlap: int = GridSettings.overlap
 ) -> ImageMaps:
     """Return the blended maps of a picture, from which cells follow without another forward pass.
 
@@ -133,19 +133,23 @@ def maps_of_all(
     wanted = settings or GridSettings()
     rasters = [_raster(image, mpp, wanted, predictor.card.mpp) for image, mpp in pictures]
     grids = [TileGrid(raster.grid.size, wanted.overlap) for raster in rasters]
-    tiles = [[(i, j) for j in range(g.counts[1]) for i in range(g.counts[0])] for g in grids]
-    pixels: list[Image] = []
-    for raster, grid, all_ in zip(rasters, grids, tiles):
-        own = [raster.read(grid.box(i, j)) for i, j in all_]
-        change = predictor.card.change_for(wanted.stain, colours_of(own[k] for k in sampled(len(own))))
-        pixels += list(normalise(np.stack(own), change)) if change else own
+    tiles = [_shown(raster, grid, wanted.stain, predictor.card) for raster, grid in zip(rasters, grids)]
+    pixels = [rgb for shown in tiles for rgb in shown.values()]
     maps = iter(predictor.maps(np.stack(pixels))) if pixels else iter(())
     out = []
-    for raster, grid, all_ in zip(rasters, grids, tiles):
+    for raster, grid, shown in zip(rasters, grids, tiles):
         size = raster.grid.size
-        blended = blend((0, 0, *size), grid, {ij: next(maps) for ij in all_}, len(predictor.names))
+        blended = blend((0, 0, *size), grid, {ij: next(maps) for ij in shown}, len(predictor.names))
         out.append(ImageMaps(blended, tuple(predictor.names), raster.grid, raster.slide.size))
     return out
+
+
+def _shown(raster: SlideRaster, grid: TileGrid, stain: str, card: ModelCard) -> dict[tuple[int, int], Image]:
+    """Return the tiles (i, j) of a picture that show more than glass, in the colours that the network sees."""
+    read = {(i, j): raster.read(grid.box(i, j)) for j in range(grid.counts[1]) for i in range(grid.counts[0])}
+    own = list(read.values())
+    change = card.change_for(stain, colours_of(own[k] for k in sampled(len(own))))
+    return {ij: normalise(rgb, change) for ij, rgb in read.items() if not is_glass(rgb)}
 
 
 def _raster(image: Image, mpp: float, settings: GridSettings, model_mpp: float) -> SlideRaster:

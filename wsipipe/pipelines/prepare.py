@@ -205,12 +205,15 @@ def cell_rules(rules: Rules, asked: CellSettings, grid: Grid) -> CellRules:
 
 
 def _selected(plan: Plan, tissue: Tissue) -> Any:
-    """Return which tiles to forward: all that a wanted cell's pixels can depend on."""
+    """Return which tiles to forward: those that hold the pixels of wanted cells, however large; beyond is background.
+
+    They depend on slide, tissue and model alone. Bounds leave out tiles that no wanted cell can depend on.
+    """
     tiles: TileGrid = plan.tiles
     if tissue.source == "none":
         chosen = select_tiles(tiles, None)
     else:
-        chosen = select_tiles(tiles, lambda boxes: tissue.overlaps(boxes, plan.working.scale), plan.halo)
+        chosen = select_tiles(tiles, lambda boxes: tissue.overlaps(boxes, plan.working.scale), plan.rules.max_diameter_px)
     if plan.bounds is not None:
         box = plan.working.grid_box(plan.bounds)
         if is_empty(box):

@@ -95,9 +95,11 @@ def write_maps(
 
 
 def read_maps(path: Path, tiles: Iterable[tuple[int, int]], channels: int) -> dict[tuple[int, int], NDArray[np.uint8]]:
-    """Return the maps (channels, 256, 256) of the given *tiles*."""
+    """Return the maps (channels, 256, 256) of those of the given *tiles* that have some: the others show only glass."""
     with zipfile.ZipFile(path) as archive:
-        raw = {(i, j): _CODEC.decode(archive.read(f"tile/{i}_{j}")) for i, j in tiles}
+        names = set(archive.namelist())
+        there = [(i, j) for i, j in tiles if f"tile/{i}_{j}" in names]
+        raw = {(i, j): _CODEC.decode(archive.read(f"tile/{i}_{j}")) for i, j in there}
     return {key: np.frombuffer(value, np.uint8).reshape(channels, TILE, TILE) for key, value in raw.items()}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,7 +38,7 @@ from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, wr
 from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
 from wsipipe.schedule.threads import Threads
 from wsipipe.slide import changed
-from wsipipe.stain import normalise
+from wsipipe.stain import is_glass, normalise
 from wsipipe.store import open_raster
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box
@@ -133,20 +134,29 @@ class Worker:
         return Receipt(task, len(tiles), dict(clock.seconds), len(bad))
 
     def _forward(self, tiles: list[tuple[int, int]], clock: Clock) -> dict[tuple[int, int], NDArray[np.uint8]]:
-        """Return the maps of *tiles*; the pixels of the next batch are read while one is forwarded."""
-        size = self.predictor.batch
-        batches = [tiles[k : k + size] for k in range(0, len(tiles), size)]
+        """Return the maps of those *tiles* that show more than glass; pixels are read ahead of the network."""
         maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
         with Threads(1) as ahead:
-            pending = [ahead.submit(self._read, batch) for batch in batches[:2]]
-            for k, batch in enumerate(batches):
-                with clock("decode"):
-                    pixels = pending.pop(0).result()
-                if k + 2 < len(batches):
-                    pending.append(ahead.submit(self._read, batches[k + 2]))
+            shown = self._shown(tiles, ahead, clock)
+            while found := list(islice(shown, self.predictor.batch)):
+                batch, pixels = [tile for tile, _ in found], np.stack([rgb for _, rgb in found])
                 with clock("network"):
                     maps.update(zip(batch, self.maps_of(batch, pixels), strict=True))
         return maps
+
+    def _shown(
+        self, tiles: list[tuple[int, int]], ahead: Threads, clock: Clock
+    ) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8]]]:
+        """Yield those *tiles* that show more than glass, with their pixels; two batches are read *ahead*."""
+        size = self.predictor.batch
+        batches = [tiles[k : k + size] for k in range(0, len(tiles), size)]
+        pending = [ahead.submit(self._read, batch) for batch in batches[:2]]
+        for k in range(len(batches)):
+            with clock("decode"):
+                read = pending.pop(0).result()
+            if k + 2 < len(batches):
+                pending.append(ahead.submit(self._read, batches[k + 2]))
+            yield from read
 
     def maps_of(self, batch: list[tuple[int, int]], pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the maps (n, K, 256, 256) of the tiles (i, j) in *batch*, whose pixels are (n, 256, 256, 3)."""
@@ -154,9 +164,10 @@ class Worker:
             maps: NDArray[np.uint8] = self.predictor.maps(pixels)
         return maps
 
-    def _read(self, batch: list[tuple[int, int]]) -> NDArray[np.uint8]:
-        pixels = np.stack([self.raster.read(self.plan.tiles.box(i, j)) for i, j in batch])
-        return normalise(pixels, self.plan.stain) if self.plan.stain else pixels
+    def _read(self, batch: list[tuple[int, int]]) -> list[tuple[tuple[int, int], NDArray[np.uint8]]]:
+        """Return those tiles of *batch* that show more than glass, with the pixels that the network sees."""
+        read = [(tile, self.raster.read(self.plan.tiles.box(*tile))) for tile in batch]
+        return [(tile, normalise(rgb, self.plan.stain)) for tile, rgb in read if not is_glass(rgb)]
 
     # --- cells: maps → cells ---------------------------------------------------------------------------------------
 
@@ -177,7 +188,7 @@ class Worker:
         return Receipt(task, table.num_rows, dict(clock.seconds))
 
     def _tiles(self, window: Box) -> dict[tuple[int, int], NDArray[np.uint8]]:
-        """Return the maps of all selected tiles over *window*, from the scratch files of the blocks that own them."""
+        """Return the maps of the tiles over *window* that were forwarded, from the files of the blocks that own them."""
         by_owner: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for i, j in self.plan.tiles_over(window):
             by_owner[int(self.plan.owners[j, i])].append((i, j))

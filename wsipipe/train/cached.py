@@ -101,7 +101,7 @@ def feature_cache(
     """
     key = _key(pool, settings, types, weights)
     if (folder / "about.json").exists():
-        if json.loads((folder / "about.json").read_text(encoding="utf-8")).get("key") == key:
+        if from_json((folder / "about.json").read_text(encoding="utf-8")).get("key") == key:
             return FeatureCache(folder, settings)
         log.warning("%s: features of another backbone, or of other images or crops; they are computed again", folder)
         shutil.rmtree(folder)
