@@ -225,7 +225,7 @@ def _draw_density(view: View, master: str | os.PathLike[str]) -> dict[str, Rgb]:
 
 
 def heat_map(counts: NDArray[np.float32], sigma: float = 1.0) -> tuple[Picture, float]:
-    """Return counts (h, w) as colours (h, w, 4), from clear (none) to strong, and the count of the strongest (0 where all are).
+    """Return counts (h, w) as colours (h, w, 4), from clear (none) to strong, and the count of the strongest (or 0).
 
     Counts are smoothed by a Gaussian of *sigma* pixels; the strongest colour is that of the 99.9th percentile. Colours
     are those of viridis, which print in grey and are told apart by everyone; alpha is straight, not premultiplied.
