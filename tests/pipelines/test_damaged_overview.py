@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shapely
 
@@ -21,7 +22,7 @@ from wsipipe.pipelines.segment import run_segment
 from wsipipe.pipelines.tile import TileJob, plan_tile, tile
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import CorpusSettings, RunSettings, TissueSettings
-from wsipipe.slide import open_slide
+from wsipipe.slide import ArraySlide, open_slide
 from wsipipe.slide.phantom import PhantomSettings, write_phantom
 from wsipipe.store import open_store
 from wsipipe.tissue import Tissue, find_tissue
@@ -138,3 +139,37 @@ def test_a_corpus_leaves_such_a_slide_out(sound: Path, dead: Path, tmp_path: Pat
     settings = CorpusSettings(patch=64, max_background=1.0, min_focus=0.0, threads=1)
     run_build_corpus(CorpusJob((str(sound), str(dead)), tmp_path / "c.zarr", settings=settings), Heard())
     assert any("dead" in line and "--max-bad-tiles" in line for line in heard)
+
+
+def test_a_detached_piece_that_cannot_be_read_counts_as_tissue() -> None:
+    rgb = np.full((1200, 1600, 3), 240, np.uint8)
+    rgb[200:500, 200:500] = rgb[800:1200, 1200:1600] = (180, 90, 150)
+    hole = (1160, 760, 1600, 1200)
+    whole, torn = (
+        find_tissue(ArraySlide([rgb, rgb[::4, ::4].copy()], 0.5, bad=bad), (0.5, 0.5), TissueSettings())
+        for bad in ((), (hole,))
+    )
+    assert len(whole.polygons) == len(torn.polygons) == 2 and not whole.unread_um2
+    assert shapely.MultiPolygon(torn.polygons).covers(shapely.box(*hole)) and torn.unread_um2 >= 440**2 * 0.25
+    assert any("in any pyramid level" in text for text in torn.warnings)
+
+
+def test_features_that_go_on_remember_what_could_not_be_read(
+    dead: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Progress):
+        seen = 0
+
+        def advance(self, stage: str, steps: int = 1) -> None:
+            self.seen += steps
+            if self.seen >= 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsipipe.pipelines.features.FLUSH", 1)
+    run = RunSettings(device="cpu", batch=1, max_bad_tiles=1.0)
+    one, other = (FeaturesJob(str(dead), tmp_path / f"{k}.h5", str(tiny_model), run=run) for k in (1, 2))
+    whole = run_features(one, QUIET)
+    with pytest.raises(KeyboardInterrupt):
+        run_features(other, Stop())
+    assert run_features(other, QUIET) == whole
+    assert features_made(other.output)["bad_boxes"] == features_made(one.output)["bad_boxes"]

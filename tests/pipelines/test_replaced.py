@@ -64,9 +64,7 @@ def touch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["replaced", "mended"])
-def test_segment_publishes_nothing_of_a_changed_slide(
-    how: str, slides: Path, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_segment_publishes_nothing_of_a_changed_slide(how: str, slides: Path, tiny_model: Path, tmp_path: Path) -> None:
     job = job_of(slides / "a.tiff", tiny_model, tmp_path / "cells.parquet")
     act = {
         "replaced": lambda: os.replace(slides / "b.tiff", slides / "a.tiff"),

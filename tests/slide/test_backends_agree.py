@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 import tifffile
 from numpy.typing import NDArray
 
 from tests.slide.helpers import TIFF_READERS, need, reduced
 from wsipipe.errors import TileReadError
-from wsipipe.slide import open_slide, thumbnail
+from wsipipe.slide import open_slide
+from wsipipe.slide.overview import overview
 from wsipipe.slide.phantom import PhantomSettings, PhantomTruth, write_phantom
 
 JPEG_TOLERANCE = 2
@@ -125,7 +127,7 @@ def test_a_damaged_tile_is_an_error_and_the_next_read_works(tmp_path: Path, back
             with pytest.raises(TileReadError, match=rf"damaged\.svs: cannot decode level 0, x {x0} y {y0}"):
                 slide.read_region(0, x0, y0, x1 - x0, y1 - y0)
             assert np.array_equal(slide.read_region(0, *beside, 256, 256), expected)
-        overview, _ = thumbnail(slide, 0.25)
-    hole = overview[y0:y1, x0:x1]
-    assert (hole == 255).all()
-    assert (overview != 255).any()
+        rgb, _, gaps = overview(slide, 0.25)
+    hole, coarse = rgb[y0:y1, x0:x1], shapely.union_all([shapely.box(*box) for box in gaps.mended])
+    assert coarse.covers(shapely.box(x0, y0, x1, y1)) and not gaps.lost, "looked up in a coarser level"
+    assert (hole != 255).any()

@@ -143,14 +143,21 @@ def _unreadable(job: FeaturesJob, source: Source, boxes: NDArray[np.int64]) -> l
     TileReadError
         When they are more than the limit.
     """
-    bad, (width, height) = kept_bad(job.work, source), source.raster.grid.size
-    share = covered_px(np.asarray(bad)) / covered_px(np.minimum(boxes, (width, height, width, height))) if bad else 0.0
+    met = np.array(kept_bad(job.work, source), np.int64).reshape(-1, 4)
+    width, height = source.raster.grid.size
+    tiles = np.minimum(boxes, (width, height, width, height))
+    hit = shapely.STRtree(shapely.box(*tiles.T)).query(shapely.box(*(met + np.array([1, 1, -1, -1])).T), "intersects")[
+        0
+    ]
+    bad = met[np.unique(hit)]
+    both = covered_px(np.concatenate([bad, tiles]))
+    share = (covered_px(bad) + covered_px(tiles) - both) / max(1, covered_px(tiles))
     if share > job.run.max_bad_tiles:
         raise TileReadError(
             f"{job.source}: {share:.1%} of the pixels of the tiles cannot be read; expected at most "
             f"{job.run.max_bad_tiles:.1%} (--max-bad-tiles); nothing was written"
         )
-    return bad
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in bad.tolist()]
 
 
 def kept_bad(work: Path, source: Source) -> list[Box]:

@@ -67,8 +67,10 @@ def tile(job: TileJob, raster: SlideRaster, tissue: Tissue, plan: StorePlan, pro
     refuse_other(job.output, made, job.slide, raster.fingerprint, job.overwrite)
     for path in filter(None, (job.trident, job.tissue_out)):
         check_writable(path)
-    limits = {"workers": job.workers, "max_bad": job.max_bad, "again": is_stale(record, job.slide)}
-    fresh = write_store(raster, plan, job.output, progress=progress, **limits)
+    again = is_stale(record, job.slide)
+    fresh = write_store(
+        raster, plan, job.output, workers=job.workers, max_bad=job.max_bad, progress=progress, again=again
+    )
     if fresh or not record:
         write_record(job.output, job.slide, raster.fingerprint, open_store(job.output).raster.bad)
     if job.trident is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -23,7 +24,7 @@ STRIP_PIXELS = 1 << 21
 """Level pixels decoded at a time."""
 SMALLEST_RETRY = 256
 """A region that cannot be decoded is halved down to this side; what then still fails is looked up in other levels."""
-SMALLEST_GAP = 1024
+SMALLEST_GAP = 512
 """What no level gives whole is halved down to this side, in base pixels, and then shows the background colour."""
 
 
@@ -49,6 +50,11 @@ class Overview(NamedTuple):
     rgb: NDArray[np.uint8]
     scale: Pair
     gaps: Gaps
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all of it was read, and has one colour."""
+        return not self.gaps.lost and bool((self.rgb == self.rgb[0, 0]).all())
 
 
 def thumbnail(slide: Slide, mpp: float) -> tuple[NDArray[np.uint8], Pair]:
@@ -86,16 +92,20 @@ def overview(slide: Slide, mpp: float) -> Overview:
         raise missing_mpp(info.path)
     scale = max(1.0, mpp / info.mpp[0]), max(1.0, mpp / info.mpp[1])
     best = max(i for i, lv in enumerate(info.levels) if i == 0 or _is_finer(lv.downsample, scale))
-    for level in range(best, -1, -1):
-        gaps, down = Gaps(), info.levels[level].downsample
-        rgb = _averaged(slide, level, (scale[0] / down[0], scale[1] / down[1]), gaps)
-        if gaps.lost or (rgb != rgb[0, 0]).any():
-            break
-    else:
-        level = best
-    if level != best:
-        gaps.mended.append((0, 0, *info.size))
-    return Overview(rgb, scale, gaps)
+    found = _at_level(slide, best, scale)
+    for level in range(best - 1, -1, -1):
+        if not found.is_flat:
+            return found
+        if not (finer := _at_level(slide, level, scale)).is_flat:
+            finer.gaps.mended.append((0, 0, *info.size))
+            return finer
+    return found
+
+
+def _at_level(slide: Slide, level: int, scale: Pair) -> Overview:
+    """Return the overview that *level* gives."""
+    gaps, down = Gaps(), slide.info.levels[level].downsample
+    return Overview(_averaged(slide, level, (scale[0] / down[0], scale[1] / down[1]), gaps), scale, gaps)
 
 
 def _is_finer(downsample: Pair, scale: Pair) -> bool:
@@ -166,10 +176,7 @@ def read_scaled(slide: Slide, box: Box, scale: Pair, size: Size) -> NDArray[np.u
     downs = [level.downsample for level in slide.info.levels]
     level = max(i for i, down in enumerate(downs) if i == 0 or _is_finer(down, scale))
 
-    def read(*where: int) -> NDArray[np.uint8]:
-        return read_tolerantly(slide, *where)
-
-    return _in_strips(read, level, downs[level], box, scale, size)
+    return _in_strips(partial(read_tolerantly, slide), level, downs[level], box, scale, size)
 
 
 def _in_strips(
@@ -209,7 +216,7 @@ def read_tolerantly(
         gaps = Gaps() if gaps is None else gaps
         if max(width, height) <= SMALLEST_RETRY:
             return _elsewhere(slide, level, (x, y, x + width, y + height), gaps)
-    return _halved(lambda *part: read_tolerantly(slide, level, *part, gaps), x, y, width, height)
+    return _halved(lambda a, b, w, h: read_tolerantly(slide, level, a, b, w, h, gaps), x, y, width, height)
 
 
 def _halved(
