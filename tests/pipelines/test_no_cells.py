@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,7 +68,9 @@ def test_a_part_without_cells_is_told(phantom: Phantom, tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", [(-4000.0, 100.0), (100.0, 1e6)])
 def test_cells_outside_the_slide_are_not_measured(place: tuple[float, float], phantom: Phantom, tmp_path: Path) -> None:
     about = {"fingerprint": fingerprint(phantom.path), "size": [1536, 1024]}
-    cells = write_master(tmp_path / "cells.parquet", np.array([(200.0, 200.0), place, place]), **about)
+    cells = write_master(
+        tmp_path / "cells.parquet", np.array([(200.0, 200.0), place, (place[0] + 60, place[1] + 60)]), **about
+    )
     with pytest.raises(
         StoreError, match=rf"2 of 3 cells lie outside the slide .* at {place[0]:.0f},{place[1]:.0f}\); .* 1536 x 1024"
     ):
@@ -77,9 +80,9 @@ def test_cells_outside_the_slide_are_not_measured(place: tuple[float, float], ph
 
 def test_outlines_drawn_elsewhere_are_not_measured(phantom: Phantom, tmp_path: Path) -> None:
     ring = [[9000, 9000], [9020, 9000], [9020, 9020], [9000, 9000]]
-    drawn = '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [%s]}, "properties": {}}' % ring
-    (tmp_path / "a.geojson").write_text(f'{{"type": "FeatureCollection", "features": [{drawn}]}}')
-    with pytest.raises(StoreError, match="1 of 1 cells lie outside the slide .* at 9013,9007"):
+    drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [drawn]}))
+    with pytest.raises(StoreError, match=r"1 of 1 cells lie outside the slide .* at 9013,9007"):
         run_measure(MeasureJob(tmp_path / "a.geojson", str(phantom.path), tmp_path / "out.parquet"), Progress())
 
 
@@ -89,3 +92,11 @@ def test_a_table_that_is_no_cells_file_is_refused(name: str, phantom: Phantom, t
     with pytest.raises(StoreError, match=r"cells\.csv is not a cells file"):
         COMMANDS[name](tmp_path / "cells.csv", tmp_path / "out.parquet", str(phantom.path), Progress())
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_labels_that_are_no_cells_file_are_refused(phantom: Phantom, tmp_path: Path) -> None:
+    cells, labels = truth_master(tmp_path / "cells.parquet", phantom), tmp_path / "labels.csv"
+    labels.write_text("cell_id,class\n")
+    for pair in ((cells, labels), (labels, cells)):
+        with pytest.raises(StoreError, match=r"labels\.csv is not a cells file"):
+            run_classify(ClassifyJob(cells, tmp_path / "out.parquet", labels=(pair,)), Progress())

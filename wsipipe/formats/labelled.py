@@ -89,10 +89,9 @@ def read_labels(path: Path, cells: Path) -> Labels:
 
 
 def _of_master(path: Path) -> Labels:
-    labels = Labels()
+    labels, colours = Labels(), metadata(path).get("classes") or {}
     for table in row_groups(path):
         pairs = zip(table["cell_id"].to_pylist(), table["class"].to_pylist(), strict=True)
         labels.by_id |= {id_: kind for id_, kind in pairs if kind}
-    colours = metadata(path).get("classes") or {}
     labels.colours = {name: (rgb[0], rgb[1], rgb[2]) for name, rgb in colours.items() if rgb}
     return labels

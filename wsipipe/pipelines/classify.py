@@ -83,6 +83,8 @@ def run_classify(job: ClassifyJob, progress: Progress) -> Classified:
     SettingsError, StoreError, ModelError, OutputError
     """
     _check(job)
+    for cells in (job.cells, *(cells for cells, _ in job.labels)):
+        metadata(cells)  # refuses what is no cells file
     read = [(cells, read_labels(labels, cells)) for cells, labels in job.labels]
     scores, counts = None, dict[str, int]()
     if job.model is not None:
@@ -174,7 +176,7 @@ def _about(job: ClassifyJob, counts: dict[str, int], scores: Scores | None) -> d
 def _write(job: ClassifyJob, classifier: Classifier, own: Labels, progress: Progress) -> dict[str, int]:
     """Write every cell with its class; return the cells of each class."""
     assert job.output is not None
-    schema, about = pq.read_schema(job.cells).remove_metadata(), metadata(job.cells)
+    about, schema = metadata(job.cells), pq.read_schema(job.cells).remove_metadata()
     warn_of_none(job.cells, about, progress)
     lacking = [name for name in classifier.columns if name not in schema.names]
     if lacking:
