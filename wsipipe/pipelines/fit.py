@@ -170,9 +170,8 @@ def _claim(job: FitJob, pool: Pool, settings: FitSettings) -> None:
         )
     images = {spec.path: [a.name for a in images] for spec, images in pool}
     assumed = {spec.path: DEFAULT_MPP for spec, images in pool if assumption(spec, images)}
-    about = {"identity": identity, "datasets": job.datasets, "images": images, "assumed_mpp": assumed}
-    about["settings"] = settings
-    write_json(record, about | {"backbone_sha256": weights})
+    about = {"identity": identity, "datasets": job.datasets, "images": images, "settings": settings}
+    write_json(record, about | {"assumed_mpp": assumed, "backbone_sha256": weights})
 
 
 def _weights(settings: FitSettings) -> str | None:
