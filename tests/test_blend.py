@@ -37,7 +37,9 @@ def test_weights_are_a_ramp_that_is_never_zero(overlap: int) -> None:
     ramp, quarter = window(overlap), overlap // 4
     assert ramp.shape == (TILE,) and ramp.min() >= 1
     assert (ramp[:quarter] == 1).all(), "the outer quarter counts least"
-    assert (ramp[overlap - quarter : TILE // 2] == ramp.max()).all(), "from the inner quarter on all pixels weigh the same"
+    assert (ramp[overlap - quarter : TILE // 2] == ramp.max()).all(), (
+        "from the inner quarter on all pixels weigh the same"
+    )
     assert np.array_equal(ramp, ramp[::-1]) and (np.diff(ramp[: TILE // 2]) >= 0).all()
     assert 4 * 255 * int(ramp.max()) ** 2 < 2**31
 

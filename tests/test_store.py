@@ -17,13 +17,14 @@ from wsipipe.errors import OutputError, SettingsError, StoreError, TileReadError
 from wsipipe.raster import CHUNK, SlideRaster, slide_grid
 from wsipipe.settings import SlideSettings, StoreSettings, TissueSettings
 from wsipipe.slide import ArraySlide
-from wsipipe.store import StorePlan, is_store, open_raster, open_store, plan_store, write_store
+from wsipipe.store import StorePlan, is_store, open_raster, open_store, plan_store, tissue_tiles, write_store
 from wsipipe.store.write import JOURNAL
 from wsipipe.tiling import TileGrid
 from wsipipe.tissue import Tissue
 
 SIZE = 3000, 2300
 BLOB = shapely.Point(1200, 1000).buffer(800)
+SPOT = shapely.Point(700, 600).buffer(60)
 SMALL = StoreSettings(shard=1024, reach_um=20)
 
 
@@ -92,6 +93,24 @@ def test_a_slide_without_a_tissue_map_is_stored_whole(tmp_path: Path, target: fl
     write_store(raster, plan, tmp_path / "a.zarr")
     box = (-300, -300, raster.grid.size[0] + 300, raster.grid.size[1] + 300)
     assert np.array_equal(open_store(tmp_path / "a.zarr").raster.read(box), raster.read(box))
+
+
+@pytest.mark.parametrize("before, now", [(64, 32), (32, 64), (32, 32)])
+def test_a_store_made_at_another_overlap_serves_as_far_as_it_reaches(before: int, now: int, tmp_path: Path) -> None:
+    raster = raster_of(picture())
+    wanted = TileGrid(raster.grid.size, now)
+    needed = tissue_tiles(wanted, tissue_of(raster, SPOT), raster.grid, 56)
+    for name, reach in (("wide", StoreSettings.reach_um), ("narrow", 0.0)):
+        settings, tiles = StoreSettings(shard=1024, reach_um=reach), TileGrid(raster.grid.size, before)
+        plan = plan_store(raster, tissue_of(raster, SPOT), tiles, settings, TissueSettings())
+        write_store(raster, plan, tmp_path / name)
+    wide, narrow = (open_store(tmp_path / name).raster for name in ("wide", "narrow"))
+    wide.require(wanted, needed)
+    for i, j in np.argwhere(needed)[:, ::-1].tolist():
+        assert np.array_equal(wide.read(wanted.box(i, j)), raster.read(wanted.box(i, j)))
+    far = tissue_tiles(wanted, tissue_of(raster, SPOT), raster.grid, 600)
+    with pytest.raises(StoreError, match="were not stored"):
+        narrow.require(wanted, far)
 
 
 def test_a_slide_without_tissue_gives_an_empty_store(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def window(overlap: int) -> NDArray[np.int64]:
     """
     distance, quarter = np.arange(TILE, dtype=np.int64), overlap // 4
     depth = np.minimum(distance, TILE - 1 - distance) - quarter + 1
-    return np.clip(STEP * depth, 1, STEP * (overlap - 2 * quarter + 1))
+    ramp: NDArray[np.int64] = np.clip(STEP * depth, 1, STEP * (overlap - 2 * quarter + 1))
+    return ramp
 
 
 def blend(

@@ -213,7 +213,8 @@ def _selected(plan: Plan, tissue: Tissue) -> Any:
     if tissue.source == "none":
         chosen = select_tiles(tiles, None)
     else:
-        chosen = select_tiles(tiles, lambda boxes: tissue.overlaps(boxes, plan.working.scale), plan.rules.max_diameter_px)
+        reach = plan.rules.max_diameter_px
+        chosen = select_tiles(tiles, lambda boxes: tissue.overlaps(boxes, plan.working.scale), reach)
     if plan.bounds is not None:
         box = plan.working.grid_box(plan.bounds)
         if is_empty(box):

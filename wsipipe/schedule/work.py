@@ -188,7 +188,7 @@ class Worker:
         return Receipt(task, table.num_rows, dict(clock.seconds))
 
     def _tiles(self, window: Box) -> dict[tuple[int, int], NDArray[np.uint8]]:
-        """Return the maps of the tiles over *window* that were forwarded, from the files of the blocks that own them."""
+        """Return the maps of the tiles over *window* that show more than glass, from the files of their owners."""
         by_owner: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for i, j in self.plan.tiles_over(window):
             by_owner[int(self.plan.owners[j, i])].append((i, j))
