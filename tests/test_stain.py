@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import tiny
 from tests.conftest import Phantom
 from wsipipe.errors import SettingsError
 from wsipipe.models import checkpoint
@@ -111,3 +112,28 @@ def test_segmenting_normalises_where_the_model_asks(phantom: Phantom, tiny_model
     assert stain_of(asks, "auto") == stain_of(tmp_path / "knows.safetensors", "normalised") != ()
     with pytest.raises(SettingsError, match="does not say which colours"):
         stain_of(tiny_model, "normalised")
+
+
+TRAINED = Colours((164, 150, 115), (31, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("own", "far"),
+    [
+        (TRAINED, False),
+        (replace(TRAINED, mean=(204, 137, 126)), False),  # a pale slide, as training has them
+        (replace(TRAINED, mean=(164, 185, 115)), True),  # another hue
+        (replace(TRAINED, spread=(17, 8, 8)), True),  # faded
+        (replace(TRAINED, spread=(45, 8, 8)), False),  # strong
+        (None, False),
+    ],
+)
+def test_far_colours_are_normalised_unless_asked_not_to(own: Colours | None, far: bool) -> None:
+    card = replace(tiny.card(), colours=TRAINED)
+    assert card.is_far(own) is far
+    wanted = own.change_to(TRAINED) if own else ()
+    assert card.change_for("auto", own) == (wanted if far else ())
+    assert card.change_for("as-is", own) == ()
+    assert card.change_for("normalised", own) == wanted
+    assert replace(card, normalise=True).change_for("auto", own) == wanted
+    assert tiny.card().change_for("auto", own) == (), "a model that does not know its colours"

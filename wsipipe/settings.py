@@ -57,8 +57,8 @@ class GridSettings(_Checked):
     allow_upsample: bool = knob(False, "Upsample slides more than 2x coarser than the working resolution.")
     stain: str = knob(
         "auto",
-        "Colours the network sees: the slide's own, or those of its training images; auto: as the model asks, and where "
-        "the slide's are far from them.",
+        "Colours the network sees: the slide's own, or those of its training images; auto: as the model asks, and "
+        "normalised where the slide's are far from them.",
         choices=("auto", "as-is", "normalised"),
     )
 

@@ -69,6 +69,8 @@ def test_features_say_what_the_master_says(make_table: Make, master: Master, tmp
         assert found.get("classification") == ({"name": name, "color": colours[name]} if name else None)
         assert found["measurements"]["area_um2"] == pytest.approx(row["area_um2"], abs=6e-5)
         assert found["measurements"]["probability"] == pytest.approx(row["probability"], abs=6e-5)
+        assert found["measurements"]["oversize"] == row["oversize"]
+    assert frame["oversize"].any() and not frame["oversize"].all()
 
 
 def test_what_is_not_a_number_is_text(make_table: Make, master: Master, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def _batches(table: pa.Table) -> list[pa.RecordBatch]:
 
 
 def _measurements(batch: pa.RecordBatch) -> list[dict[str, float | str]]:
-    """Return measurements and flags (0, 1) of each row by name; what is not a number becomes the text that QuPath reads as such."""
+    """Return measurements and flags (0, 1) of each row by name; what is not a number as the text that QuPath reads."""
     names = [*measurement_names(batch.schema), *flag_names(batch.schema)]
     values = numbers(batch, names, _MEASUREMENT_DECIMALS)
     rows: list[dict[str, float | str]] = [dict(zip(names, row, strict=True)) for row in values.tolist()]

@@ -127,9 +127,9 @@ def conclude(trials: Sequence[Trial]) -> Estimate:
     known = [trial for trial in trials if trial.nuclei >= FEWEST]
     if not known:
         return Estimate(None, 0, math.nan, 0.0, tuple(trials))
-    passages = [
-        (a, b) for a, b in zip(known, known[1:]) if a.median_um <= TYPICAL_NUCLEUS_UM < b.median_um
-    ] or [(nearest := min(known, key=_misfit), nearest)]
+    nearest = min(known, key=_misfit)
+    passages = [(a, b) for a, b in zip(known, known[1:]) if a.median_um <= TYPICAL_NUCLEUS_UM < b.median_um]
+    passages = passages or [(nearest, nearest)]
     a, b = max(passages, key=lambda pair: sum(t.nuclei * t.probability for t in pair))
     rise = math.log(b.median_um / a.median_um)
     share = math.log(TYPICAL_NUCLEUS_UM / a.median_um) / rise if rise else 0.0
