@@ -42,7 +42,9 @@ def test_plausible_resolution_is_returned() -> None:
 
 
 def test_no_resolution() -> None:
-    with pytest.raises(MissingMpp, match=r"memory does not state its resolution: .* `wsipipe info memory --estimate-mpp`"):
+    with pytest.raises(
+        MissingMpp, match=r"memory does not state its resolution: .* `wsipipe info memory --estimate-mpp`"
+    ):
         require_mpp(info(None))
 
 

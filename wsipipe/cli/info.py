@@ -27,7 +27,7 @@ def info(slide: str, as_json: bool, estimate_mpp: bool, model: str, **options: o
     Reads no pixels, and neither the label nor the macro image. A missing or absurd resolution is shown, not refused.
 
     With --estimate-mpp a few fields of tissue are segmented at several assumed resolutions, and the one is told at
-    which nuclei have their usual size, with what speaks for and against it. This takes a minute on a CPU.
+    which nuclei have their usual size, with what speaks for and against it. This takes a minute or more on a CPU.
     """
     from wsipipe.pipelines.info import describe
 

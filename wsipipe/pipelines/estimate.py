@@ -65,8 +65,8 @@ class Estimate:
         if self.mpp is None:
             return f"no estimate: fewer than {FEWEST} nuclei at every resolution; ask whoever scanned the slide"
         found = f"{self.nuclei:,} nuclei, mean probability {self.probability:.2f}"
-        how = "likely within a factor of 1.5" if self.sure else "unsure: compare overlays at two resolutions"
-        small = "where nuclei are small, as in kidney or lymph nodes, it is too large"
+        how = "likely within a factor of 2" if self.sure else "unsure: compare overlays at two resolutions"
+        small = "too large where nuclei are small (kidney, lymphocytes), too small where they are large (tumours)"
         return f"estimate: {self.mpp:.2g} um/px ({found}); {how}; {small}. --mpp {self.mpp:.2g} takes it"
 
 
@@ -105,11 +105,13 @@ def _fields(slide: Slide) -> Fields:
 
 def _trial(fields: Fields, mpp: float, predictor: Predictor) -> Trial:
     maps = maps_of_all([(field, mpp) for field in fields], predictor, GridSettings(allow_upsample=True))
-    areas, probabilities, oversize = [np.zeros(0)], [np.zeros(0)], 0
+    areas: list[NDArray[np.float64]] = [np.zeros(0)]
+    probabilities: list[NDArray[np.float64]] = [np.zeros(0)]
+    oversize = 0
     for each in maps:
         cells, _ = each.cells_and_labels(predictor.card.rules)
-        areas.append(cells.sums[:, 0] * each.grid.um2_per_px)
-        probabilities.append(cells.probability.astype(np.float64))
+        areas.append(np.asarray(cells.sums[:, 0] * each.grid.um2_per_px))
+        probabilities.append(np.asarray(cells.probability, np.float64))
         oversize += int(cells.oversize.sum())
     area, probability = np.concatenate(areas), np.concatenate(probabilities)
     if not len(area):

@@ -88,8 +88,8 @@ def measure_field(rgb: Pixels) -> Field:
     brown = (blue > 1.1 * green) & (red < blue) & stained
     cold = (green < 0.9 * red) & stained
     nuclear = (red > 0.3 * green) & (red > 0.08) & stained
-    counts = (int(mask.sum()) for mask in (stained, brown, cold, nuclear))
-    return Field(*counts, sharpness(rgb, FIELD_MPP), float(stained.mean()))
+    all_, *some = (int(mask.sum()) for mask in (stained, brown, cold, nuclear))
+    return Field(all_, some[0], some[1], some[2], sharpness(rgb, FIELD_MPP), float(stained.mean()))
 
 
 def _fields(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -> Iterator[Pixels]:
