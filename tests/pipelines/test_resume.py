@@ -150,3 +150,24 @@ def test_a_half_removed_run_under_other_settings_is_not_taken_for_ours(
     assert again.finished() == again.predicted() == set() and os.listdir(scratch.maps_folder) == []
     run_segment(job, QUIET)
     assert [path.read_bytes() for path in job.outputs] == whole
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "gone"])
+def test_scratch_that_cannot_be_read_is_made_again(
+    small_slide: Path, tiny_model: Path, tmp_path: Path, whole: list[bytes], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(small_slide, tiny_model, tmp_path)
+    with monkeypatch.context() as patched:  # everything is done but the writing
+        patched.setattr("wsipipe.schedule.scratch.Scratch.drop", lambda self, blocks: None)
+        patched.setattr("wsipipe.pipelines.segment.publish", lambda *args: None)
+        run_segment(job, QUIET)
+    files = [path for path in job.work.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".zip", ".arrow", ".json", ".npy", ".wkb"}
+    for path in files:
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 16
+        path.write_bytes({"cut": raw[: len(raw) // 2], "flipped": raw, "empty": b"", "gone": b""}[how])
+        if how == "gone":
+            path.unlink()
+    run_segment(job, QUIET)
+    assert [path.read_bytes() for path in job.outputs] == whole

@@ -58,8 +58,8 @@ def test_knows_the_slide_and_the_cells(client: TestClient, phantom: Phantom) -> 
         "/a-token/tiles/-1/0_0.jpg", "/a-token/tiles/11/0_0.png", "/a-token/cells/99/0_0",
         "/a-token/cells/11/0_0?by=geometry", "/a-token/spread/geometry", "/a-token/spread/..%2f..%2fx",
         "/a-token/cell?x=nan&y=1", "/a-token/cell?x=1",
-        *(f"/a-token/{kind}/{'9' * digits}/0_0{end}" for kind, end in (("tiles", ".jpg"), ("cells", "")) for digits in (400, 5000)),
-        *(f"/a-token/{kind}/11/{'9' * digits}_0{end}" for kind, end in (("tiles", ".jpg"), ("cells", "")) for digits in (400, 5000)),
+        *(f"/a-token/tiles/{'9' * digits}/0_0.jpg" for digits in (10, 400, 5000)),
+        *(f"/a-token/cells/11/{'9' * digits}_0" for digits in (10, 400, 5000)),
         f"/a-token/cell?y=1&x={'9' * 400}",
     ],
 )  # fmt: skip

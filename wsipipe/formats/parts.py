@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from wsipipe.formats.table import KEYS, sort_rows
 
 BIN_PX = 4096
 """Side of an output bin (a row group of the master file), in grid pixels."""
+SEAL = 32
+"""Bytes of the SHA-256 of a part, at its end."""
 _BINS, _SIDE = b"wsipipe.bins", b"wsipipe.bin_px"
 
 Bin = tuple[int, int]
@@ -44,10 +47,13 @@ def write_part(table: pa.Table, path: str | os.PathLike[str], bin_px: int = BIN_
     cy, cx = (table[key].to_numpy() // bin_px for key in KEYS)
     bins = sorted(set(zip(cy.tolist(), cx.tolist(), strict=True)))
     schema = table.schema.with_metadata({_BINS: json.dumps(bins).encode(), _SIDE: str(bin_px).encode()})
-    with atomic_write(path) as file, pa.ipc.new_file(file, schema) as writer:
-        for row, column in bins:
-            rows = pa.table(table.take(np.flatnonzero((cy == row) & (cx == column)))).combine_chunks()
-            writer.write_table(rows.cast(schema))
+    with atomic_write(path) as file:
+        with pa.ipc.new_file(file, schema) as writer:
+            for row, column in bins:
+                rows = pa.table(table.take(np.flatnonzero((cy == row) & (cx == column)))).combine_chunks()
+                writer.write_table(rows.cast(schema))
+        file.flush()
+        file.write(hashlib.sha256(Path(file.name).read_bytes()).digest())
 
 
 def read_parts(parts: Sequence[str | os.PathLike[str]], bin_px: int = BIN_PX) -> tuple[pa.Schema, Iterator[pa.Table]]:
@@ -94,12 +100,19 @@ def _index(parts: Sequence[str | os.PathLike[str]], bin_px: int) -> tuple[pa.Sch
 @contextlib.contextmanager
 def _open_part(part: Path) -> Iterator[pa.ipc.RecordBatchFileReader]:
     try:
-        with pa.OSFile(str(part)) as file, pa.ipc.open_file(file) as reader:
+        with pa.OSFile(str(part)) as file, pa.ipc.open_file(file, max(0, file.size() - SEAL)) as reader:
             yield reader
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"{part} is not a readable part: {first_line(error)}; remove it to have it made again"
         ) from error
+
+
+def check_part(part: Path) -> None:
+    """Raise StoreError when *part* cannot be read as it was written."""
+    raw = part.read_bytes()
+    if hashlib.sha256(raw[:-SEAL]).digest() != raw[-SEAL:]:
+        raise StoreError(f"{part} is not a readable part: it was changed; remove it to have it made again")
 
 
 def _batch(part: Path, i: int) -> pa.Table:

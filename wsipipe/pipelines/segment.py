@@ -26,7 +26,7 @@ from wsipipe.schedule.engine import Engine, open_engine
 from wsipipe.schedule.lease import Lease, acquire
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
-from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
+from wsipipe.schedule.task import PREDICT, Board, Receipt
 
 if TYPE_CHECKING:
     import geopandas
@@ -149,19 +149,21 @@ def execute(
 
 
 def open_work(work: Path, prepared: Prepared) -> Scratch:
-    """Return the scratch files of the run, in a folder of *work* that is named after the plan; others are removed."""
+    """Return the scratch files of the run, in a folder of *work* that is named after the plan; others are removed.
+
+    The plan is written anew: what stands there may be damaged, or name another copy of the slide.
+    """
     scratch = Scratch(work / prepared.plan.key)
     for other in work.iterdir() if work.is_dir() else ():
-        if other != scratch.folder:
+        if other != scratch.folder or not scratch.is_whole():
             _remove(other)
     found = _plan_in(scratch.folder)
     if found is not None and found.stamp != prepared.plan.stamp:
         _remove(scratch.folder)  # maps of another file under the same name
-    if found is None or _differ(found, prepared.plan):
-        scratch.create()
-        with atomic_write(scratch.folder / "tissue.wkb") as file:
-            file.write(shapely.to_wkb(shapely.MultiPolygon(prepared.tissue.polygons)))
-        prepared.plan.save(scratch.folder)
+    scratch.create()
+    with atomic_write(scratch.folder / "tissue.wkb") as file:
+        file.write(shapely.to_wkb(shapely.MultiPolygon(prepared.tissue.polygons)))
+    prepared.plan.save(scratch.folder)
     for folder in (scratch.folder, scratch.maps_folder, scratch.parts_folder):
         remove_leftovers(folder / "*")
     return scratch
@@ -173,11 +175,6 @@ def _plan_in(folder: Path) -> Plan | None:
         return Plan.load(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _differ(found: Plan, plan: Plan) -> bool:
-    """Whether *found* is not this very plan; one for another copy of the slide is written again."""
-    return any(getattr(found, name) != getattr(plan, name) for name in ("key", "source", "run", "stamp"))
 
 
 def _remove(path: Path) -> None:

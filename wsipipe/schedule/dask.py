@@ -6,6 +6,7 @@ with ``cells=1`` makes cells; where nobody is marked for a kind of task, everybo
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter, defaultdict
@@ -24,6 +25,7 @@ from wsipipe.schedule.local import local_cluster
 from wsipipe.schedule.order import Lanes, Order, Pace
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import CELLS, PREDICT, Board, Receipt, Task
+from wsipipe.schedule.watch import PATIENCE, Watch
 from wsipipe.schedule.work import loaded, worker_of
 from wsipipe.settings import ClusterSettings, RunSettings
 
@@ -84,7 +86,13 @@ class DaskEngine:
         self._cluster: Any = None
         address = self.settings.scheduler
         if self.local:
-            self._cluster, self._threads = local_cluster(self.workers, self.settings.devices)
+            try:
+                self._cluster, self._threads = local_cluster(self.workers, self.settings.devices)
+            except (RuntimeError, TimeoutError) as error:
+                raise ClusterError(
+                    f"a worker process did not start ({error}); it was ended from outside, or there is no memory for "
+                    "it: give fewer --workers"
+                ) from error
             address = self._cluster
         try:
             self.client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -124,6 +132,14 @@ class DaskEngine:
             self._lanes = Lanes(predict, cells, not self._marked)
         return self._lanes
 
+    def _watch(self, give_up: Callable[[], None]) -> Watch:
+        """Return who calls *give_up* when workers die again and again."""
+
+        def workers() -> set[str]:
+            return set(self.client.scheduler_info(n_workers=-1)["workers"])
+
+        return Watch(workers, give_up, PATIENCE if self.local else math.inf)
+
     def _resources(self, kind: str) -> dict[str, int] | None:
         """Return what a worker must own to be given a task of *kind*."""
         return {kind: 1} if kind in self._marked else None
@@ -139,10 +155,12 @@ class DaskEngine:
 
         wanted = (model, sha256, run.device, run.precision, batch)
         future = self.client.submit(describe, self._threads, wanted, pure=False, resources=self._resources(PREDICT))
+        watch = self._watch(future.cancel)
         try:
-            version, forward = future.result()
+            with watch:
+                version, forward = future.result()
         except (ModuleNotFoundError, CancelledError, KilledWorker) as error:
-            raise _cluster_error(error) from error
+            raise _hopeless(watch) or _cluster_error(error) from error
         except RuntimeError as error:
             if "deserialization" not in str(error):
                 raise
@@ -168,29 +186,33 @@ class DaskEngine:
         failed: list[Order] = []
         tries: Counter[Order] = Counter()
         landing = as_completed(loop=self.client.loop)
-        try:
-            while not board.done:
-                futures = self._send(failed + self._orders(board, flying.values()), where)
-                flying |= futures
-                landing.update(futures)
-                if not flying:  # nobody is there to work
-                    time.sleep(0.2)
-                    continue
-                landed = landing.next_batch()
-                done = [future for future in landed if future.status == "finished"]
-                for future, receipts in zip(done, self.client.gather(done), strict=True):
-                    del flying[future]
-                    self._pace.heard(receipts)
-                    for receipt in receipts:
-                        scratch.drop(board.finish(receipt.task))
-                        report(receipt)
-                failed = [_again(future, flying.pop(future), tries) for future in landed if future in flying]
-        except CancelledError as error:
-            raise _cluster_error(error) from error
-        except Exception:
-            if flying:
-                wait(list(flying))  # nothing may write behind the back of what comes next
-            raise
+        with self._watch(lambda: self.client.cancel(list(flying))) as watch:
+            try:
+                while not board.done:
+                    futures = self._send(failed + self._orders(board, flying.values()), where)
+                    flying |= futures
+                    landing.update(futures)
+                    if not flying:  # nobody is there to work
+                        time.sleep(0.2)
+                        continue
+                    landed = landing.next_batch()
+                    if watch.reason:
+                        raise CancelledError
+                    done = [future for future in landed if future.status == "finished"]
+                    for future, receipts in zip(done, self.client.gather(done), strict=True):
+                        del flying[future]
+                        self._pace.heard(receipts)
+                        watch.heard()
+                        for receipt in receipts:
+                            scratch.drop(board.finish(receipt.task))
+                            report(receipt)
+                    failed = [_again(future, flying.pop(future), tries) for future in landed if future in flying]
+            except CancelledError as error:
+                raise _hopeless(watch, flying.values()) or _cluster_error(error) from error
+            except Exception:
+                if flying:
+                    wait(list(flying))  # nothing may write behind the back of what comes next
+                raise
 
     def _orders(self, board: Board, flying: Iterable[Order]) -> list[Order]:
         """Take from *board* what may be submitted while *flying* orders are under way."""
@@ -223,6 +245,17 @@ def _again(future: Any, order: Order, tries: Counter[Order]) -> Order:
         raise _cluster_error(error, order) from error
     tries[order] += 1
     return order
+
+
+def _hopeless(watch: Watch, orders: Iterable[Order] = ()) -> ClusterError | None:
+    """Return the error to raise after *watch* gave up with *orders* under way; None where it did not."""
+    if not watch.reason:
+        return None
+    blocks = ", ".join(str(block) for order in orders for block in order.blocks) or "none, the model was being loaded"
+    return ClusterError(
+        f"{watch.reason} (blocks under way: {blocks}); something ends them, most likely for lack of memory: give a "
+        "smaller --block, or fewer --workers"
+    )
 
 
 def _passing(error: BaseException) -> bool:

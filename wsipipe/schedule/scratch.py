@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_path, from_json
+from wsipipe.errors import StoreError
+from wsipipe.formats.parts import check_part
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.tiling import TILE
 from wsipipe.units import Box
@@ -55,17 +57,41 @@ class Scratch:
         return sorted((x0, y0, x1, y1) for x0, y0, x1, y1 in found)
 
     def predicted(self) -> set[int]:
-        """Return the blocks whose maps are there."""
-        return {int(path.stem) for path in self.maps_folder.glob("*.zip")}
+        """Return the blocks whose maps are there; those that cannot be read are removed, to be made again."""
+        return {int(path.stem) for path in self.maps_folder.glob("*.zip") if _kept(path, _check_maps)}
 
     def finished(self) -> set[int]:
-        """Return the blocks whose cells are there."""
-        return {int(path.stem) for path in self.parts_folder.glob("*.arrow")}
+        """Return the blocks whose cells are there; those that cannot be read are removed, to be made again."""
+        return {int(path.stem) for path in self.parts_folder.glob("*.arrow") if _kept(path, check_part)}
+
+    def is_whole(self) -> bool:
+        """Whether the lists of unreadable boxes, which outlive the maps that they belong to, can be read."""
+        try:
+            self.all_bad()
+        except (OSError, ValueError, TypeError):
+            return False
+        return True
 
     def drop(self, blocks: Iterable[int]) -> None:
         """Delete the maps of *blocks*."""
         for block in blocks:
             self.maps(block).unlink(missing_ok=True)
+
+
+def _kept(path: Path, check: Callable[[Path], None]) -> bool:
+    """Whether *check* finds nothing wrong with a file; it is removed otherwise."""
+    try:
+        check(path)
+    except (OSError, ValueError, LookupError, NotImplementedError, RuntimeError, zipfile.BadZipFile, StoreError):
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _check_maps(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip() is not None or "bad" not in archive.namelist():
+            raise zipfile.BadZipFile("an entry is damaged")
 
 
 def pieces(box: Box) -> list[tuple[tuple[int, int], Box]]:
