@@ -170,7 +170,7 @@ def _colours(plan: Plan, source: Source) -> Colours | None:
 
 
 def slide_colours(source: Source, boxes: Sequence[Box]) -> Colours | None:
-    """Return the colours of a slide whose tissue the tiles *boxes* (grid pixels) show; None when there is hardly any."""
+    """Return the colours of a slide whose tissue the tiles *boxes* (grid px) show; None when there is hardly any."""
     return colours_of(source.raster.read(boxes[k]) for k in sampled(len(boxes)).tolist())
 
 
