@@ -125,7 +125,7 @@ def _expect(good: bool, where: str, what: str, value: object, wanted: str) -> No
 def _about(raw: bytes, path: str) -> dict[str, Any]:
     """Return the metadata, whose every part has its type and range."""
     try:
-        about = from_json(raw)
+        about: dict[str, Any] = from_json(raw)
     except ValueError as error:
         reason = str(error)
         raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({reason}); copy the file again") from error

@@ -26,7 +26,7 @@ from wsipipe.schedule.engine import Engine, open_engine
 from wsipipe.schedule.lease import Lease, acquire
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
-from wsipipe.schedule.task import PREDICT, Board, Receipt
+from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
 
 if TYPE_CHECKING:
     import geopandas

@@ -54,7 +54,7 @@ class StoreRaster(ChunkRaster):
             self._open()
 
     def _open(self) -> None:
-        group = zarr.open_group(self.path, mode="r")
+        group: Any = zarr.open_group(self.path, mode="r")
         self._pixels: Any = group["pixels"]
         self.selected: Mask = np.asarray(group["selected"])
         self._stored: Mask = np.asarray(group["chunks"])

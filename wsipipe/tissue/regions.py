@@ -219,7 +219,7 @@ def _read_shapes(path: Path) -> list[shapely.Polygon]:
     return polygons
 
 
-def _polygons_in(shape: BaseGeometry) -> list[shapely.Polygon]:
+def _polygons_in(shape: shapely.Geometry) -> list[shapely.Polygon]:
     parts = shapely.get_parts(shapely.get_parts(shape))
     return [part for part in parts if isinstance(part, shapely.Polygon) and part.area > 0]
 
