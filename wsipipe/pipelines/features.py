@@ -146,8 +146,8 @@ def _unreadable(job: FeaturesJob, source: Source, boxes: NDArray[np.int64]) -> l
     met = np.array(kept_bad(job.work, source), np.int64).reshape(-1, 4)
     width, height = source.raster.grid.size
     tiles = np.minimum(boxes, (width, height, width, height))
-    tree, inner = shapely.STRtree(np.asarray(shapely.box(*tiles.T))), shapely.box(*(met + np.array([1, 1, -1, -1])).T)
-    hit = tree.query(inner, "intersects")[0]
+    inner, squares = (np.atleast_1d(shapely.box(*b.T)) for b in (met + np.array([1, 1, -1, -1]), tiles))
+    hit = shapely.STRtree(squares).query(inner, "intersects")[0]
     bad = met[np.unique(hit)]
     both = covered_px(np.concatenate([bad, tiles]))
     share = (covered_px(bad) + covered_px(tiles) - both) / max(1, covered_px(tiles))
