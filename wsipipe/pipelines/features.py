@@ -146,7 +146,8 @@ def _unreadable(job: FeaturesJob, source: Source, boxes: NDArray[np.int64]) -> l
     met = np.array(kept_bad(job.work, source), np.int64).reshape(-1, 4)
     width, height = source.raster.grid.size
     tiles = np.minimum(boxes, (width, height, width, height))
-    inner, squares = (np.atleast_1d(shapely.box(*b.T)) for b in (met + np.array([1, 1, -1, -1]), tiles))
+    inner: Any = shapely.box(*(met + np.array([1, 1, -1, -1])).T)
+    squares: Any = shapely.box(*tiles.T)
     hit = shapely.STRtree(squares).query(inner, "intersects")[0]
     bad = met[np.unique(hit)]
     both = covered_px(np.concatenate([bad, tiles]))
