@@ -91,9 +91,10 @@ def doubts(found: Totals, tissue_mm2: float) -> list[Doubt]:
 def _few(cells: int, tissue_mm2: float) -> list[Doubt]:
     if cells >= FEWEST_PER_MM2 * tissue_mm2:
         return []
-    many = f"only {cells:,} cells" if cells else "no cells"
+    area = f"{tissue_mm2:.2g}"
+    told = f"only {cells:,} cells in {area} mm² of tissue" if cells else f"no cells in {area} mm² of tissue"
     advice = f"check the resolution (`{CHECK_MPP}`), look at the overlay, try --stain normalised or a lower --threshold"
-    return [Doubt("Cells", f"{many} in {tissue_mm2:.2g} mm² of tissue: {advice}")]
+    return [Doubt("Cells", f"{told}: {advice}")]
 
 
 def _size(median_um: float) -> list[Doubt]:
