@@ -36,7 +36,7 @@ def mended(shape: shapely.Geometry) -> shapely.Geometry:
         return shape
     lines, ring = shapely.get_coordinates(shapely.get_rings(shape), return_index=True)
     joined = np.flatnonzero(ring[1:] == ring[:-1])
-    edges = np.asarray(shapely.linestrings(np.stack([lines[joined], lines[joined + 1]], axis=1)))
+    edges = np.atleast_1d(np.asarray(shapely.linestrings(np.stack([lines[joined], lines[joined + 1]], axis=1))))
     tree, crossings = shapely.STRtree(edges), 0
     for k in range(0, len(edges), 64):
         crossings += tree.query(edges[k : k + 64], predicate="crosses").shape[1] // 2
