@@ -54,6 +54,7 @@ def _run(args: list[str], said: Path) -> None:
         with said.open("w", buffering=1) as stream:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
+            sys.stdout = sys.stderr = stream
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
             code = main(args)
             sys.stdout.flush()
