@@ -59,8 +59,8 @@ class StoreRaster(ChunkRaster):
         self.selected: Mask = np.asarray(group["selected"])
         self._stored: Mask = np.asarray(group["chunks"])
         width, height = self.grid.size
-        if (pixels.shape, pixels.dtype) != ((height, width, 3), np.uint8):
-            raise ValueError(f"pixels are {pixels.dtype} {pixels.shape}")
+        if (self._pixels.shape, self._pixels.dtype) != ((height, width, 3), np.uint8):
+            raise ValueError(f"pixels are {self._pixels.dtype} {self._pixels.shape}")
         if not np.array_equal(self._stored, pixels_read(self.tile_grid, self.selected, CHUNK)):
             raise ValueError("the squares stored are not those that its tiles read")
 
