@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 TYPICAL_NUCLEUS_UM = 6.5
 """Median equivalent diameter of nuclei, by which a resolution is estimated."""
-RANGE_MPP = (0.12, 1.5)
-"""No estimate is outside, in um/px."""
+RANGE_MPP = (0.12, 0.6)
+"""No estimate from annotated nuclei is outside, in um/px."""
 WITHOUT_NUCLEI_MPP = 0.25
 """Estimate where there is no nucleus."""
 
