@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import zarr
 
 from tests.docs.reading import DOCS
 from wsipipe.cli.main import main
+from wsipipe.formats.master import SEAL
 from wsipipe.formats.parquet import metadata
 
 TYPES = {
@@ -63,7 +65,8 @@ def test_columns_of_the_parquet_file(written: Path) -> None:
 
 
 def test_metadata_of_the_parquet_file(written: Path) -> None:
-    stored = metadata(written / "cells.parquet")
+    whole = json.loads(pq.read_schema(written / "cells.parquet").metadata[b"wsipipe"])
+    stored = metadata(written / "cells.parquet") | {SEAL: whole[SEAL]}
     said = rows("outputs.md", "GeoParquet: the master file", "key")
     assert len(said) >= 12 and set(said) <= set(stored)
 
