@@ -196,10 +196,14 @@ def _json_escape(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(JSON_ESCAPE, _json_escape)
 
 
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number in JSON")
+
+
 def from_json(text: str | bytes) -> Any:
     """Return what a JSON *text* says; raise ValueError when it is none (JSON knows no NaN), or nested without end."""
     try:
-        return json.loads(text, parse_constant=int)  # int("NaN") is a ValueError
+        return json.loads(text, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -65,7 +65,7 @@ def test_columns_of_the_parquet_file(written: Path) -> None:
 
 
 def test_metadata_of_the_parquet_file(written: Path) -> None:
-    whole = json.loads(pq.read_schema(written / "cells.parquet").metadata[b"wsipipe"])
+    whole = json.loads(pq.read_metadata(written / "cells.parquet").metadata[b"wsipipe"])
     stored = metadata(written / "cells.parquet") | {SEAL: whole[SEAL]}
     said = rows("outputs.md", "GeoParquet: the master file", "key")
     assert len(said) >= 12 and set(said) <= set(stored)

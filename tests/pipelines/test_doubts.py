@@ -76,7 +76,8 @@ def run(
     picture: Picture, folder: Path, mpp: float = 0.5, stain: str = "auto", **cells: object
 ) -> tuple[Told, SegmentResult]:
     """Segment *picture*, with the shipped model, as if it were at *mpp*."""
-    cv2.imwrite(str(folder / "slide.png"), picture[..., ::-1])
+    if not (folder / "slide.png").exists():  # written again it would be another file, and segmented again
+        cv2.imwrite(str(folder / "slide.png"), picture[..., ::-1])
     job = SegmentJob(
         str(folder / "slide.png"),
         (folder / "cells.parquet",),

@@ -128,7 +128,7 @@ def _about(raw: bytes, path: str) -> dict[str, Any]:
         about: dict[str, Any] = from_json(raw)
     except ValueError as error:
         reason = str(error)
-        raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({reason}); copy the file again") from error
+        raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({reason}); expected what wsipipe wrote: copy the file again") from error
     _expect(isinstance(about, dict), path, "the metadata", about, "an object")
     for key, (good, wanted) in _WANTED.items():
         _expect(key in about and good(about[key]), path, key, about.get(key), wanted)
