@@ -48,7 +48,7 @@ def test_what_was_written_passes_and_is_read_once(cells: Path, monkeypatch: pyte
     ("key", "value"),
     [
         ("size", [10**9, 10**9]), ("size", [0, 5]), ("size", "x"), ("size", [800.5, 3]), ("size", "absent"),
-        ("size", [100, 100]), ("mpp", [0, 0]), ("mpp", None), ("mpp", [float("nan"), 1]), ("classes", 5),
+        ("mpp", [0, 0]), ("mpp", None), ("mpp", [float("nan"), 1]), ("classes", 5),
         ("classes", {"Dead": [1, 2]}), ("classes", {}), ("cells", 41), ("bad_boxes", [[1, 2]]), ("bounds", 3),
         ("fingerprint", None), ("settings", [1]), ("tissue_area_um2", "much"), ("working_mpp", [1]),
     ],

@@ -40,7 +40,8 @@ def on_slide(table: pa.Table, width: int, height: int) -> pa.Table:
 @pytest.fixture
 def cells(make_table: Make, master: Master, tmp_path: Path) -> Path:
     """Some cells on a slide of 2050 × 3000 px at 0.25 µm/px, found at 0.5 µm/px."""
-    path = master(on_slide(make_table(3000, nuclei=True), 2 * WIDTH, 2 * HEIGHT), size=[2 * WIDTH, 2 * HEIGHT], working_mpp=[0.5, 0.5])
+    size = 2 * WIDTH, 2 * HEIGHT
+    path = master(on_slide(make_table(3000, nuclei=True), *size), size=list(size), working_mpp=[0.5, 0.5])
     write_subset(path, tmp_path / "some.parquet", SubsetSettings(bounds=(100, 100, 2 * WIDTH, 2 * HEIGHT)))
     return tmp_path / "some.parquet"
 

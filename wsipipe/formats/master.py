@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from wsipipe.artifacts import from_json
 from wsipipe.errors import StoreError
 from wsipipe.formats.table import BBOX
+from wsipipe.geometry import FARTHEST
 from wsipipe.measure import MEASURES
 
 SEAL, OPEN = "digest", "0" * 64
@@ -127,8 +128,8 @@ def _about(raw: bytes, path: str) -> dict[str, Any]:
     try:
         about: dict[str, Any] = from_json(raw)
     except ValueError as error:
-        reason = str(error)
-        raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({reason}); expected what wsipipe wrote: copy the file again") from error
+        what, expected = f"is no JSON ({error})", "expected what wsipipe wrote: copy the file again"
+        raise StoreError(f"{path}: the metadata 'wsipipe' {what}; {expected}") from error
     _expect(isinstance(about, dict), path, "the metadata", about, "an object")
     for key, (good, wanted) in _WANTED.items():
         _expect(key in about and good(about[key]), path, key, about.get(key), wanted)
@@ -220,8 +221,7 @@ def _check_rows(table: pa.Table, about: Mapping[str, Any], where: str) -> None:
     classes = set(pc.unique(table["class"]).to_pylist()) - {None}
     _expect(classes <= set(about["classes"]), where, "class", classes - set(about["classes"]), "one of the metadata")
     xy = np.column_stack([table["x"].to_numpy(), table["y"].to_numpy()])
-    inside = (xy >= -SLACK) & (xy <= np.array(about["size"]) + SLACK)
-    _expect(bool(inside.all()), where, "the place of a cell", "outside the slide", "one inside")
+    _expect(bool((np.abs(xy) < FARTHEST).all()), where, "the place of a cell", "on no slide", "level-0 pixels")
     box = table["bbox"].combine_chunks()
     boxes = np.column_stack([box.field(side.name).to_numpy(False) for side in BBOX]).astype(np.float64)
     for column in ("geometry", "nucleus"):
