@@ -128,8 +128,8 @@ def _about(raw: bytes, path: str) -> dict[str, Any]:
     try:
         about: dict[str, Any] = from_json(raw)
     except ValueError as error:
-        what, expected = f"is no JSON ({error})", "expected what wsipipe wrote: copy the file again"
-        raise StoreError(f"{path}: the metadata 'wsipipe' {what}; {expected}") from error
+        expected = "expected what wsipipe wrote: copy the file again"
+        raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({error}); {expected}") from error
     _expect(isinstance(about, dict), path, "the metadata", about, "an object")
     for key, (good, wanted) in _WANTED.items():
         _expect(key in about and good(about[key]), path, key, about.get(key), wanted)
