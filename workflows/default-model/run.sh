@@ -36,8 +36,8 @@ wsipipe fit --config "$here/fit.toml" --root "$data" -o "$out/first"
 wsipipe fit --config "$here/refine.toml" --backbone "$out/first/model.safetensors" --root "$data" -o "$out/refined"
 wsipipe fit --config "$here/polish.toml" --backbone "$out/refined/model.safetensors" --root "$data" -o "$out/polished"
 wsipipe fit --config "$here/colon.toml" --backbone "$out/polished/model.safetensors" --root "$data" -o "$out/colon"
-wsipipe fit --config "$here/organs.toml" --backbone "$out/colon/model.safetensors" --root "$data" -o "$out/organs"
-finish cmd-t "$out/organs/model.safetensors" --no-normalise
+python "$here/average.py" "$out/mean.safetensors" "$out/polished/model.safetensors" "$out/colon/model.safetensors"
+finish cmd-t "$out/mean.safetensors" --no-normalise
 
 wsipipe fit --config "$here/open.toml" --root "$data" -o "$out/open"
 wsipipe fit --config "$here/open-polish.toml" --backbone "$out/open/model.safetensors" --root "$data" -o "$out/open-polished"
