@@ -242,7 +242,8 @@ def test_a_real_slide_has_plausible_nuclei(shared_data: Path, tmp_path: Path) ->
     slide = shared_data / "slides/CMU-1-Small-Region.svs"
     result = run_segment(job_of(slide, out, bounds=(1000, 1600, 1700, 2300)), QUIET)
     cells = read_cells(out)
-    assert 1500 < result.density < 9000 and not result.warnings
+    assert 1500 < result.density < 9000
+    assert not [w for w in result.warnings if "oversize" not in w], "its keratin gives mosaic cells, and is told"
     assert 15 < cells.area_um2.median() < 80 and cells.probability.median() > 0.6
     about = metadata(out)
     assert about["mpp"] == pytest.approx([0.499, 0.499]) and about["mpp_source"] == "vendor property"
