@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from tests.conftest import Phantom
 from wsipipe.corpus import open_corpus
 from wsipipe.corpus.report import report
 from wsipipe.corpus.sources import Naming
-from wsipipe.errors import DatasetError, OutputError
+from wsipipe.errors import DatasetError, OutputError, SlideChanged
 from wsipipe.pipelines.corpus import CorpusJob, beside, forecast, run_build_corpus
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import CorpusSettings
@@ -250,3 +251,22 @@ def _with(**changes: int) -> CorpusSettings:
 def _overlap(x: int, y: int) -> int:
     """Return the pixels that a patch of 256 px at (x, y) shares with the held-out image."""
     return max(0, min(x + 256, 900) - max(x, 500)) * max(0, min(y + 256, 620) - max(y, 300))
+
+
+def test_a_picture_that_changes_while_it_is_read_stops_the_run_and_is_read_again(
+    pictures: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    build = job(folder, tmp_path / "c.zarr")
+
+    class Touch(Heard):
+        def advance(self, stage: str, steps: int = 1) -> None:
+            super().advance(stage, steps)
+            os.utime(folder / "P0-0.png", (0, 1))
+
+    with pytest.raises(SlideChanged, match=r"P0-0\.png changed while it was read"):
+        run_build_corpus(build, Touch())
+    assert not (tmp_path / "c.zarr").exists()
+    heard = Heard()
+    run_build_corpus(build, heard)
+    assert not any("going on after" in line for line in heard.lines) and len(open_corpus(build.output))

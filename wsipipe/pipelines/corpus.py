@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from wsipipe.errors import DatasetError, SlideError
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings, determining
-from wsipipe.slide import fingerprint
+from wsipipe.slide import Stamp, changed, fingerprint, stamp
 from wsipipe.store.write import locked, writing
 
 RATIOS = {"webp": 0.45, "zstd": 0.8, "none": 1.0}
@@ -78,6 +79,8 @@ def run_build_corpus(job: CorpusJob, progress: Progress) -> Path:
         Settings contradict one another.
     OutputError
         The store cannot be written; whole shards are kept for the next run.
+    SlideChanged
+        A slide was replaced, or written to, while it was read; the next run begins anew.
     """
     refuse(job.settings)
     sources, tests = find_sources(job.inputs, job.root, job.naming), find_sources(job.exclude, job.root)
@@ -109,15 +112,19 @@ def beside(output: Path) -> dict[str, Path]:
 def _collect(
     job: CorpusJob, sources: Sequence[Source], tests: Sequence[Source], identity: str, work: Path, progress: Progress
 ) -> None:
-    """Fill the folder *work* with the corpus, from where it stands."""
-    excluded = _index(tests, progress)
-    writer = CorpusWriter(work, identity, job.settings.patch, job.settings.shard, job.settings.codec)
+    """Fill the folder *work* with the corpus, from where it stands; begin anew when a slide's file is another."""
+    excluded, before = _index(tests, progress), _stamps(sources)
+    key = digest({"identity": identity, "files": before})
+    writer = CorpusWriter(work, key, job.settings.patch, job.settings.shard, job.settings.codec)
     if len(writer):
         progress.say(f"going on after {len(writer):,} patches")
     rules = Rules(job.settings, job.slide, job.tissue, job.image_mpp, excluded)
     progress.start("slides", len(sources))
     notes = Collector(sources, rules, writer).run(job.settings.threads or allowed_cores(), Bars(progress))
     progress.advance("slides")
+    for path, now in _stamps(sources).items():
+        if now != before[path]:
+            raise changed(path, before[path], now)
     refuse_empty(notes)
     split = draw_splits((s.patient for s in sources), job.settings.val, job.settings.test, job.settings.seed)
     origins = [Origin(s.name, s.patient, s.organ, split[s.patient]) for s in sources]
@@ -133,6 +140,16 @@ def _collect(
         "excluded": match_columns(origins, notes),
     }
     writer.finish(about, tables)
+
+
+def _stamps(sources: Sequence[Source]) -> dict[str, Stamp | None]:
+    """Return size and time of every slide's file by its path, None where it cannot be read."""
+    found: dict[str, Stamp | None] = {}
+    for source in sources:
+        found[str(source.path)] = None
+        with contextlib.suppress(SlideError):
+            found[str(source.path)] = stamp(source.path)
+    return found
 
 
 def _index(tests: Sequence[Source], progress: Progress) -> Excluded | None:
