@@ -5,9 +5,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.conftest import Phantom
 from wsipipe.formats.parquet import metadata, read_cells
+from wsipipe.labels import DatasetSpec
+from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate
+from wsipipe.pipelines.features import FeaturesJob, run_features
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule.progress import Progress
@@ -64,3 +71,46 @@ def test_the_arithmetic_is_told_and_belongs_to_the_fingerprint(jobs: dict[str, S
 def test_one_finds_nearly_the_cells_of_the_other(jobs: dict[str, SegmentJob]) -> None:
     fp32, bf16 = (len(read_cells(job.outputs[0])) for job in jobs.values())
     assert bf16 == pytest.approx(fp32, rel=APART)
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_two_workers_give_the_bytes_of_one(precision: str, jobs: dict[str, SegmentJob], tmp_path: Path) -> None:
+    whole = jobs[precision]
+    run = dataclasses.replace(whole.run, block=512, workers=2)
+    job = dataclasses.replace(whole, outputs=(tmp_path / "cells.parquet",), run=run)
+    run_segment(job, QUIET)
+    assert job.outputs[0].read_bytes() == whole.outputs[0].read_bytes()
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_features_resume_to_the_same_bytes(precision: str, small_slide: Path, tiny_model: Path, tmp_path: Path) -> None:
+    run = RunSettings(device="cpu", precision=precision, batch=2)
+    jobs = [FeaturesJob(str(small_slide), tmp_path / name, str(tiny_model), run=run) for name in ("a.h5", "b.h5")]
+    assert run_features(jobs[0], QUIET).tiles > 3
+    with pytest.raises(KeyboardInterrupt):
+        run_features(jobs[1], Stop())
+    run_features(jobs[1], QUIET)
+    found = []
+    for job in jobs:
+        with h5py.File(job.output) as file:
+            found.append(np.asarray(file["features"]))
+    assert np.array_equal(*found) and np.isfinite(found[0]).all()
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_scores_are_the_same_whatever_shares_a_batch(
+    precision: str, phantom: Phantom, tiny_model: Path, tmp_path: Path
+) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    for k in range(3):
+        box = 200 + 300 * k, 300, 456 + 300 * k, 556
+        Image.fromarray(phantom.truth.picture(box)).save(tmp_path / f"set/images/{k}.png")
+        Image.fromarray(phantom.truth.instance_map(box).astype(np.uint16)).save(tmp_path / f"set/labels/{k}.png")
+    spec, scores = DatasetSpec(str(tmp_path / "set"), mpp=0.5), []
+    for batch in (1, 4):
+        run = RunSettings(device="cpu", precision=precision, batch=batch)
+        found = run_evaluate(EvaluateJob(spec, tmp_path / f"out{batch}", model=str(tiny_model), run=run), QUIET)
+        assert found.about["recipe"]["dtype"] == DTYPES[precision]  # type: ignore[index]
+        scores.append([counts.found for _, counts in found.images])
+    assert sum(scores[0]) > 0 and scores[0] == pytest.approx(scores[1], rel=APART)
