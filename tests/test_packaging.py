@@ -177,7 +177,7 @@ def built(source: Path, out: Path, *targets: str) -> None:
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Built:
     out = tmp_path_factory.mktemp("dist")
     built(ROOT, out, "sdist", "wheel")
-    (wheel,), (sdist,) = out.glob("wsipipe-*.whl"), out.glob("wsipipe-*.tar.gz")
+    (wheel,), (sdist,) = out.glob("wsipipe_pathology-*.whl"), out.glob("wsipipe_pathology-*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
         return Built(sdist, wheel, frozenset(archive.namelist()))
 
@@ -185,7 +185,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def test_the_wheel_holds_the_package_and_nothing_else(dist: Built) -> None:
     source = {p.relative_to(ROOT).as_posix() for p in (ROOT / "wsipipe").rglob("*") if p.is_file()}
     kept = {name for name in source if not name.endswith((".pyc", ".nbi", ".nbc"))}
-    assert {name for name in dist.names if not name.startswith("wsipipe-")} == kept
+    assert {name for name in dist.names if not name.startswith("wsipipe_pathology-")} == kept
     assert {"wsipipe/py.typed", "wsipipe/models/weights/cmd-t.safetensors", "wsipipe/models/weights/cmd-t.md"} <= kept
     assert [name for name in kept if name.startswith("wsipipe/view/assets/") and name.endswith(".js")]
     assert [name for name in kept if name.startswith("wsipipe/report/templates/")]
@@ -197,7 +197,7 @@ def test_the_wheel_says_what_pyproject_says(dist: Built) -> None:
     with zipfile.ZipFile(dist.wheel) as archive:
         (name,) = (name for name in dist.names if name.endswith("METADATA"))
         about = email.message_from_string(archive.read(name).decode())
-    assert (about["Name"], about["Version"]) == ("wsipipe", __version__)
+    assert (about["Name"], about["Version"]) == ("wsipipe-pathology", __version__)
     assert about["Requires-Python"] == PROJECT["requires-python"]
     wanted = {Requirement(line).name for line in PROJECT["dependencies"]}
     stated = [Requirement(line) for line in about.get_all("Requires-Dist")]

@@ -104,6 +104,11 @@ class OutputBusy(OutputError):
     """Another process, alive, works on the same output."""
 
 
+def install_line(extra: str) -> str:
+    """Return what installs the optional part *extra* of this software; on PyPI, the name belongs to another project."""
+    return f"pip install '.[{extra}]' in the folder of wsipipe's source"
+
+
 class MissingDependency(WsipipeError, ImportError):
     """An optional package is not installed."""
 
@@ -112,7 +117,7 @@ class MissingDependency(WsipipeError, ImportError):
     @classmethod
     def of(cls, package: str, extra: str, purpose: str) -> MissingDependency:
         """Error naming the install line of an optional *package* that *extra* brings."""
-        return cls(f"{purpose} needs the package {package}, which is not installed: pip install 'wsipipe[{extra}]'")
+        return cls(f"{purpose} needs the package {package}, which is not installed: {install_line(extra)}")
 
 
 class StoreError(WsipipeError, ValueError):

@@ -1,6 +1,6 @@
 """The viewer in a real Chromium: pan, zoom, hover, switches, link, picture.
 
-Needs Playwright (``pip install 'wsipipe[browser]'``) and Chromium on the path, or WSIPIPE_TEST_CHROMIUM; else skipped.
+Needs Playwright (``pip install '.[browser]'``) and Chromium on the path, or WSIPIPE_TEST_CHROMIUM; else skipped.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def measure(cells: Path, slide: str, output: Path, config: Any, **options: Any) 
     or found by other means. Size, shape and stain are always measured; --add has more:
 
     \b
-      texture      Haralick's 13 numbers of the haematoxylin inside the nucleus (pip install 'wsipipe[texture]')
+      texture      Haralick's 13 numbers of the haematoxylin inside the nucleus (pip install '.[texture]')
       neighbours   distance to the nearest cell, and how many lie within --neighbours-um
       ring         stain in a ring of --ring-um around the nucleus, which other nuclei are left out of
 

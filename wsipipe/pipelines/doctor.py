@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from wsipipe import __version__
-from wsipipe.errors import ModelError, WsipipeError
+from wsipipe.errors import ModelError, WsipipeError, install_line
 from wsipipe.models.checkpoint import load
 from wsipipe.schedule.resources import allowed_cores, allowed_memory, free_memory
 from wsipipe.settings import SlideSettings
@@ -122,7 +122,7 @@ def _readers() -> Iterator[Check]:
 
 def _reader(name: str, version: str | None, slide: Path) -> Check:
     if version is None:
-        install = f"pip install 'wsipipe[{BACKENDS[name].extra}]'"
+        install = install_line(BACKENDS[name].extra)
         return Check(name, "missing", f"make cucim-cpu, or with CUDA {install}" if name == "cucim" else install)
     try:
         if name == "dicom":  # it opens no TIFF: loading must do

@@ -11,7 +11,7 @@ import numpy as np
 from wsipipe import pretrain as pretraining
 from wsipipe.artifacts import check_writable, digest, write_json
 from wsipipe.corpus import Corpus, is_corpus, open_corpus
-from wsipipe.errors import DatasetError, OutputError, SettingsError
+from wsipipe.errors import DatasetError, OutputError, SettingsError, install_line
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMD, SIZES
@@ -163,7 +163,7 @@ def _introduce(job: PretrainJob, source: pretraining.Source, world: World, progr
         f"{len(source.indices):,} patches, {world.size} process{'es' if world.size > 1 else ''}"
     )
     if not has_tensorboard():
-        progress.say(f"log: {job.out / 'log.csv'}; for TensorBoard's too: pip install 'wsipipe[tensorboard]'")
+        progress.say(f"log: {job.out / 'log.csv'}; for TensorBoard's too: {install_line('tensorboard')}")
     progress.start("steps", settings.steps)
 
 
