@@ -65,7 +65,7 @@ class Estimate:
         if self.mpp is None:
             return f"no estimate: fewer than {FEWEST} nuclei at every resolution; ask whoever scanned the slide"
         found = f"{self.nuclei:,} nuclei, mean probability {self.probability:.2f}"
-        how = "likely within a factor of 2" if self.sure else "unsure: compare overlays at two resolutions"
+        how = "likely within a factor of 2.5" if self.sure else "unsure: compare overlays at two resolutions"
         small = "too large where nuclei are small (kidney, lymphocytes), too small where they are large (tumours)"
         return f"estimate: {self.mpp:.2g} um/px ({found}); {how}; {small}. --mpp {self.mpp:.2g} takes it"
 
