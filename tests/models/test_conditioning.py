@@ -123,7 +123,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
 
 def test_without_timm_the_hub_needs_an_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'wsipipe\[pfm\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install '.\[pfm\]'"):
         open_encoder("hf-hub:MahmoodLab/UNI", CPU)
 
 
