@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,10 +23,11 @@ from wsipipe.corpus.splits import draw_splits
 from wsipipe.corpus.table import Columns, Origin, patch_columns
 from wsipipe.corpus.write import CorpusWriter, publish, stands
 from wsipipe.errors import DatasetError, SlideError
+from wsipipe.pipelines.request import slide_file
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings, determining
-from wsipipe.slide import Stamp, changed, fingerprint, stamp
+from wsipipe.slide import changed, fingerprint
 from wsipipe.store.write import locked, writing
 
 RATIOS = {"webp": 0.45, "zstd": 0.8, "none": 1.0}
@@ -113,7 +113,7 @@ def _collect(
     job: CorpusJob, sources: Sequence[Source], tests: Sequence[Source], identity: str, work: Path, progress: Progress
 ) -> None:
     """Fill the folder *work* with the corpus, from where it stands; begin anew when a slide's file is another."""
-    excluded, before = _index(tests, progress), _stamps(sources)
+    excluded, before = _index(tests, progress), [slide_file(str(s.path)) for s in sources]
     key = digest({"identity": identity, "files": before})
     writer = CorpusWriter(work, key, job.settings.patch, job.settings.shard, job.settings.codec)
     if len(writer):
@@ -122,9 +122,9 @@ def _collect(
     progress.start("slides", len(sources))
     notes = Collector(sources, rules, writer).run(job.settings.threads or allowed_cores(), Bars(progress))
     progress.advance("slides")
-    for path, now in _stamps(sources).items():
-        if now != before[path]:
-            raise changed(path, before[path], now)
+    for source, was in zip(sources, before, strict=True):
+        if slide_file(str(source.path)) != was:
+            raise changed(str(source.path))
     refuse_empty(notes)
     split = draw_splits((s.patient for s in sources), job.settings.val, job.settings.test, job.settings.seed)
     origins = [Origin(s.name, s.patient, s.organ, split[s.patient]) for s in sources]
@@ -140,16 +140,6 @@ def _collect(
         "excluded": match_columns(origins, notes),
     }
     writer.finish(about, tables)
-
-
-def _stamps(sources: Sequence[Source]) -> dict[str, Stamp | None]:
-    """Return size and time of every slide's file by its path, None where it cannot be read."""
-    found: dict[str, Stamp | None] = {}
-    for source in sources:
-        found[str(source.path)] = None
-        with contextlib.suppress(SlideError):
-            found[str(source.path)] = stamp(source.path)
-    return found
 
 
 def _index(tests: Sequence[Source], progress: Progress) -> Excluded | None:

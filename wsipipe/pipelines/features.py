@@ -261,5 +261,4 @@ class Pixels:
                 yield pixels
 
     def _read(self, part: list[Box]) -> NDArray[np.uint8]:
-        pixels = np.stack([self.source.raster.read(grow(box, self.margin)) for box in part])
-        return normalise(pixels, self.change) if self.change else pixels
+        return normalise(np.stack([self.source.raster.read(grow(box, self.margin)) for box in part]), self.change)

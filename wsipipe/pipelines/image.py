@@ -148,7 +148,8 @@ def _shown(raster: SlideRaster, grid: TileGrid, stain: str, card: ModelCard) -> 
     """Return the tiles (i, j) of a picture that show more than glass, in the colours that the network sees."""
     read = {(i, j): raster.read(grid.box(i, j)) for j in range(grid.counts[1]) for i in range(grid.counts[0])}
     own = list(read.values())
-    change = card.change_for(stain, colours_of(own[k] for k in sampled(len(own))))
+    colours = colours_of(own[k] for k in sampled(len(own))) if card.colours else None
+    change = card.change_for(stain, colours)
     return {ij: normalise(rgb, change) for ij, rgb in read.items() if not is_glass(rgb)}
 
 

@@ -20,7 +20,7 @@ from wsipipe.cell_settings import MeasureSettings
 from wsipipe.context import Crowd
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.imported import SUFFIXES, import_geojson
-from wsipipe.formats.parquet import CellWriter, metadata, row_groups
+from wsipipe.formats.parquet import CellWriter, batches, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
 from wsipipe.formats.windows import Windows
 from wsipipe.pipelines.no_cells import warn_of_none
@@ -125,7 +125,7 @@ def _check_places(job: MeasureJob, master: Path, about: dict[str, Any]) -> None:
     """Refuse cells whose centre does not lie on the slide: there is nothing to measure."""
     width, height = about["size"]
     outside, first = 0, ""
-    for table in row_groups(master):
+    for table in batches(master, ["cell_id", "x", "y"]):
         x, y = table["x"].to_numpy(), table["y"].to_numpy()
         lost = np.flatnonzero(~((x >= 0) & (x <= width) & (y >= 0) & (y <= height)))
         if len(lost) and not outside:
