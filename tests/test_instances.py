@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,7 +19,8 @@ from wsipipe.polygons import expand, expand_px, trace
 from wsipipe.units import Box, Size
 
 Maps = NDArray[np.uint8]
-RULES = CellRules(0.5, 0.6, 4.0, 3, 17, peak_px=3)
+PLAIN = CellRules(0.5, 0.6, 4.0, 3, 17, peak_px=3)
+RULES = replace(PLAIN, clump_threshold=0.7, clump_part_px=2, clump_share_px=60)
 SIZE = 170, 150
 Record = tuple[object, ...]
 
@@ -310,3 +312,35 @@ def test_rules_that_leave_no_room_for_a_core_are_refused() -> None:
 def test_the_halo_counts_only_what_is_used() -> None:
     rules = CellRules(0.5, 0.5, 30, 8, 64)
     assert halo(rules, ("foreground",)) < halo(rules) < halo(rules, expand_px=10)
+
+
+def clump(radius: float, distance: float, low: float) -> Maps:
+    """Two round nuclei whose foreground and cores run together; the marker falls to *low* between them."""
+    y, x = np.mgrid[:40, :60].astype(np.float64)
+    r = np.minimum(np.hypot(x - 30 + distance / 2, y - 20), np.hypot(x - 30 - distance / 2, y - 20))
+    bridge = (np.abs(x - 30) < distance / 2) & (np.abs(y - 20) < 1.5)
+    core = np.maximum(np.clip(1.1 - 0.5 * r / radius, 0, 1) * (r < radius), low * bridge)
+    return (np.stack([(r < radius + 2) | bridge, core]) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("maps", "threshold", "count"),
+    [
+        (clump(3.2, 9, 0.5), 0.8, 2),
+        (clump(3.2, 9, 0.5), 0.0, 1),
+        (clump(3.2, 9, 0.95), 0.8, 1),  # no dip
+        (clump(7.0, 18, 0.5), 0.8, 1),  # large: the inside of a large nucleus is uneven
+        (clump(3.2, 3, 0.5), 0.8, 1),  # round
+    ],
+)
+def test_small_nuclei_whose_cores_run_together_are_parted(maps: Maps, threshold: float, count: int) -> None:
+    cells = whole(maps, rules=CellRules(0.5, 0.4, 4, 7, 56, clump_threshold=threshold))
+    assert len(cells) == count
+    assert cells.sums[:, 0].sum() >= 0.95 * (maps[0] > 127).sum()  # the parts grow over what lay between them
+
+
+def test_clumps_are_parted_the_same_in_blocks() -> None:
+    maps = np.stack([example("discs", 7), example("noise2", 5)])
+    cells, unparted = (cut(maps, ("foreground", "marker"), SIZE, (0, 0), rules) for rules in (RULES, PLAIN))
+    assert cells != unparted
+    assert cut(maps, ("foreground", "marker"), (37, 29), (5, 11), RULES) == cells

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.geometry import grow, intersect, is_empty
-from wsipipe.kernels import markers, regions
+from wsipipe.kernels import clumps, markers, regions
 from wsipipe.rules import FOREGROUND, MARKER, TYPE, CellRules, halo, level_of
 from wsipipe.units import Box, Size
 
@@ -79,8 +79,9 @@ def find_cells(
 ) -> Cells:
     """Return the cells whose centroid lies in *core*.
 
-    1. Cores are the 4-connected components of smoothed marker and foreground above their thresholds. A component that
-       is too large for one cell is cut by its shape: first into parts that are deep compared with their
+    1. Cores are the 4-connected components of smoothed marker and foreground above their thresholds. One whose outline
+       and marker say that it holds several small nuclei is parted (:func:`~wsipipe.kernels.clumps.part`). A component
+       that is too large for one cell is cut by its shape: first into parts that are deep compared with their
        surroundings, and what is still too large into seeds, one per neighbourhood. Without a marker map, cores come
        from the shape of the foreground.
     2. All cores grow at once inside the foreground, by a bounded number of steps, ties to the core whose first pixel
@@ -137,7 +138,7 @@ def _label(maps: Image, names: Sequence[str], inside: Box, rules: CellRules) -> 
     mask = _at_least(maps[names.index(FOREGROUND)], rules.level)
     marker = maps[names.index(MARKER)] if MARKER in names else None
     labels, cores, (shaped, oversize, count) = _markers(mask, marker, inside, rules)
-    old = np.arange(count + 1) if shaped > count else regions.renumber(labels, count)
+    old = regions.renumber(labels, count)
     free = np.pad(mask, 1)
     regions.grow(labels, free, _reach(labels, old, shaped, rules))
     count = markers.components(free, np.pad(cores, 1), labels, rules.max_diameter_px, len(old) - 1)
@@ -160,6 +161,9 @@ def _markers(
         smooth = cv2.GaussianBlur(marker, (3, 3), 0, borderType=cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
         cores = _at_least(smooth, level_of(rules.marker_threshold)) & mask
         rest, count = _accept(cores, labels, 0, rules)
+        if rules.clump_threshold > 0:
+            high = _at_least(smooth, level_of(rules.clump_threshold))
+            count = clumps.part(labels, high, count, rules.clump_part_px, rules.clump_share_px)
     shaped = count + 1
     if not rest.any():
         return labels, cores, (shaped, shaped, count)

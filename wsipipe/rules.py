@@ -12,6 +12,9 @@ FOREGROUND, MARKER, TYPE = "foreground", "marker", "type:"
 """Names of maps: probability of a nucleus, of the core of a nucleus, and (as a prefix) of a type."""
 
 
+CLUMP_PART_UM2, CLUMP_SHARE_UM2 = 1.0, 11.0
+"""Smallest part of a clump, and what each part has at most; nuclei of some 4 um, as in kidney tubules."""
+
 MAX_DEPTH_PX = 51
 """Depths are kept in uint8, in fifths of a pixel."""
 
@@ -45,6 +48,12 @@ class CellRules:
         What "nearby" means, and how far apart the seeds of an oversize object are.
     drop_oversize : bool
         Cells that were cut out of an oversize object are dropped.
+    clump_threshold : float
+        Where the marker map is above it lie the parts of a core that holds several small nuclei; 0: no core does.
+    clump_part_px : float
+        Pixels of the smallest such part.
+    clump_share_px : float
+        Only cores with fewer pixels for each part are clumps: larger nuclei have uneven insides.
     """
 
     threshold: float
@@ -56,6 +65,9 @@ class CellRules:
     core_share: float = 0.75
     peak_px: int = 6
     drop_oversize: bool = False
+    clump_threshold: float = 0.0
+    clump_part_px: float = 4.0
+    clump_share_px: float = 44.0
 
     def __post_init__(self) -> None:
         if self.growth_px < 1 or self.peak_px < 1 or self.max_core_px < 3:
@@ -92,6 +104,7 @@ def halo(rules: CellRules, names: Sequence[str] = (FOREGROUND, MARKER), expand_p
 
     1. A core pixel of the marker map depends on 1 px around (smoothing). Whether its component is oversize is known
        within C: a component that runs into the window's border from C px away has an extent above C, truncated or not.
+       One that is not oversize is parted, as a clump, by what lies inside it.
     2. The depth inside oversize components reaches d further, a core pixel by shape p + 1, the extent of its component
        C, a seed p. Markers therefore depend on ``m = (C + 1) + d + 2 p + 1 + C`` px; without a marker map the first
        term is 0.

@@ -77,6 +77,11 @@ class CellSettings(_Checked):
     min_probability: float | None = knob(
         None, "Cells with a lower mean probability are dropped; default: the model's.", low=0, high=1
     )
+    clump_threshold: float | None = knob(
+        None,
+        "Core probability that parts small nuclei whose cores run together; 0: never; default: the model's.",
+        low=0, high=0.99,
+    )  # fmt: skip
     drop_oversize: bool = knob(False, "Drop cells cut out of objects larger than any cell: blur, keratin, folds.")
     expand_um: float = knob(
         0.0, "Grow nuclei by this much into cells (objects become cells with a nucleus).", unit="um", low=0, high=50

@@ -53,6 +53,8 @@ class Rules:
         How far a core grows to its nucleus's edge.
     min_probability : float
         Cells of a lower mean foreground probability are dropped.
+    clump_threshold : float
+        Core probability of the parts of a core that holds several small nuclei; 0: cores are never parted.
     """
 
     threshold: float = 0.5
@@ -61,6 +63,7 @@ class Rules:
     max_diameter_um: float = 32.0
     growth_um: float = 4.0
     min_probability: float = 0.0
+    clump_threshold: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.request import Network, grid_settings, network_of, settings_of
 from wsipipe.pipelines.source import Source, open_source
 from wsipipe.predict import Predictor
+from wsipipe.rules import CLUMP_PART_UM2, CLUMP_SHARE_UM2
 from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
@@ -201,6 +202,9 @@ def cell_rules(rules: Rules, asked: CellSettings, grid: Grid) -> CellRules:
         max_diameter_px=max(8, round(rules.max_diameter_um / mpp)),
         min_probability=rules.min_probability,
         drop_oversize=asked.drop_oversize,
+        clump_threshold=rules.clump_threshold,
+        clump_part_px=CLUMP_PART_UM2 / grid.um2_per_px,
+        clump_share_px=CLUMP_SHARE_UM2 / grid.um2_per_px,
     )
 
 
