@@ -54,6 +54,7 @@ def write_master(
         probability=np.linspace(0.5, 1, n, dtype=np.float32),
         type=np.broadcast_to(np.asarray(kinds, np.int16), n),
         type_probability=np.ones(n, np.float32),
+        type_means=np.zeros((n, 0), np.float32),
         oversize=np.zeros(n, bool),
     )
     polygons = shapely.box(x - half, y - half, x + half, y + half)

@@ -109,7 +109,15 @@ def records(cells: Cells, maps: Maps, rules: CellRules, grid: Grid, by_um: float
     """Everything that is known of each cell, comparable."""
     outlines = trace(cells, maps[0], rules.threshold, grid)
     shapes = [outlines] + ([expand(cells, outlines, by_um, grid)] if by_um else [])
-    columns = cells.sums, cells.box, cells.probability, cells.type, cells.type_probability, cells.oversize
+    columns = (
+        cells.sums,
+        cells.box,
+        cells.probability,
+        cells.type,
+        cells.type_probability,
+        cells.type_means,
+        cells.oversize,
+    )
     rows = (tuple(np.asarray(column[i]).tobytes() for column in columns) for i in range(len(cells)))
     return [(row, *(shape[i].wkb for shape in shapes)) for i, row in enumerate(rows)]
 
@@ -204,6 +212,10 @@ def test_sums_boxes_and_probability_are_those_of_the_label_image() -> None:
         assert cells.probability[i] == pytest.approx(maps[0, y, x].mean() / 255)
         means = maps[2:, y, x].mean(axis=1) / 255
         assert cells.type[i] == means.argmax() and cells.type_probability[i] == pytest.approx(means.max())
+        assert cells.type_means[i] == pytest.approx(means)
+    sure = whole(maps, ("foreground", "marker", "type:a", "type:b"), replace(RULES, min_type_probability=0.4))
+    assert np.array_equal(sure.type, np.where(cells.type_means.max(axis=1) >= 0.4, cells.type, -1))
+    assert 0 < (sure.type >= 0).sum() < len(sure)
     firsts = [int(np.flatnonzero(cells.label_image == i + 1)[0]) for i in range(len(cells))]
     assert firsts == sorted(firsts)
 

@@ -42,6 +42,7 @@ def master(tmp_path: Path) -> Master:
             probability=np.ones(n, np.float32),
             type=np.full(n, kind, np.int16),
             type_probability=np.ones(n, np.float32),
+            type_means=np.zeros((n, 0), np.float32),
             oversize=np.zeros(n, bool),
         )
         polygons = shapely.box(x - 10, y - 10, x + 10, y + 10)

@@ -44,9 +44,11 @@ class Cells:
     probability : float32 (n,)
         Mean foreground probability inside.
     type : int16 (n,)
-        Index among the "type:" maps of the largest mean, -1 without such maps.
+        Index among the "type:" maps of the largest mean, -1 when that is too low or there are no such maps.
     type_probability : float32 (n,)
         That mean; NaN without such maps.
+    type_means : float32 (n, T)
+        The mean of each "type:" map.
     oversize : bool (n,)
         Whether the cell was cut out of an object that is larger than one cell can be.
     neighbours : int32 (h, w) or None
@@ -60,6 +62,7 @@ class Cells:
     probability: NDArray[np.float32]
     type: NDArray[np.int16]
     type_probability: NDArray[np.float32]
+    type_means: NDArray[np.float32]
     oversize: NDArray[np.bool_]
     neighbours: Labels | None = None
 
@@ -112,7 +115,7 @@ def find_cells(
     inside = intersect(window, (0, 0, *slide_size))
     _check(maps, names, window, core, slide_size, rules)
     if is_empty(inside):
-        return _no_cells(window)
+        return _no_cells(window, sum(name.startswith(TYPE) for name in names))
     x0, y0 = inside[0] - window[0], inside[1] - window[1]
     h, w = inside[3] - inside[1], inside[2] - inside[0]
     maps = np.ascontiguousarray(maps[:, y0 : y0 + h, x0 : x0 + w])
@@ -238,6 +241,7 @@ def _measure(
     means = totals[order] / (255.0 * count[order, None])
     kind = means[:, 1:].argmax(axis=1) if types else np.full(len(order), -1)
     kind_mean = means[np.arange(len(order)), kind + 1] if types else np.full(len(order), np.nan)
+    kind[kind_mean < rules.min_type_probability] = -1
     others = _numbered(labels, np.flatnonzero(kept & ~owned)) if neighbours else None
     return Cells(
         label_image=_numbered(labels, order),
@@ -247,6 +251,7 @@ def _measure(
         probability=means[:, 0].astype(np.float32),
         type=kind.astype(np.int16),
         type_probability=kind_mean.astype(np.float32),
+        type_means=means[:, 1:].astype(np.float32),
         oversize=flagged[1:][order],
         neighbours=others,
     )
@@ -267,7 +272,7 @@ def _numbered(labels: Labels, order: NDArray[np.int64]) -> Labels:
     return out
 
 
-def _no_cells(window: Box) -> Cells:
+def _no_cells(window: Box, types: int) -> Cells:
     empty = np.zeros((max(0, window[3] - window[1]), max(0, window[2] - window[0])), np.int32)
     return Cells(
         empty,
@@ -277,6 +282,7 @@ def _no_cells(window: Box) -> Cells:
         np.zeros(0, np.float32),
         np.zeros(0, np.int16),
         np.zeros(0, np.float32),
+        np.zeros((0, types), np.float32),
         np.zeros(0, np.bool_),
         empty,
     )

@@ -48,6 +48,8 @@ class CellRules:
         What "nearby" means, and how far apart the seeds of an oversize object are.
     drop_oversize : bool
         Cells that were cut out of an oversize object are dropped.
+    min_type_probability : float
+        Cells whose likeliest type has a lower mean probability have none.
     clump_threshold : float
         Where the marker map is above it lie the parts of a core that holds several small nuclei; 0: no core does.
     clump_part_px : float
@@ -65,6 +67,7 @@ class CellRules:
     core_share: float = 0.75
     peak_px: int = 6
     drop_oversize: bool = False
+    min_type_probability: float = 0.0
     clump_threshold: float = 0.0
     clump_part_px: float = 4.0
     clump_share_px: float = 44.0

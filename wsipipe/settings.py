@@ -77,6 +77,9 @@ class CellSettings(_Checked):
     min_probability: float | None = knob(
         None, "Cells with a lower mean probability are dropped; default: the model's.", low=0, high=1
     )
+    min_type_probability: float | None = knob(
+        None, "Cells whose likeliest type is less probable have no class; default: the model's.", low=0, high=1
+    )
     clump_threshold: float | None = knob(
         None,
         "Core probability that parts small nuclei whose cores run together; 0: never; default: the model's.",

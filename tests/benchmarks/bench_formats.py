@@ -63,6 +63,7 @@ def make_parts(n: int, folder: Path) -> None:
             probability=rng.random(len(cx), np.float32),
             type=rng.integers(-1, 2, len(cx)).astype(np.int16),
             type_probability=rng.random(len(cx), np.float32),
+            type_means=rng.random((len(cx), 2), np.float32),
             oversize=np.zeros(len(cx), bool),
         )
         polygons = polygons_at(cx * SCALE, cy * SCALE, rng)

@@ -50,6 +50,7 @@ def _table(n: int = 200, seed: int = 0, classes: tuple[str, ...] = CLASSES, nucl
         probability=rng.random(n, np.float32),
         type=rng.integers(-1, len(classes), n).astype(np.int16),
         type_probability=rng.random(n, np.float32),
+        type_means=rng.random((n, len(classes)), np.float32),
         oversize=rng.random(n) < 0.05,
     )
     outer, inner = (_discs(cx * SCALE, cy * SCALE, radius, rng) for radius in (9, 5))

@@ -20,6 +20,9 @@ NAMESPACE = uuid.UUID("5b1a5f0e-0d0c-5e0c-9d2b-7c9b7a0d6f31")
 """Namespace of the cells' UUIDs (version 5)."""
 KEYS = ("_cy", "_cx")
 """Columns of the integer centroid in grid pixels: in parts, for their merge; not in the master file."""
+PER_CLASS = "probability_"
+"""What the name of a class follows in the name of the column of its probability."""
+
 BBOX = pa.struct([(name, pa.float32()) for name in ("xmin", "ymin", "xmax", "ymax")])
 _FLOAT64 = ("x", "y")
 
@@ -41,7 +44,11 @@ class FoundCells(Protocol):
 
     @property
     def type_probability(self) -> NDArray[np.float32]:
-        """Mean probability of that class; (n,)."""
+        """Mean probability of the likeliest class; (n,)."""
+
+    @property
+    def type_means(self) -> NDArray[np.float32]:
+        """Mean probability of each of the model's T classes; (n, T), or (n, 0) where no model told them."""
 
     @property
     def oversize(self) -> NDArray[np.bool_]:
@@ -51,11 +58,12 @@ class FoundCells(Protocol):
 class BlankCells:
     """*count* cells without a class, of which nothing is known yet: what of them is gets set by whoever knows it."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, classes: int = 0) -> None:
         self.sums = np.zeros((count, 3), np.int64)
         self.probability = np.full(count, np.nan, np.float32)
         self.type = np.full(count, -1, np.int16)
         self.type_probability = np.full(count, np.nan, np.float32)
+        self.type_means = np.full((count, classes), np.nan, np.float32)
         self.oversize = np.zeros(count, np.bool_)
 
 
@@ -100,6 +108,7 @@ def cells_table(
     columns |= {name: pa.array(measures[name], pa.float64()) for name in _FLOAT64}
     columns |= _class_columns(cells, classes)
     columns["probability"] = pa.array(cells.probability, pa.float32())
+    columns |= {PER_CLASS + name: pa.array(means) for name, means in zip(classes, cells.type_means.T, strict=False)}
     names = [name for name in (*MEASURES, *measures) if name not in _FLOAT64]
     columns |= {name: pa.array(np.asarray(measures[name], np.float32)) for name in dict.fromkeys(names)}
     columns["oversize"] = pa.array(cells.oversize, pa.bool_())

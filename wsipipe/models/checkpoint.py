@@ -55,6 +55,8 @@ class Rules:
         Cells of a lower mean foreground probability are dropped.
     clump_threshold : float
         Core probability of the parts of a core that holds several small nuclei; 0: cores are never parted.
+    min_type_probability : float
+        Cells whose likeliest type has a lower mean probability are given none.
     """
 
     threshold: float = 0.5
@@ -64,6 +66,7 @@ class Rules:
     growth_um: float = 4.0
     min_probability: float = 0.0
     clump_threshold: float = 0.0
+    min_type_probability: float = 0.0
 
 
 @dataclass(frozen=True)

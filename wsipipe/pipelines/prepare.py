@@ -77,7 +77,7 @@ class Prepared:
         none = np.zeros(0, np.object_)
         nuclei = none if self.plan.expand_um else None
         table = cells_table(
-            BlankCells(0),
+            BlankCells(0, len(self.plan.classes)),
             none,
             measures,
             fingerprint=self.plan.slide_fingerprint,
@@ -202,6 +202,7 @@ def cell_rules(rules: Rules, asked: CellSettings, grid: Grid) -> CellRules:
         max_diameter_px=max(8, round(rules.max_diameter_um / mpp)),
         min_probability=rules.min_probability,
         drop_oversize=asked.drop_oversize,
+        min_type_probability=rules.min_type_probability,
         clump_threshold=rules.clump_threshold,
         clump_part_px=CLUMP_PART_UM2 / grid.um2_per_px,
         clump_share_px=CLUMP_SHARE_UM2 / grid.um2_per_px,
