@@ -2,7 +2,8 @@
 
 python average.py OUT MODEL MODEL...
 
-The card is the first model's, with what each says of its training.
+The card is the last model's, with what each says of its training. Outputs that only the last one has, the types of
+cells, are taken from it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from wsipipe.models import checkpoint
 def average(out: Path, models: list[Path]) -> None:
     """Write the mean of *models*, computed in fp64, to *out*."""
     loaded = [checkpoint.load(path) for path in models]
-    (network, card), states = loaded[0], [found.state_dict() for found, _ in loaded]
-    mean = {name: torch.stack([s[name].double() for s in states]).mean(0).to(v.dtype) for name, v in states[0].items()}
-    network.load_state_dict(mean)
+    (network, card), states = loaded[-1], [found.state_dict() for found, _ in loaded]
+    for name, value in network.state_dict().items():
+        rows = min(len(state[name]) for state in states)
+        mean = torch.stack([state[name][:rows].double() for state in states]).mean(0)
+        value[:rows] = mean.to(value.dtype)  # in place: of the network
     checkpoint.save(out, network, replace(card, training={"mean of": [c.training for _, c in loaded]}))
 
 
