@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from wsipipe.artifacts import digest, from_json, write_json
-from wsipipe.errors import ModelNotFound, NotAModel, SettingsError
+from wsipipe.errors import ModelNotFound, NotAModel, SettingsError, in_words
 
 FORMAT = 1
 LEAST = 2
@@ -134,7 +134,9 @@ class Classifier:
                 f"no classifier at {path}; make one with `wsipipe classify --fit ... --save`"
             ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise NotAModel(f"{path} is not a classifier made by `wsipipe classify --save` ({error})") from error
+            raise NotAModel(
+                f"{path} is not a classifier made by `wsipipe classify --save` ({in_words(error)})"
+            ) from error
 
 
 def fit(x: Floats, y: Ints, columns: Sequence[str], classes: Sequence[str], l2: float) -> Classifier:

@@ -27,6 +27,15 @@ A message says what, where, the value, what was expected and what to do next, in
 
 from __future__ import annotations
 
+import struct
+import zlib
+
+FAILURES: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError),
+    *(ArithmeticError, EOFError, SyntaxError, struct.error, zlib.error),
+)
+"""What libraries raise on damaged files; only calls into them are guarded. SyntaxError: bad XML."""
+
 
 class WsipipeError(Exception):
     """Base of all errors that have a one-line explanation for the user."""
@@ -130,3 +139,26 @@ class ClusterError(WsipipeError, RuntimeError):
     """The workers cannot do the work: they die, differ from each other, or cannot be reached."""
 
     exit_code = 10
+
+
+def in_words(error: BaseException) -> str:
+    """Return what *error*, met while a file was read, means for the file, in one line.
+
+    What Python says to programmers ("list index out of range") is put in words; what a library says for users stays.
+    """
+    text = str(error).strip().splitlines()
+    said = text[0] if text else type(error).__name__
+    if isinstance(error, KeyError):
+        return f"{said[:60]} is missing"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, ValueError) and said.startswith(("invalid literal", "could not convert")):
+        return f"{said.partition(': ')[2][:60]} is no number"
+    return next((words for kinds, words in _MEANINGS if isinstance(error, kinds)), said)
+
+
+_MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((LookupError, EOFError, struct.error), "it ends before all that it announces"),
+    ((TypeError, AttributeError), "something in it is missing, or of another kind than expected"),
+    ((AssertionError, ArithmeticError, RecursionError), "what it says of itself does not fit together"),
+)

@@ -1,18 +1,41 @@
-"""Damage of known kinds: of bytes, and of what JSON, TOML and tables say."""
+"""Damage of known kinds: of bytes, of what JSON, TOML and tables say, of outlines, of what a path leads to.
+
+Damage cuts, flips and zeroes; where a format carries digests, nobody may take the result for the intact file. An *edit*
+(of a value, a cell, a column) makes another input that may be as good as the first, so that other results are fine.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import random
+import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 ODD: tuple[Any, ...] = (
     *(None, True, "", "x", "é\ud800", [], {}, [[]], -1, 0, 1e300, -1e300, 10**9, 10**400, 0.5, "9" * 400, "\0"),
+    *(math.nan, math.inf, "nan", 2**31, 2**63, -(2**31), 1e-300, [0, 0], ["x"], {"x": 1}, "../x", "/", "."),
     [[[0, 0], [1e9, 0], [0, 1e9], [0, 0]]],
 )
 """Values that stand where others are expected."""
+LITERALS = (
+    *("-1", "0", "1", "nan", "inf", "-inf", '"x"', '""', "[]", "{}", "true", "1e300", "99999999999999999999", "0.5"),
+    *("[0, 0, 1, 1]", "1979-05-27", "0x7f", '"auto"', '"none"', "1_000"),
+)
+"""Values in TOML's words."""
+NAMES = ("-x", "a b'\"$", "\udcff", "a\nb", "%00%s{}", "é" * 60, "x" * 200, "#?&", "[1]", "*")
+"""Names of files that somebody has."""
 Mutator = Callable[[bytes, random.Random], bytes]
+"""From a file's content to another."""
+
+
+# --- damage of bytes --------------------------------------------------------------------------------------------------
 
 
 def cut(raw: bytes, rng: random.Random) -> bytes:
@@ -39,6 +62,23 @@ def swap(raw: bytes, rng: random.Random) -> bytes:
     (a, b), size = places, min(4, len(raw) - max(places))
     changed[a : a + size], changed[b : b + size] = changed[b : b + size], changed[a : a + size]
     return bytes(changed)
+
+
+def grow(raw: bytes, rng: random.Random) -> bytes:
+    """Put an absurd number over four or eight bytes."""
+    size, place = rng.choice((4, 8)), _place(raw, rng)
+    number = rng.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)) % 2 ** (8 * size)
+    return raw[:place] + number.to_bytes(size, "little") + raw[place + size :]
+
+
+def _place(raw: bytes, rng: random.Random) -> int:
+    near = rng.choice((0, len(raw) - 1, None))
+    if near is None:
+        return rng.randrange(len(raw))
+    return min(len(raw) - 1, abs(near - int(rng.expovariate(1 / 200))))
+
+
+# --- edits of texts ---------------------------------------------------------------------------------------------------
 
 
 def nest(raw: bytes, rng: random.Random) -> bytes:
@@ -70,13 +110,175 @@ def word(raw: bytes, rng: random.Random) -> bytes:
     return (" " if b" " in raw else ",").join(words).encode(errors="surrogatepass")
 
 
-def _place(raw: bytes, rng: random.Random) -> int:
-    near = rng.choice((0, len(raw) - 1, None))
-    if near is None:
-        return rng.randrange(len(raw))
-    return min(len(raw) - 1, abs(near - int(rng.expovariate(1 / 200))))
+def setting(raw: bytes, rng: random.Random) -> bytes:
+    """Change a key or a value of a TOML text, or move a line to another section."""
+    lines = raw.decode().splitlines()
+    k = rng.choice([i for i, line in enumerate(lines) if "=" in line])
+    key, _, value = lines[k].partition("=")
+    what = rng.randrange(4)
+    if what == 0:
+        lines.insert(0, lines.pop(k))
+    elif what == 1:
+        lines[k] = f"{rng.choice((key.upper(), key.strip() + '.x ', 'x', key[:-2], chr(34) * 2))}={value}"
+    else:
+        lines[k] = f"{key}= {rng.choice(LITERALS)}"
+    return "\n".join(lines).encode()
 
 
-BYTES: tuple[Mutator, ...] = (cut, flip, zero, swap)
-TEXT: tuple[Mutator, ...] = (*BYTES, nest, word)
-JSON: tuple[Mutator, ...] = (*TEXT, field, field, field)
+def cell(raw: bytes, rng: random.Random) -> bytes:
+    """Change a cell, a row or the header of a CSV table."""
+    rows = [line.split(",") for line in raw.decode().splitlines()]
+    row = rng.choice(rows)
+    what = rng.randrange(5)
+    if what == 0:
+        rows.append(list(row))
+    elif what == 1:
+        row.append(str(rng.choice(ODD)))
+    elif what == 2:
+        del row[rng.randrange(len(row))]
+    else:
+        row[rng.randrange(len(row))] = str(rng.choice((*ODD, '"', '"a\nb"', "a;b", "slide*", "nowhere.tiff")))
+    return "\n".join(map(",".join, rows)).encode(errors="surrogatepass")
+
+
+def outline(raw: bytes, rng: random.Random) -> bytes:
+    """Replace the outline of a feature by a hostile one."""
+    content = json.loads(raw)
+    features = content["features"] if isinstance(content, dict) else content
+    chosen = rng.choice(features)
+    side = rng.choice((1.0, 250.0, 1e6))
+    ring = [[rng.uniform(-0.1, 1) * side, rng.uniform(-0.1, 1) * side] for _ in range(rng.choice((1, 2, 3, 40, 1500)))]
+    if rng.random() < 0.3:
+        ring[0][rng.randrange(2)] = rng.choice((1e300, -1e300, 1e-320, 2**63, None, "1", math.nan, math.inf))
+    closed = [*ring, ring[0]]
+    chosen["geometry"] = rng.choice(
+        (
+            {"type": "Polygon", "coordinates": [closed]},
+            {"type": "Polygon", "coordinates": [closed, closed]},
+            {"type": "Polygon", "coordinates": [ring]},
+            {"type": "MultiPolygon", "coordinates": [[closed]] * 3},
+            {"type": "Polygon", "coordinates": []},
+            {"type": "LineString", "coordinates": ring},
+            {"type": "Point", "coordinates": ring[0]},
+            {"type": "GeometryCollection", "geometries": [{"type": "Polygon", "coordinates": [closed]}]},
+            {"type": "Polygon", "coordinates": [[[*point, 0] for point in closed]]},
+        )
+    )
+    return json.dumps(content).encode()
+
+
+# --- edits of our own files -------------------------------------------------------------------------------------------
+
+
+def column(raw: bytes, rng: random.Random) -> bytes:
+    """Change a column of a cells file and write it without its digest, as another program would."""
+    table = pq.read_table(pa.BufferReader(raw))
+    at = rng.randrange(table.num_columns)
+    name, values = table.column_names[at], table.column(at)
+    what, n = rng.randrange(6), table.num_rows
+    if what == 0:
+        table = table.drop_columns([name])
+    elif what == 1:
+        table = table.set_column(at, name, pa.array([None] * n, values.type))
+    elif what == 2:
+        table = table.rename_columns([*table.column_names[:at], "other", *table.column_names[at + 1 :]])
+    elif what == 3:
+        odd = rng.choice((pa.array([str(i) for i in range(n)]), pa.array([1.0] * n), pa.array([b"\1"] * n)))
+        table = table.set_column(at, name, odd)
+    elif what == 4:
+        table = table.take(pa.array([rng.randrange(n) for _ in range(rng.choice((0, 1, n)))], pa.int64()))
+    else:
+        numbers = [c for c in table.column_names if pa.types.is_floating(table.schema.field(c).type)]
+        name = rng.choice(numbers)
+        list_ = table[name].to_pylist()
+        list_[rng.randrange(n)] = rng.choice((math.nan, math.inf, -1.0, 1e30, None, -(10.0**6)))
+        table = table.set_column(table.column_names.index(name), name, pa.array(list_, table.schema.field(name).type))
+    return _parquet(table, raw)
+
+
+def about(raw: bytes, rng: random.Random) -> bytes:
+    """Change the metadata of a cells file and write it without its digest."""
+    return _parquet(pq.read_table(pa.BufferReader(raw)), raw, lambda entry: field(entry, rng))
+
+
+def _parquet(table: pa.Table, raw: bytes, change: Callable[[bytes], bytes] = bytes) -> bytes:
+    stated = pq.read_metadata(pa.BufferReader(raw)).metadata
+    entry = json.loads(stated[b"wsipipe"])
+    entry.pop("digest")
+    sink = pa.BufferOutputStream()
+    told = dict(table.schema.metadata or {}) | {b"wsipipe": change(json.dumps(entry).encode())}
+    pq.write_table(table.replace_schema_metadata(told), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def card(raw: bytes, rng: random.Random) -> bytes:
+    """Change what a model says of itself; its weights and their digest stay."""
+    (size,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + size])
+    entry = header["__metadata__"]["wsipipe"].encode()
+    header["__metadata__"]["wsipipe"] = field(entry, rng).decode()
+    return _safetensors(header, raw[8 + size :])
+
+
+def tensor(raw: bytes, rng: random.Random) -> bytes:
+    """Change name, shape or type of a tensor in a model's header."""
+    (size,) = struct.unpack("<Q", raw[:8])
+    header = json.loads(raw[8 : 8 + size])
+    name = rng.choice([key for key in header if key != "__metadata__"])
+    what = rng.randrange(4)
+    if what == 0:
+        header[name + "x"] = header.pop(name)
+    elif what == 1:
+        header[name]["shape"] = header[name]["shape"][::-1] or [0]
+    elif what == 2:
+        header[name]["dtype"] = rng.choice(("F16", "I32", "U8", "F64", "BOOL", "x"))
+    else:
+        header[name] = rng.choice(({}, {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}, None))
+    return _safetensors(header, raw[8 + size :])
+
+
+def _safetensors(header: dict[str, Any], data: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+DAMAGE: tuple[Mutator, ...] = (cut, flip, zero, swap)
+BYTES: tuple[Mutator, ...] = (*DAMAGE, grow)
+TEXT: tuple[Mutator, ...] = (*DAMAGE, nest, word, word)
+TOML: tuple[Mutator, ...] = (*TEXT, *[setting] * 8)
+CSV: tuple[Mutator, ...] = (*TEXT, *[cell] * 8)
+JSON: tuple[Mutator, ...] = (*TEXT, *[field] * 8)
+GEOJSON: tuple[Mutator, ...] = (*JSON, *[outline] * 5)
+CELLS: tuple[Mutator, ...] = (*BYTES, column, column, about, about)
+STORE: tuple[Mutator, ...] = (*BYTES, *[field] * 5)
+MODEL: tuple[Mutator, ...] = (*BYTES, *[card] * 4, tensor, tensor)
+EDITS = (nest, word, field, setting, cell, outline, column, about, card)
+"""What makes another input, perhaps as good as the first."""
+
+
+# --- what a path leads to ---------------------------------------------------------------------------------------------
+
+
+def replace(path: Path, rng: random.Random) -> None:
+    """Put something else where a file was: nothing, a folder, a pipe, a link to itself or to nowhere."""
+    path.unlink()
+    what = rng.randrange(6)
+    if what == 0:
+        path.touch()
+    elif what == 1:
+        path.mkdir()
+    elif what == 2:
+        os.mkfifo(path)
+    elif what == 3:
+        path.symlink_to(path.name)
+    elif what == 4:
+        path.symlink_to("nowhere")
+
+
+def rename(path: Path, rng: random.Random) -> Path:
+    """Give a file a name that is hard to handle; its ending stays."""
+    ending = "".join(path.suffixes[-2:])
+    while True:
+        new = path.with_name(rng.choice(NAMES) + ending)
+        if len(os.fsencode(new.name)) < 250:
+            return path.rename(new)

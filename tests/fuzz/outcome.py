@@ -1,66 +1,194 @@
-"""What becomes of a damaged input, each in a process of its own."""
+"""What becomes of a damaged input, each in a process of its own that shares the warm libraries of this one."""
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import importlib
+import json
 import os
+import pkgutil
+import re
 import resource
+import shutil
 import signal
 import sys
-import tempfile
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fuzz.commands import Target
-from wsipipe.cli.main import main
+import cv2
+import h5py
+import numpy as np
+import pyarrow.parquet as pq
+import torch
 
-CPU_SECONDS, MEMORY_KB = 60, 4_000_000
+import wsipipe
+from tests.fuzz.commands import Target, run
+from tests.fuzz.seeds import make
+
+CPU_SECONDS, WALL_SECONDS, MEMORY_KB, ADDRESSES = 60, 300, 4_000_000, 24 << 30
+FAULTS = ("traceback", "riddle", "hang", "silent", "half-written")
+"""Outcomes that may not be; see ``docs/reliability.md``."""
+RIDDLES = re.compile(
+    r"list index out of range|NoneType|not subscriptable|has no attribute|unexpected keyword|positional argument|"
+    r"object is not|must be str|unhashable|unexpected (Key|Index|Type|Attribute|Value|Assertion)Error|\(Key|"
+    r"invalid literal for|could not convert|not enough values|too many values|out of bounds for axis|broadcast"
+)
+"""What Python says to programmers."""
 
 
-def outcome(target: Target, seeds: Path, raw: bytes, intact: dict[str, bytes] | None) -> str:
-    """Return refused, same, differs, warned, or (a fault) traceback, hang or silent, with the last lines said.
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one input.
 
-    *intact* are the outputs of the intact input; None skips the comparison.
+    Attributes
+    ----------
+    what : str
+        refused, warned, same, other; or one of :data:`FAULTS`.
+    said : str
+        The end of what was printed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        path, out, said = work / target.file, work / "out", work / "said"
-        path.write_bytes(raw)
-        out.mkdir()
+
+    what: str
+    said: str = ""
+
+
+class Bench:
+    """Runs one command on damaged inputs.
+
+    Parameters
+    ----------
+    target : Target
+    root : Path
+        Where the intact inputs are, and a folder to work in.
+
+    Raises
+    ------
+    AssertionError
+        When the command does not take the intact input.
+    """
+
+    def __init__(self, target: Target, root: Path) -> None:
+        self.target, self.intact = target, make(target.kind, root)
+        self.work = root / f"work-{os.getpid()}"
+        self._fresh()
+        path = sorted(p for p in self.work.glob(target.files) if p.is_file())[0]
+        status, text = self._run(path)
+        assert status == 0, f"the intact input is not taken: {text}"
+        self._lines, self._results = set(text.splitlines()), results(self.work / "out")
+
+    def try_seed(self, seed: int) -> Outcome | None:
+        """Return the outcome of the input that *seed* makes; None where that is the intact one."""
+        self._fresh()
+        damaged = self.target.damage(self.work, seed)
+        if damaged is None:
+            return None
+        path, strict = damaged
+        status, text = self._run(path)
+        return Outcome(self._judge(status, text, strict), text[-1500:])
+
+    def _judge(self, status: int | None, text: str, strict: bool) -> str:
+        if status is None:
+            return "hang"
+        if "Traceback" in text or status < 0 or status == CRASHED:
+            return "traceback"
+        if status:
+            lines = [line for line in text.splitlines() if line.startswith("wsipipe: error: ")]
+            if self.target.kind != "sheet" and len(lines) != 1:
+                return "riddle"
+            if RIDDLES.search(text):
+                return "riddle"
+            left = [p for p in (self.work / "out").glob("cells.*") if p.is_file() and not p.name.startswith(".")]
+            return "half-written" if left else "refused"
+        if results(self.work / "out") == self._results:
+            return "same"
+        if any("warning" in line or line.startswith("! ") for line in set(text.splitlines()) - self._lines):
+            return "riddle" if RIDDLES.search(text) else "warned"
+        return "silent" if strict else "other"
+
+    def _fresh(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(self.intact, self.work)
+        (self.work / "out").mkdir()
+
+    def _run(self, path: Path) -> tuple[int | None, str]:
+        """Return exit code (negative: a signal; None: out of time or memory) and what was printed."""
+        said = self.work / "said.txt"
+        args = self.target.args
         child = os.fork()
         if not child:
-            _run(target.args(path, seeds, out), said)
+            _child(lambda: run(args(str(path.relative_to(self.work)))), self.work, said)
         _, status, used = os.wait4(child, 0)
         text = said.read_text(errors="replace")
-        if (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU) or used.ru_maxrss > MEMORY_KB:
-            return "hang"
-        if not os.WIFEXITED(status) or "Traceback" in text:
-            return f"traceback: {text[-600:]}"
-        if os.WEXITSTATUS(status):
-            return "refused"
-        if intact is None or results(out) == intact:
-            return "same"
-        return "warned" if "warning" in text else "silent"
+        code = os.waitstatus_to_exitcode(status)
+        late = code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL)
+        return None if late or used.ru_maxrss > MEMORY_KB else code, text
 
 
-def results(out: Path) -> dict[str, bytes]:
-    """Return the output files by name."""
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.is_file()}
+CRASHED = 99
 
 
-def _run(args: list[str], said: Path) -> None:
-    """Run a command in this process, a child, and end it."""
-    code = 99
+def _child(work: Callable[[], int], folder: Path, said: Path) -> None:
+    """Do *work* in this process, a child, and end it."""
+    code = CRASHED
     try:
         with said.open("w", buffering=1) as stream:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
             sys.stdout = sys.stderr = stream
+            os.chdir(folder)
+            os.environ["SLURM_CPUS_PER_TASK"] = "1"  # one core, as others have the rest
+            signal.alarm(WALL_SECONDS)
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
-            code = main(args)
+            resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+            code = work()
             sys.stdout.flush()
-            sys.stderr.flush()
     except BaseException:  # noqa: BLE001 whatever it is, it is to be seen
         with said.open("a") as stream:
             traceback.print_exc(file=stream)
     finally:
         os._exit(code)
+
+
+def results(out: Path) -> dict[str, str]:
+    """Return a digest of each result in a folder, of what is in it rather than of names, times and places."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(_content(path)).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(out).parts)
+        if not path.name.endswith((".json", ".md", ".failed.json", ".lease", ".png")) or path.name == "cells.json"
+    }
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+            names = [name for name in table.column_names if name not in ("cell_id", "slide", "patient", "organ")]
+            return repr(table.select(names).to_pydict()).encode()
+        if path.suffix == ".h5":
+            with h5py.File(path) as file:
+                return b"".join(np.asarray(file[name]).tobytes() for name in sorted(file) if file[name].shape)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"unreadable: {error}".encode()
+    return path.read_bytes()
+
+
+def warm() -> None:
+    """Import whatever a command may need, so that the children have it; use one thread each, and start none here."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    for module in pkgutil.walk_packages(wsipipe.__path__, "wsipipe."):
+        if not module.name.endswith(("__main__", "cucim")):
+            importlib.import_module(module.name)
+    for name in ("geopandas", "starlette.testclient", "rich.table", "scipy.stats", "PIL.PngImagePlugin"):
+        importlib.import_module(name)
+    gc.freeze()
+
+
+def as_line(name: str, seed: int, outcome: Outcome) -> str:
+    """Return an outcome as a line of the log."""
+    said = outcome.said if outcome.what in FAULTS else outcome.said[-200:]
+    return json.dumps({"target": name, "seed": seed, "what": outcome.what, "said": said})

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wsipipe.errors import DatasetError
+from wsipipe.errors import DatasetError, in_words
 from wsipipe.slide.opening import is_url
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -132,7 +132,9 @@ def _read_csv(path: Path, root: Path | None) -> Iterator[Source]:
             reader = csv.DictReader(file, skipinitialspace=True)
             rows, columns = list(reader), [name.strip() for name in reader.fieldnames or ()]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path}: not a readable CSV ({error}); expected UTF-8 text with a header") from error
+        raise DatasetError(
+            f"{path}: not a readable CSV ({in_words(error)}); expected UTF-8 text with a header"
+        ) from error
     if "path" not in columns:
         found = ", ".join(columns) or "none"
         raise DatasetError(f"{path}: no column 'path' among {found}; mpp, organ and patient may stand beside it")
@@ -210,7 +212,7 @@ def _group(pattern: str, stem: str, option: str) -> str:
     try:
         match = re.match(pattern, stem)
     except re.error as error:
-        raise DatasetError(f"{option} {pattern!r} is not a regular expression ({error})") from error
+        raise DatasetError(f"{option} {pattern!r} is not a regular expression ({in_words(error)})") from error
     if match and not match.groups():
         raise DatasetError(f"{option} {pattern!r} has no group; expected (...) around the name in {stem!r}")
     return (match[1] or "") if match else ""

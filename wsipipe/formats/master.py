@@ -22,7 +22,7 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import from_json
-from wsipipe.errors import StoreError
+from wsipipe.errors import StoreError, in_words
 from wsipipe.formats.table import BBOX
 from wsipipe.geometry import FARTHEST
 from wsipipe.measure import MEASURES
@@ -129,7 +129,7 @@ def _about(raw: bytes, path: str) -> dict[str, Any]:
         about: dict[str, Any] = from_json(raw)
     except ValueError as error:
         expected = "expected what wsipipe wrote: copy the file again"
-        raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({error}); {expected}") from error
+        raise StoreError(f"{path}: the metadata 'wsipipe' is no JSON ({in_words(error)}); {expected}") from error
     _expect(isinstance(about, dict), path, "the metadata", about, "an object")
     for key, (good, wanted) in _WANTED.items():
         _expect(key in about and good(about[key]), path, key, about.get(key), wanted)

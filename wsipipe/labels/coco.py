@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import from_json
-from wsipipe.errors import DatasetError
+from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Content
 from wsipipe.labels.outlines import Outline, paint
 from wsipipe.labels.pictures import read_picture
@@ -44,7 +44,7 @@ def read_json(path: Path) -> Any:
     try:
         return from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: not a readable JSON file ({error})") from error
+        raise DatasetError(f"{path}: not a readable JSON file ({in_words(error)})") from error
 
 
 def _items_of_file(path: Path, root: Path) -> list[Item]:
@@ -61,7 +61,7 @@ def _items_of_file(path: Path, root: Path) -> list[Item]:
             for image in content["images"]
         ]
     except (KeyError, TypeError) as error:
-        raise DatasetError(f"{path}: not COCO as it should be (missing or unknown: {error})") from error
+        raise DatasetError(f"{path}: not COCO as it should be ({in_words(error)})") from error
 
 
 def _read(
@@ -90,7 +90,9 @@ def _outline(annotation: Mapping[str, Any], kind: str, shape: tuple[int, int], p
         return Outline([np.array(part, np.float64).reshape(-1, 2) for part in shown], kind)
     except (KeyError, TypeError, ValueError) as error:
         where = f"{path}: annotation {annotation.get('id', '?')}"
-        raise DatasetError(f"{where} has no usable segmentation ({error}); expected polygons or run lengths") from error
+        raise DatasetError(
+            f"{where} has no usable segmentation ({in_words(error)}); expected polygons or run lengths"
+        ) from error
 
 
 def run_length_mask(coded: Mapping[str, Any], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsipipe.errors import DatasetError
+from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Content
 from wsipipe.labels.pictures import (
     IMAGE_SUFFIXES,
@@ -71,4 +71,6 @@ def _types(path: Path) -> dict[int, str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return {int(row["id"]): row["class"].strip() for row in csv.DictReader(file)}
     except (OSError, KeyError, TypeError, ValueError, AttributeError, csv.Error) as error:
-        raise DatasetError(f"{path}: not a table of types ({error}); expected the columns id and class") from error
+        raise DatasetError(
+            f"{path}: not a table of types ({in_words(error)}); expected the columns id and class"
+        ) from error

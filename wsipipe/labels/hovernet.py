@@ -16,7 +16,7 @@ import scipy.io
 from numpy.typing import NDArray
 from scipy.io.matlab import MatReadError
 
-from wsipipe.errors import DatasetError
+from wsipipe.errors import FAILURES, DatasetError, in_words
 from wsipipe.labels.annotated import Content
 from wsipipe.labels.pictures import check_labels, check_size, read_picture
 from wsipipe.labels.sources import Item, files_under, picture_of, unique
@@ -47,8 +47,10 @@ def load(path: Path) -> Mapping[str, Any]:
         return content
     except NotImplementedError as error:
         raise DatasetError(f"{path}: a MATLAB 7.3 file; expected version 7 or older (save it with -v7)") from error
-    except (MatReadError, OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
-        raise DatasetError(f"{path}: not a readable MATLAB file ({error}); expected a HoVer-Net label file") from error
+    except (MatReadError, *FAILURES) as error:
+        raise DatasetError(
+            f"{path}: not a readable MATLAB file ({in_words(error)}); expected a HoVer-Net label file"
+        ) from error
 
 
 def types_of(labels: NDArray[np.int64], content: Mapping[str, Any], where: str) -> dict[int, str]:

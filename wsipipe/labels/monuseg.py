@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsipipe.errors import DatasetError
+from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Content
 from wsipipe.labels.outlines import Outline, paint
 from wsipipe.labels.pictures import read_picture
@@ -41,7 +41,7 @@ def _parse(path: Path) -> ElementTree.Element:
     try:
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError) as error:
-        raise DatasetError(f"{path}: not a readable XML file ({error})") from error
+        raise DatasetError(f"{path}: not a readable XML file ({in_words(error)})") from error
     if root.tag != "Annotations":
         raise DatasetError(f"{path}: its root is <{root.tag}>; expected <Annotations> of Aperio ImageScope")
     return root
@@ -81,5 +81,5 @@ def _ring(region: ElementTree.Element, path: Path) -> NDArray[np.float64]:
         points = [(float(v.attrib["X"]), float(v.attrib["Y"])) for v in region.iter("Vertex")]
     except (KeyError, ValueError) as error:
         where = f"{path}: region {region.get('Id', '?')}"
-        raise DatasetError(f"{where} has a vertex without X and Y numbers ({error})") from error
+        raise DatasetError(f"{where} has a vertex without X and Y numbers ({in_words(error)})") from error
     return np.array(points, np.float64).reshape(-1, 2)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsipipe.errors import DatasetError
+from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Content
 from wsipipe.labels.pictures import check_pixels
 from wsipipe.labels.sources import Item, files_under, unique
@@ -82,7 +82,7 @@ def _mapped(path: Path, mapped: bool = True) -> NDArray[Any]:
     try:
         return np.asanyarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
-        raise DatasetError(f"{path}: not a readable NPY file ({error}); was the copy cut short?") from error
+        raise DatasetError(f"{path}: not a readable NPY file ({in_words(error)}); was the copy cut short?") from error
 
 
 def _read(images: NDArray[Any], masks: NDArray[Any], index: int, where: str) -> Content:

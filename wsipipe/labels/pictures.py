@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsipipe.errors import DatasetError, SlideError
+from wsipipe.errors import DatasetError, SlideError, in_words
 from wsipipe.labels.annotated import numbered
 from wsipipe.slide import open_slide
 
@@ -49,7 +49,7 @@ def read_picture(path: Path) -> tuple[NDArray[np.uint8], float | None]:
     except DatasetError:
         raise
     except _FAILURES as error:
-        raise DatasetError(f"{path}: not a readable picture ({error}); expected PNG, JPEG or TIFF") from error
+        raise DatasetError(f"{path}: not a readable picture ({in_words(error)}); expected PNG, JPEG or TIFF") from error
 
 
 def check_pixels(pixels: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -131,4 +131,4 @@ def _read_array(path: Path) -> NDArray[Any]:
             return np.asarray(picture)
     except _FAILURES as error:
         expected = "expected an integer PNG, TIFF or NPY"
-        raise DatasetError(f"{path}: not a readable label map ({error}); {expected}") from error
+        raise DatasetError(f"{path}: not a readable label map ({in_words(error)}); {expected}") from error

@@ -19,7 +19,7 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import from_json
-from wsipipe.errors import DatasetError, SlideError
+from wsipipe.errors import DatasetError, SlideError, in_words
 from wsipipe.geometry import mended
 from wsipipe.labels.annotated import DEFAULT_MPP, UNKNOWN, Content, DatasetSpec
 from wsipipe.labels.outlines import Outline, paint
@@ -74,7 +74,7 @@ def read_objects(path: Path) -> list[Drawn]:
         features = content.get("features", [content]) if isinstance(content, dict) else content
         return [_drawn(feature) for feature in features if feature.get("geometry")]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:
-        raise DatasetError(f"{path}: not GeoJSON as QuPath writes it ({error})") from error
+        raise DatasetError(f"{path}: not GeoJSON as QuPath writes it ({in_words(error)})") from error
 
 
 def _drawn(feature: Mapping[str, Any]) -> Drawn:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsipipe.artifacts import from_json
-from wsipipe.errors import DatasetError
+from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Annotated, DatasetSpec
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, SLIDE_SUFFIXES
 
@@ -43,7 +43,7 @@ def read_split(path: Path) -> dict[str, str]:
     try:
         listed = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: not a readable split file ({error}); expected JSON") from error
+        raise DatasetError(f"{path}: not a readable split file ({in_words(error)}); expected JSON") from error
     if not isinstance(listed, dict) or not all(k in SPLITS and isinstance(v, list) for k, v in listed.items()):
         raise DatasetError(f"{path}: expected an object with the lists {', '.join(SPLITS)} and nothing else")
     by_entry: dict[str, str] = {}
@@ -65,7 +65,7 @@ def patient(spec: DatasetSpec, stem: str) -> str:
     try:
         match = re.match(spec.patient, stem)
     except re.error as error:
-        raise DatasetError(f"{pattern} is not a regular expression ({error})") from error
+        raise DatasetError(f"{pattern} is not a regular expression ({in_words(error)})") from error
     if not match:
         raise DatasetError(f"{pattern} does not match {stem!r}")
     if not match.groups() or match[1] is None:

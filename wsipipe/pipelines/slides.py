@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wsipipe.errors import SettingsError, SlideNotFound
+from wsipipe.errors import SettingsError, SlideNotFound, in_words
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.settings import CellSettings, GridSettings, SlideSettings, TissueSettings
 from wsipipe.store import is_store
@@ -177,10 +177,13 @@ def read_table(path: Path) -> list[Entry]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: cannot be read as a CSV table ({error})") from error
+        raise SettingsError(f"{path}: cannot be read as a CSV table ({in_words(error)})") from error
     header = text.splitlines()[0] if text.strip() else ""
     rows = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=header.count))
-    columns = {column: column.strip().lower().replace("-", "_") for column in rows.fieldnames or ()}
+    try:
+        columns = {column: column.strip().lower().replace("-", "_") for column in rows.fieldnames or ()}
+    except csv.Error as error:
+        raise SettingsError(f"{path}, line 1: cannot be read as a CSV table ({in_words(error)})") from error
     if "path" not in columns.values():
         raise SettingsError(f"{path}: no column path; found {', '.join(columns) or 'nothing'}")
     known = _kinds()
@@ -190,7 +193,9 @@ def read_table(path: Path) -> list[Entry]:
     try:
         lines = [(rows.line_num, row) for row in rows if any(row.values())]
     except csv.Error as error:
-        raise SettingsError(f"{path}, line {rows.line_num + 1}: cannot be read as a CSV table ({error})") from error
+        raise SettingsError(
+            f"{path}, line {rows.line_num + 1}: cannot be read as a CSV table ({in_words(error)})"
+        ) from error
     if not lines:
         raise SettingsError(f"{path}: names no slide; expected a line for each below the header")
     return [_row(path, number, row, columns, known) for number, row in lines]

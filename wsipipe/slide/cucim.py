@@ -11,9 +11,9 @@ from cucim import CuImage
 from numpy.typing import NDArray
 from tifffile import TiffFile, TiffFileError
 
-from wsipipe.errors import UnsupportedSlide
+from wsipipe.errors import FAILURES, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.slide.reader import FAILURES, Reader, pyramid
+from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
 from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha
 from wsipipe.units import Pair

@@ -12,9 +12,9 @@ from pydicom.errors import InvalidDicomError
 from wsidicom import WsiDicom
 from wsidicom import errors as wsidicom_errors
 
-from wsipipe.errors import UnsupportedSlide
+from wsipipe.errors import FAILURES, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.slide.reader import FAILURES, Reader, pyramid
+from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, number
 
 DICOM_FAILURES: tuple[type[Exception], ...] = (

@@ -9,10 +9,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wsipipe.errors import MissingDependency, SettingsError, SlideNotFound, UnreadableSlide, UnsupportedSlide
+from wsipipe.errors import (
+    MissingDependency,
+    SettingsError,
+    SlideNotFound,
+    UnreadableSlide,
+    UnsupportedSlide,
+    in_words,
+)
 from wsipipe.settings import SlideSettings
 from wsipipe.slide.protocol import Slide
-from wsipipe.slide.reader import Reader, one_line
+from wsipipe.slide.reader import Reader
 from wsipipe.slide.sampling import refuse_special, remote_needs
 
 
@@ -101,7 +108,7 @@ def load_reader(name: str) -> type[Reader[Any]]:
     except (ImportError, OSError) as error:
         if _version(backend) is None and backend.extra:
             raise MissingDependency.of(backend.packages[0], backend.extra, f"the {name} reader") from error
-        raise MissingDependency(f"the {name} reader does not load here: {one_line(error)}") from error
+        raise MissingDependency(f"the {name} reader does not load here: {in_words(error)}") from error
     return reader
 
 
@@ -144,7 +151,7 @@ def _attempt(name: str, path: str, settings: SlideSettings) -> Reader[Any] | str
     except MissingDependency as error:
         if settings.backend != "auto":
             raise
-        return one_line(error)
+        return in_words(error)
     try:
         return reader(path, settings)
     except (UnsupportedSlide, SettingsError):
@@ -154,7 +161,7 @@ def _attempt(name: str, path: str, settings: SlideSettings) -> Reader[Any] | str
             raise
         raise remote_needs(path) from error
     except reader.failures as error:
-        return one_line(error).replace(path, os.path.basename(path))
+        return in_words(error).replace(path, os.path.basename(path))
 
 
 def _may_be_dicom(path: str) -> bool:

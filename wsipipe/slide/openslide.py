@@ -16,9 +16,9 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from wsipipe.errors import UnsupportedSlide
+from wsipipe.errors import FAILURES, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.slide.reader import FAILURES, Reader, pyramid
+from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
 from wsipipe.units import Box
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsipipe.errors import UnsupportedSlide
+from wsipipe.errors import FAILURES, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.slide.reader import FAILURES, Reader, pyramid
+from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, tiff_mpp
 from wsipipe.units import Pair
 

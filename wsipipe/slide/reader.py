@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 import threading
-import zlib
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from types import TracebackType
@@ -13,7 +11,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsipipe.errors import SettingsError, SlideError, TileReadError
+from wsipipe.errors import FAILURES, SettingsError, SlideError, TileReadError, in_words
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.settings import SlideSettings
 from wsipipe.slide.protocol import Level, MppSource, SlideInfo
@@ -22,12 +20,6 @@ from wsipipe.slide.sampling import Stamp, changed, stamp
 from wsipipe.units import Size
 
 Handle = TypeVar("Handle")
-
-FAILURES: tuple[type[Exception], ...] = (
-    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, AssertionError),
-    *(ArithmeticError, EOFError, SyntaxError, struct.error, zlib.error),
-)
-"""What slide libraries raise on damaged files; only calls into them are guarded. SyntaxError: bad XML."""
 
 
 class Reader(ABC, Generic[Handle]):
@@ -115,7 +107,7 @@ class Reader(ABC, Generic[Handle]):
         except self.failures as error:
             self._drop()
             where = f"level {level}, x {x} y {y}, {width} x {height} px"
-            raise TileReadError(f"{self._path}: cannot decode {where}: {one_line(error)}") from error
+            raise TileReadError(f"{self._path}: cannot decode {where}: {in_words(error)}") from error
 
     def _drop(self) -> None:
         """Forget the handle, closing it where the library still can."""
@@ -211,11 +203,3 @@ def pyramid(sizes: list[Size]) -> tuple[Level, ...]:
 
 def _explains(factor: int, full: int, small: int) -> bool:
     return full // factor <= small <= -(-full // factor)
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or its class; what a library stumbles over says nothing of the file."""
-    if isinstance(error, (LookupError, TypeError, AttributeError, AssertionError, struct.error)):
-        return f"cut short or damaged ({type(error).__name__}: {error})"
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

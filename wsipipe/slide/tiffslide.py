@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tifffile import TiffFile, TiffFileError, TiffPageSeries
 from tiffslide import TiffSlide
 
-from wsipipe.errors import SettingsError, UnsupportedSlide
+from wsipipe.errors import FAILURES, SettingsError, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.slide.reader import FAILURES, Reader, pyramid
+from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
 from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha
 from wsipipe.units import Box, Pair

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from wsipipe.artifacts import atomic_write, from_json
-from wsipipe.errors import SettingsError
+from wsipipe.errors import SettingsError, in_words
 from wsipipe.geometry import mended
 from wsipipe.settings import TissueSettings
 from wsipipe.slide.overview import Gaps, overview
@@ -207,13 +207,13 @@ def _read_shapes(path: Path) -> list[shapely.Polygon]:
         why = error.strerror
         raise SettingsError(f"--tissue {path}: cannot be read ({why}); expected auto, none or a file") from error
     except ValueError as error:
-        raise SettingsError(f"--tissue {path}: not a GeoJSON file ({error})") from error
+        raise SettingsError(f"--tissue {path}: not a GeoJSON file ({in_words(error)})") from error
     features = content.get("features", [content]) if isinstance(content, dict) else content
     try:
         shapes = [shapely.from_geojson(json.dumps(f.get("geometry", f))) for f in features]
         polygons = [p for shape in shapes if shape is not None for p in _polygons_in(mended(shape))]
     except (AttributeError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
-        raise SettingsError(f"--tissue {path}: not a GeoJSON file of features ({error})") from error
+        raise SettingsError(f"--tissue {path}: not a GeoJSON file of features ({in_words(error)})") from error
     if features and not polygons:
         raise SettingsError(f"--tissue {path}: no polygon among its {len(features)} features; expected tissue outlines")
     return polygons

@@ -1,0 +1,262 @@
+"""The intact inputs that are damaged: a folder for each kind, with all that a command needs beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+import shapely
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from tests import tiny
+from tests.labels import scene, test_coco, test_hovernet, test_monuseg, test_pannuke, test_qupath
+from tests.masters import write_master
+from wsipipe.cli.main import main
+from wsipipe.formats.geojson import write_geojson
+from wsipipe.models import checkpoint
+from wsipipe.slide import fingerprint, open_slide
+from wsipipe.slide.phantom import PhantomSettings, PhantomTruth, write_phantom
+
+WIDTH, HEIGHT = 300, 200
+DRAWN = PhantomSettings(width=WIDTH, height=HEIGHT, seed=1, mpp=0.5, tissue=0.9)
+COUNT = 60
+"""Cells of a cells file."""
+
+
+def pixels() -> NDArray[np.uint8]:
+    """Return the drawn slide (200, 300, 3)."""
+    return PhantomTruth(DRAWN).picture((0, 0, WIDTH, HEIGHT))
+
+
+# --- slides -----------------------------------------------------------------------------------------------------------
+
+
+def _svs(folder: Path) -> None:
+    write_phantom(folder / "slide.svs", DRAWN)
+
+
+def _jpeg(folder: Path) -> None:
+    write_phantom(folder / "slide.tiff", dataclasses.replace(DRAWN, vendor="generic"))
+
+
+def _deflate(folder: Path) -> None:
+    write_phantom(folder / "slide.tif", dataclasses.replace(DRAWN, vendor="generic", lossless=True))
+
+
+def _ome(folder: Path) -> None:
+    about = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(
+        folder / "slide.ome.tif", pixels(), tile=(128, 128), photometric="rgb", ome=True, compression="zlib",
+        metadata=about,
+    )  # fmt: skip
+
+
+def _png(folder: Path) -> None:
+    Image.fromarray(pixels()).save(folder / "slide.png")
+
+
+def _dicom(folder: Path) -> None:
+    (folder / "slide.dcm").mkdir()
+    write_dicom(folder / "slide.dcm" / "level.dcm", pixels(), 0.5)
+
+
+def write_dicom(path: Path, rgb: NDArray[np.uint8], mpp: float, tile: int = 128) -> None:
+    """Write a picture as one level of a DICOM slide, its tiles JPEG."""
+    import pydicom
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
+
+    def nested(**values: Any) -> Dataset:
+        found = Dataset()
+        for name, value in values.items():
+            setattr(found, name, value)
+        return found
+
+    height, width = rgb.shape[:2]
+    down, across = -(-height // tile), -(-width // tile)
+    padded = np.pad(rgb, ((0, down * tile - height), (0, across * tile - width), (0, 0)), mode="edge")
+    frames = []
+    for k in range(down * across):
+        y, x = k // across * tile, k % across * tile
+        out = io.BytesIO()
+        Image.fromarray(padded[y : y + tile, x : x + tile]).save(out, "JPEG", quality=90, subsampling=0)
+        frames.append(out.getvalue())
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = VLWholeSlideMicroscopyImageStorage, JPEGBaseline8Bit
+    meta.MediaStorageSOPInstanceUID = "1.2.3.1"
+    measures = nested(PixelSpacing=[mpp / 1000, mpp / 1000], SliceThickness=0.001)
+    shared = nested(
+        PixelMeasuresSequence=[measures],
+        OpticalPathIdentificationSequence=[nested(OpticalPathIdentifier="0")],
+        WholeSlideMicroscopyImageFrameTypeSequence=[nested(FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"])],
+    )
+    illumination = nested(CodeValue="111744", CodingSchemeDesignator="DCM", CodeMeaning="Brightfield illumination")
+    optics = nested(
+        OpticalPathIdentifier="0", IlluminationTypeCodeSequence=[illumination], ObjectiveLensPower=20,
+        IlluminationColorCodeSequence=[
+            nested(CodeValue="414298005", CodingSchemeDesignator="SCT", CodeMeaning="Full Spectrum")
+        ],
+    )  # fmt: skip
+    code = nested(CodeValue="119376003", CodingSchemeDesignator="SCT", CodeMeaning="Tissue")
+    ds = nested(
+        SOPClassUID=VLWholeSlideMicroscopyImageStorage, SOPInstanceUID="1.2.3.1", Modality="SM",
+        StudyInstanceUID="1.2.3.2", SeriesInstanceUID="1.2.3.3", FrameOfReferenceUID="1.2.3.4", SeriesNumber=1,
+        InstanceNumber=1, StudyDate="20200101", StudyTime="000000", ContentDate="20200101", ContentTime="000000",
+        AcquisitionDateTime="20200101000000", PatientName="", PatientID="", Manufacturer="wsipipe",
+        ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"], PhotometricInterpretation="YBR_FULL",
+        SamplesPerPixel=3, PlanarConfiguration=0, BitsAllocated=8, BitsStored=8, HighBit=7, PixelRepresentation=0,
+        Rows=tile, Columns=tile, NumberOfFrames=len(frames), TotalPixelMatrixColumns=width,
+        TotalPixelMatrixRows=height, TotalPixelMatrixFocalPlanes=1, NumberOfOpticalPaths=1,
+        DimensionOrganizationType="TILED_FULL",
+        DimensionOrganizationSequence=[nested(DimensionOrganizationUID="1.2.5")],
+        ImagedVolumeWidth=width * mpp / 1000, ImagedVolumeHeight=height * mpp / 1000, ImagedVolumeDepth=0.001,
+        SpecimenLabelInImage="NO", BurnedInAnnotation="NO", FocusMethod="AUTO", ExtendedDepthOfField="NO",
+        VolumetricProperties="VOLUME", ImageOrientationSlide=[0, -1, 0, -1, 0, 0], ContainerIdentifier="c",
+        LossyImageCompression="01", LossyImageCompressionRatio=10.0, LossyImageCompressionMethod="ISO_10918_1",
+        TotalPixelMatrixOriginSequence=[nested(XOffsetInSlideCoordinateSystem=0.0, YOffsetInSlideCoordinateSystem=0.0)],
+        SharedFunctionalGroupsSequence=[shared], OpticalPathSequence=[optics],
+        SpecimenDescriptionSequence=[
+            nested(SpecimenIdentifier="s", SpecimenUID="1.2.6", PrimaryAnatomicStructureSequence=[code])
+        ],
+    )  # fmt: skip
+    ds.PixelData = encapsulate(frames)
+    ds["PixelData"].VR = "OB"
+    ds.file_meta = meta
+    pydicom.dcmwrite(path, ds, enforce_file_format=True)
+
+
+# --- what belongs to a slide ------------------------------------------------------------------------------------------
+
+
+def _store(folder: Path) -> None:
+    _jpeg(folder)
+    assert _apart(["tile", str(folder / "slide.tiff"), "-o", str(folder / "slide.zarr"), "--shard", "1024"]) == 0
+
+
+def _apart(args: list[str]) -> int:
+    """Run a command in a process of its own: its threads would not live on in the children of this one."""
+    child = os.fork()
+    if not child:
+        os._exit(main(args))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _cells(folder: Path) -> None:
+    _jpeg(folder)
+    path = folder / "slide.tiff"
+    with open_slide(path) as slide:
+        info = slide.info
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(20, 180, (COUNT, 2))
+    about = {
+        "fingerprint": fingerprint(path), "size": list(info.size), "mpp": [0.5, 0.5], "tissue_area_um2": 15_000.0,
+        "settings": {"tissue": {"tissue": "none"}, "slide": {"mpp": None, "scene": 0}},
+    }  # fmt: skip
+    measures = {"area_um2": rng.uniform(20, 90, COUNT), "solidity": rng.uniform(0.5, 1, COUNT)}
+    write_master(folder / "cells.parquet", xy, np.arange(COUNT) % 3 - 1, 8.0, measures, **about)
+    write_geojson(folder / "cells.parquet", folder / "cells.geojson")
+    box = shapely.geometry.mapping(shapely.box(10, 10, 290, 190))
+    tissue = {"type": "Feature", "geometry": box, "properties": {"objectType": "annotation"}}
+    (folder / "tissue.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [tissue]}))
+
+
+def _classifier(folder: Path) -> None:
+    _cells(folder)
+    cells, labels, out = (str(folder / name) for name in ("cells.parquet", "cells.geojson", "types.json"))
+    assert _apart(["classify", cells, "--fit", labels, "--save", out]) == 0
+
+
+def _model(folder: Path) -> None:
+    _jpeg(folder)
+    checkpoint.save(folder / "own.safetensors", tiny.segmenter(types=("a", "b")), tiny.card(types=("a", "b")))
+
+
+def _settings(folder: Path) -> None:
+    _cells(folder)
+    (folder / "run.toml").write_text(
+        "[slide]\nmpp = 0.5\n\n[tissue]\ntissue = 'none'\nmin-tissue-um2 = 100.0\n\n[grid]\noverlap = 32\n\n"
+        "[cells]\nthreshold = 0.5\nexpand-um = 2.0\n\n[run]\nblock = 512\n\n"
+        "[export]\ndecimals = 1\n\n[subset]\nmin-probability = 0.6\n\n"
+        "[measure]\nadd = 'neighbours,ring'\nring-um = 3.0\n\n[classify]\nl2 = 1.0\nfolds = 3\n\n"
+        "[features]\npool = 'both'\n\n[store]\nshard = 1024\n\n[corpus]\npatch = 64\nval = 0.1\n\n"
+        "[evaluate]\ntolerance-px = 2.0\n"
+    )
+
+
+def _sheet(folder: Path) -> None:
+    _jpeg(folder)
+    shutil.copy(folder / "slide.tiff", folder / "other.tiff")
+    (folder / "sheet.csv").write_text(
+        "path,mpp,name,organ,patient,threshold,bounds\n"
+        "slide.tiff,0.5,a,Breast,P1,0.5,0 0 300 200\nother.tiff,,b/c,Liver,P2,,\n"
+    )
+
+
+# --- annotated sets ---------------------------------------------------------------------------------------------------
+
+
+def _png_labels(folder: Path) -> None:
+    scene.save(folder / "set/images/one.png", scene.picture())
+    scene.save(folder / "set/labels/one.png", scene.instance_map().astype(np.uint16))
+    (folder / "set/types").mkdir()
+    rows = "".join(f"{k},{kind}\n" for k, kind in scene.KINDS.items())
+    (folder / "set/types/one.csv").write_text(f"id,class\n{rows}")
+
+
+def _npy_labels(folder: Path) -> None:
+    scene.save(folder / "set/images/one.png", scene.picture())
+    (folder / "set/labels").mkdir()
+    np.save(folder / "set/labels/one.npy", scene.instance_map())
+
+
+def _mat_labels(folder: Path) -> None:
+    test_hovernet.write(folder / "set")
+    scipy.io.savemat(folder / "set/Labels/test_1.mat", test_hovernet.consep(), do_compression=True)
+
+
+def _coco(folder: Path) -> None:
+    test_coco.write(folder / "set", test_coco.content("polygons"))
+
+
+def _qupath(folder: Path) -> None:
+    scene.save(folder / "set/tile.png", scene.picture())
+    test_qupath.write(folder / "set/tile.geojson", test_qupath.WHOLE, *test_qupath.nuclei())
+
+
+def _monuseg(folder: Path) -> None:
+    scene.save(folder / "set/one.tif", scene.picture())
+    test_monuseg.write(folder / "set/one.xml", test_monuseg.annotation(1, test_monuseg.scene()))
+
+
+def _pannuke(folder: Path) -> None:
+    test_pannuke.write(folder / "set", folder / "set")
+
+
+MAKERS: dict[str, Callable[[Path], None]] = {
+    "svs": _svs, "ome": _ome, "jpeg": _jpeg, "deflate": _deflate, "dicom": _dicom, "png": _png, "store": _store,
+    "cells": _cells, "classifier": _classifier, "model": _model, "settings": _settings, "sheet": _sheet,
+    "png labels": _png_labels, "npy labels": _npy_labels, "mat labels": _mat_labels, "coco": _coco,
+    "qupath": _qupath, "monuseg": _monuseg, "pannuke": _pannuke,
+}  # fmt: skip
+
+
+def make(kind: str, root: Path) -> Path:
+    """Return the folder of a kind of input below *root*, made when it is not there."""
+    folder = root / kind
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        MAKERS[kind](folder)
+        if not (folder / "tiny.safetensors").exists():
+            checkpoint.save(folder / "tiny.safetensors", tiny.segmenter(), tiny.card())
+    return folder
