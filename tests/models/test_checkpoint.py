@@ -134,6 +134,101 @@ def test_what_is_not_a_model_is_refused_in_one_line(kind: str, saved: Path, tmp_
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
+def put(*path: str, value: object) -> Callable[[dict], object]:
+    """Return what puts *value* at a place of the card."""
+
+    def change(entry: dict) -> object:
+        entry = json.loads(json.dumps(entry))
+        place = entry
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        return entry
+
+    return change
+
+
+def drop(name: str) -> Callable[[dict], object]:
+    return lambda entry: {key: value for key, value in entry.items() if key != name}
+
+
+ABSURD: dict[str, Callable[[dict], object]] = {
+    "widths without end": put("backbone", "widths", value=[10**9] * 6),
+    "widths of text": put("backbone", "widths", value=["8"] * 6),
+    "a width of 10^400": put("backbone", "widths", value=[8, 8, 8, 16, 16, 10**400]),
+    "widths below none": put("backbone", "widths", value=[-8, 8, 8, 16, 16, 32]),
+    "an odd width": put("backbone", "widths", value=[8, 8, 8, 16, 15, 32]),
+    "a wide condition": put("backbone", "condition", value=10**12),
+    "a condition of text": put("backbone", "condition", value="none"),
+    "a condition that the weights lack": put("backbone", "condition", value=12),
+    "no widths": put("backbone", value={"condition": 0}),
+    "a head of numbers": put("head", value=7),
+    "a head without widths": put("head", value={"kind": "cisca", "types": []}),
+    "a head of another kind of name": put("head", "kind", value=["cisca"]),
+    "a head for other features": put("head", "widths", value=[16, 16, 8, 8, 8, 4]),
+    "a head of one map": put("head", "widths", value=[8]),
+    "a head of no map": put("head", "widths", value=[]),
+    "types of numbers": put("head", "types", value=[1, 2]),
+    "a type twice": put("head", "types", value=["a", "a"]),
+    "types that the weights lack": put("head", "types", value=["a", "b"]),
+    "no head where there is one": put("head", value=None),
+    "a resolution of text": put("mpp", value="0.5"),
+    "no resolution": put("mpp", value=0),
+    "a resolution that is no number": put("mpp", value=float("nan")),
+    "a resolution that is true": put("mpp", value=True),
+    "a rule of text": put("rules", "threshold", value="high"),
+    "a threshold above 1": put("rules", "threshold", value=1.5),
+    "a diameter without end": put("rules", "max_diameter_um", value=1e300),
+    "rules as a list": put("rules", value=[]),
+    "a name of numbers": put("name", value=3),
+    "a licence of nothing": put("licence", value=None),
+    "classes as a list": put("classes", value=["a"]),
+    "a class without colour": put("classes", value={"a": None}),
+    "a class of two colours": put("classes", value={"a": [1, 2]}),
+    "training as text": put("training", value="long"),
+    "colours of text": put("colours", value="pink"),
+    "colours without spread": put("colours", value={"mean": [1, 2, 3], "spread": [0, 0, 0]}),
+    "normalise as text": put("normalise", value="yes"),
+    **{f"no {part}": drop(part) for part in ("format", "backbone", "name", "mpp", "rules", "classes", "training")},
+}
+
+
+@pytest.mark.parametrize("kind", ABSURD)
+def test_an_absurd_card_is_refused_in_one_line_before_memory_is_taken(
+    kind: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = with_header(saved, ABSURD[kind], tmp_path / "other.safetensors")
+
+    def stop(*_: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(checkpoint.safetensors.torch, "load_file", stop)
+    with pytest.raises(NotAModel) as error:
+        load(path)
+    said = str(error.value)
+    assert str(path) in said and "\n" not in said and len(said) < 500
+    assert not any(word in said for word in ("NoneType", "unexpected keyword", "argument", "index out of range"))
+
+
+@pytest.mark.parametrize("change", ["name", "shape", "kind", "lost", "more"])
+def test_tensors_that_the_network_does_not_have(change: str, saved: Path, tmp_path: Path) -> None:
+    tensors, entry = safetensors.torch.load_file(saved), read_card(saved).to_json()
+    stem = tensors["backbone.stem.weight"]
+    tensors |= {
+        "name": {"backbone.stem.other": tensors.pop("backbone.stem.weight")} if change == "name" else {},
+        "shape": {"backbone.stem.weight": stem[:4].clone()},
+        "kind": {"backbone.stem.weight": stem.to(torch.int32)},
+        "more": {"backbone.extra": stem.clone()},
+        "lost": {},
+    }[change]
+    if change == "lost":
+        del tensors["backbone.stem.weight"]
+    path = tmp_path / "other.safetensors"
+    safetensors.torch.save_file(tensors, path, {"wsipipe": json.dumps(entry)})
+    with pytest.raises(NotAModel, match=r"weights do not fit the configuration in the header \(backbone\.(stem|extra)"):
+        load(path)
+
+
 def test_weights_of_another_size_do_not_fit(saved: Path, tmp_path: Path) -> None:
     wide = {"widths": [16, 16, 16, 32, 32, 64], "condition": 0}
     path = with_header(saved, lambda entry: {**entry, "backbone": wide}, tmp_path / "wide.safetensors")

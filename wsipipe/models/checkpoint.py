@@ -18,7 +18,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -26,14 +26,18 @@ import torch
 from torch import Tensor, nn
 
 from wsipipe.artifacts import atomic_write
-from wsipipe.errors import ModelNotFound, NotAModel, SettingsError
+from wsipipe.errors import FAILURES, ModelNotFound, NotAModel, SettingsError, in_words
 from wsipipe.models import zoo
+from wsipipe.models.card import check_card
 from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.heads import HEADS, Head, HeadConfig
 from wsipipe.models.intact import check_digest, check_finite, digest_of
 from wsipipe.stain import Change, Colours
 
 FORMAT = 1
+_FAILURES: tuple[type[Exception], ...] = (safetensors.SafetensorError, *FAILURES)
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""What safetensors calls the floating types that weights come in."""
 HALF = torch.float16
 """How weights are shipped: half the bytes, and closer to fp32 than bf16 for weights of this size."""
 
@@ -99,12 +103,9 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelCard:
-        """Return the card of a header entry; KeyError, TypeError or ValueError when it is not one."""
+        """Return the card of a header entry; ValueError when it is not one."""
+        check_card(data, FORMAT, HEADS)
         head = data.get("head")
-        if data["format"] != FORMAT:
-            raise ValueError(f"its format is {data['format']}, this version of wsipipe reads format {FORMAT}")
-        if head and head["kind"] not in HEADS:
-            raise ValueError(f"its head is {head['kind']!r}, expected one of {', '.join(HEADS)}")
         return cls(
             name=data["name"],
             backbone=CMDConfig(tuple(data["backbone"]["widths"]), data["backbone"]["condition"]),
@@ -115,7 +116,7 @@ class ModelCard:
             classes={k: (v[0], v[1], v[2]) for k, v in data["classes"].items()},
             training=data["training"],
             colours=_colours_of(data["colours"]) if data.get("colours") else None,
-            normalise=bool(data.get("normalise", False)),
+            normalise=data.get("normalise", False),
         )
 
     def target_colours(self, stain: str) -> Colours | None:
@@ -222,8 +223,8 @@ def _header(path: Path) -> tuple[ModelCard, str | None]:
             raise ValueError("no wsipipe entry in its header")
         found = json.loads(entry)
         return ModelCard.from_json(found), found.get("digest")
-    except (safetensors.SafetensorError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except _FAILURES as error:
+        reason = in_words(error)
         raise NotAModel(
             f"{path} is not a wsipipe model ({reason}); expected a .safetensors file made by wsipipe"
         ) from error
@@ -239,14 +240,44 @@ def load(path: Path) -> tuple[nn.Module, ModelCard]:
         Also when the weights are not those that were saved or shipped, or are no numbers.
     """
     card, stated = _header(path)
-    network, tensors = build(card), safetensors.torch.load_file(path)
+    _check_fit(path, card)
+    tensors = safetensors.torch.load_file(path)
     check_intact(path, tensors, stated)
-    try:
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise NotAModel(f"{path}: weights do not fit the configuration in the header ({first})") from error
+    network = build(card)
+    network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     return network.eval(), card
+
+
+def _check_fit(path: Path, card: ModelCard) -> None:
+    """Refuse tensors whose names, shapes or kinds are not those of the network of *card*, before any memory is taken.
+
+    Raises
+    ------
+    NotAModel
+    """
+    with torch.device("meta"):  # shapes without memory
+        network = build(card)
+    backbone = network.backbone if isinstance(network, Segmenter) else network
+    if card.head and card.head.widths != cast(CMD, backbone).feature_widths:
+        raise _unfit(path, f"its head is for features {card.head.widths}, its backbone has {backbone.feature_widths}")
+    wanted = {k: (tuple(v.shape), v.is_floating_point()) for k, v in network.state_dict().items()}
+    with safetensors.safe_open(str(path), "pt") as file:
+        found = {k: file.get_slice(k) for k in file.keys()}  # noqa: SIM118 it is no dict
+        stated = {k: (tuple(v.get_shape()), v.get_dtype() in FLOATS) for k, v in found.items()}
+    for name in sorted(set(wanted) | set(stated)):
+        if wanted.get(name) != stated.get(name):
+            raise _unfit(path, f"{name} is {_in_words(stated.get(name))}, the network's {_in_words(wanted.get(name))}")
+
+
+def _unfit(path: Path, why: str) -> NotAModel:
+    return NotAModel(f"{path}: weights do not fit the configuration in the header ({why}); copy the file again")
+
+
+def _in_words(tensor: tuple[tuple[int, ...], bool] | None) -> str:
+    if tensor is None:
+        return "absent"
+    shape, floating = tensor
+    return f"{list(shape)}{'' if floating else ' of whole numbers'}"
 
 
 def check_intact(path: Path, tensors: dict[str, Tensor], stated: str | None) -> None:
