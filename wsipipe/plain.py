@@ -40,6 +40,11 @@ def _json_escape(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(JSON_ESCAPE, _json_escape)
 
 
+def readable(name: str) -> str:
+    """Return the *name* of a file for files that hold UTF-8 text only; bytes that are none are written out."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number in JSON")
 

@@ -30,7 +30,7 @@ BLOCK = 3072
 
 
 def nothing(kind: str, blocks: tuple[int, ...], folder: str, threads: int) -> list[Receipt]:
-    """Stand in for :func:`wsipipe.schedule.dask.do`."""
+    """Stand in for :func:`wsipipe.schedule.process.do`."""
     stages = {"decode": 1e-6, "network": 1e-6, "scratch": 1e-6, "blend": 1e-6, "cells": 1e-6}
     return [Receipt(Task(kind, block), 256, stages) for block in blocks]
 
@@ -88,7 +88,7 @@ class Slides:
             began, receipts = time.process_time(), []  # type: ignore[var-annotated]
             board = Board(plan)
             boards += time.process_time() - began
-            self.engine.run(self.folder, board, receipts.append)
+            self.engine.run(self.folder, board, receipts.append, lambda block, tiles: None)
             assert len(receipts) == 2 * side**2
         wall, blocks = time.perf_counter() - wall, slides * side**2
         spent = time.process_time() - cpu - self.idle * wall

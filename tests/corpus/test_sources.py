@@ -101,3 +101,9 @@ def test_patient_and_organ_are_read_from_names(folder: Path) -> None:
     for pattern, says in ((r"q(.)", "does not match 'x_1'"), (r"x_1", "no group"), (r"(", "not a regular expression")):
         with pytest.raises(DatasetError, match=says):
             find_sources([folder / "b"], naming=Naming(pattern))
+
+
+def test_a_name_that_is_not_utf8_is_written_out(tmp_path: Path) -> None:
+    (tmp_path / "\udcff.png").touch()
+    (source,) = find_sources([tmp_path])
+    assert source.name == source.patient == f"{tmp_path.name}/\\xff.png" and Path(source.path).exists()

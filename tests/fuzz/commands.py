@@ -16,6 +16,8 @@ from wsipipe.errors import WsipipeError
 
 ALWAYS = ("--device", "cpu", "--precision", "fp32", "--batch", "1")
 NETWORK = ("--model", "tiny.safetensors", *ALWAYS)
+ANYWAY = ("--max-bad-tiles", "1")
+"""Go on whatever cannot be read: a slide of two tiles has lost half with the first."""
 SOME = 0.06
 """Share of inputs that get another name, or are replaced by what is no file."""
 
@@ -116,7 +118,7 @@ def look(path: str) -> int:
 
 
 def _segment(*more: str) -> Callable[[str], list[str] | int]:
-    return lambda p: ["segment", p, *more, "-o", "out/cells.parquet", "--block", "512", *NETWORK]
+    return lambda p: ["segment", p, *more, "-o", "out/cells.parquet", "--block", "512", *ANYWAY, *NETWORK]
 
 
 def _slide(kind: str, files: str) -> dict[str, Target]:
@@ -127,8 +129,8 @@ def _slide(kind: str, files: str) -> dict[str, Target]:
     commands: dict[str, Callable[[str], list[str] | int]] = {
         "info": lambda p: ["info", path(p), *mpp],
         "segment": lambda p: _segment(*mpp)(path(p)),
-        "tile": lambda p: ["tile", path(p), "-o", "out/s.zarr", "--shard", "1024", "--workers", "1", *mpp],
-        "features": lambda p: ["features", path(p), "-o", "out/f.h5", *NETWORK, *mpp],
+        "tile": lambda p: ["tile", path(p), "-o", "out/s.zarr", "--shard", "1024", "--workers", "1", *ANYWAY, *mpp],
+        "features": lambda p: ["features", path(p), "-o", "out/f.h5", *ANYWAY, *NETWORK, *mpp],
         "build-corpus": lambda p: [
             "build-corpus", path(p), "-o", "out/c.zarr", "--patch", "64", "--threads", "1", "--max-background", "1",
             *corpus,

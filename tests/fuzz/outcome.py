@@ -38,6 +38,8 @@ RIDDLES = re.compile(
 )
 """What Python says to programmers."""
 
+WARNS = re.compile(r"warning|unreadable|could not be used|^! |no tissue", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -104,7 +106,7 @@ class Bench:
             return "half-written" if left else "refused"
         if results(self.work / "out") == self._results:
             return "same"
-        if any("warning" in line or line.startswith("! ") for line in set(text.splitlines()) - self._lines):
+        if WARNS.search("\n".join(set(text.splitlines()) - self._lines)):
             return "riddle" if RIDDLES.search(text) else "warned"
         return "silent" if strict else "other"
 

@@ -104,6 +104,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for broken in (b"", b"text" * 100, whole[:200], whole[:-300]):
         path.write_bytes(broken)
         assert "test_1.mat: not a readable MATLAB file" in refusal(tmp_path)
+    scipy.io.savemat(path, consep(), do_compression=True)
+    packed = path.read_bytes()
+    for place in (140, len(packed) // 2):
+        path.write_bytes(packed[:place] + bytes(16) + packed[place + 16 :])
+        assert "test_1.mat: not a readable MATLAB file" in refusal(tmp_path)
     path.write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM" + bytes(400))
     assert "a MATLAB 7.3 file; expected version 7" in refusal(tmp_path)
     path.write_bytes(whole)

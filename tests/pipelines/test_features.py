@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,15 @@ class Other(Progress):
             with pytest.raises(OutputBusy, match="works on it; wait for it") as error:
                 run_features(self.job, Progress())
             self.said.append(str(error.value))
+
+
+def test_a_slide_whose_name_is_not_utf8(phantom: Phantom, model: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "\udcff.tiff"
+    shutil.copy(phantom.path, odd)
+    job = replace(_job(phantom, tmp_path / "f.h5", model), source=str(odd), grid=GridSettings(target_mpp=1.0))
+    assert run_features(job, Progress()).tiles
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert file["features"].attrs["name"] == "\\xff"
 
 
 def test_two_at_once_do_not_write_one_file(phantom: Phantom, model: Path, tmp_path: Path) -> None:

@@ -92,6 +92,28 @@ def test_any_block_size_gives_the_same_bytes(phantom: Phantom, whole: Path, tmp_
     assert out.read_bytes() == whole.read_bytes()
 
 
+class Steps(Progress):
+    """Keeps every step of a stage, and what the stage was said to take."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, int] = {}
+        self.steps: dict[str, list[int]] = {}
+
+    def start(self, stage: str, total: int) -> None:
+        self.total[stage], self.steps[stage] = total, []
+
+    def advance(self, stage: str, steps: int = 1) -> None:
+        self.steps[stage].append(steps)
+
+
+def test_progress_moves_with_every_batch_of_tiles(phantom: Phantom, whole: Path, tmp_path: Path) -> None:
+    out, heard = tmp_path / "cells.parquet", Steps()
+    run_segment(job_of(phantom.path, out, block=2048), heard)
+    assert heard.total["cells"] == len(heard.steps["cells"]) == 1, "it is a single block"
+    assert len(heard.steps["tiles"]) > 3 and sum(heard.steps["tiles"]) == heard.total["tiles"]
+    assert out.read_bytes() == whole.read_bytes()
+
+
 def test_shifted_blocks_one_after_the_other_give_the_same_bytes(phantom: Phantom, whole: Path, tmp_path: Path) -> None:
     job = job_of(phantom.path, tmp_path / "cells.parquet", block=512)
     prepared = prepare(job, QUIET)

@@ -120,6 +120,36 @@ def test_four_two_and_one_worker_and_a_killed_one_give_the_same_bytes(
         assert run_on(engine, fewer) == whole
 
 
+class Steps(Progress):
+    """Keeps the steps of the tiles, and how many there were to be."""
+
+    def __init__(self) -> None:
+        self.total, self.steps = 0, list[int]()
+
+    def start(self, stage: str, total: int) -> None:
+        self.total = total if stage == "tiles" else self.total
+
+    def advance(self, stage: str, steps: int = 1) -> None:
+        if stage == "tiles":
+            self.steps.append(steps)
+
+
+def test_workers_tell_of_every_batch_of_tiles(
+    small_slide: Path, tiny_model: Path, tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("wsipipe.schedule.process.TELL_SECONDS", -1.0)
+    job = job_of(small_slide, tiny_model, tmp_path / "cells.parquet")
+    job, heard = dataclasses.replace(job, run=dataclasses.replace(job.run, block=1024)), Steps()
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        DaskEngine(RunSettings(), ClusterSettings(scheduler=cluster.scheduler_address), lambda line: None) as engine,
+    ):
+        assert run_on(engine, job, heard) == whole
+    assert len(heard.steps) > 3 and sum(heard.steps) == heard.total, "though it is a single block"
+
+
 def test_devices_have_forwarding_processes_of_their_own(
     small_slide: Path, tiny_model: Path, tmp_path: Path, whole: bytes
 ) -> None:

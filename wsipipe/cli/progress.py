@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Self
@@ -35,6 +36,7 @@ class TerminalProgress(Progress):
         self._totals: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._spoke = time.monotonic()
+        self._turn = threading.Lock()
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -55,10 +57,13 @@ class TerminalProgress(Progress):
 
     def advance(self, stage: str, steps: int = 1) -> None:
         """Move a bar on."""
-        self._done[stage] += steps
+        with self._turn:  # workers tell of tiles from a thread of their own
+            self._done[stage] += steps
+            speak = self.bars.disable and time.monotonic() - self._spoke > QUIET_SECONDS
+            if speak:
+                self._spoke = time.monotonic()
         self.bars.advance(self._tasks[stage], steps)
-        if self.bars.disable and time.monotonic() - self._spoke > QUIET_SECONDS:
-            self._spoke = time.monotonic()
+        if speak:
             self.console.print(", ".join(f"{s} {self._done[s]}/{n}" for s, n in self._totals.items()))
 
     def say(self, line: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsipipe.errors import DatasetError, in_words
+from wsipipe.plain import readable
 from wsipipe.slide.opening import is_url
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -98,13 +99,13 @@ def _files(path: Path, base: Path) -> Iterator[Source]:
     """Yield the file at *path*, or the slides and pictures below it; names are relative to *base*."""
     absolute = Path(os.path.abspath(path))
     if not path.is_dir() or _is_slide_folder(path):
-        yield Source(str(path), absolute.relative_to(base).as_posix())
+        yield Source(str(path), readable(absolute.relative_to(base).as_posix()))
         return
     found = list(_walk(path))
     if not found:
         raise DatasetError(f"{path}: no slide or picture in this folder; expected files such as .svs, .tiff, .png")
     for file in found:
-        yield Source(str(file), Path(os.path.abspath(file)).relative_to(base).as_posix())
+        yield Source(str(file), readable(Path(os.path.abspath(file)).relative_to(base).as_posix()))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -191,7 +192,7 @@ def _distinct(sources: list[Source]) -> list[Source]:
 def _tail(source: Source, depth: int) -> str:
     """Return the name of *source* with *depth* more folders of its path in front."""
     parts = Path(os.path.abspath(source.path)).parts
-    return "/".join(parts[-min(len(parts), len(Path(source.name).parts) + depth) :])
+    return readable("/".join(parts[-min(len(parts), len(Path(source.name).parts) + depth) :]))
 
 
 def _described(source: Source, naming: Naming) -> Source:

@@ -15,6 +15,7 @@ from wsipipe.artifacts import atomic_path
 from wsipipe.cell_settings import ZarrSettings
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.geometry import Grid
+from wsipipe.plain import readable
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.tiling import TILE
 
@@ -117,8 +118,8 @@ def _attributes(
     return {
         "level0_magnification": round(objective) if objective else magnification(base_mpp),
         "target_magnification": magnification(mpp),
-        "name": name,
-        "savetodir": str(Path(path).parent),
+        "name": readable(name),
+        "savetodir": readable(str(Path(path).parent)),
         "level0_width": size[0],
         "level0_height": size[1],
     }

@@ -21,6 +21,8 @@ from wsipipe.labels.annotated import Content
 from wsipipe.labels.pictures import check_labels, check_size, read_picture
 from wsipipe.labels.sources import Item, files_under, picture_of, unique
 
+_FAILURES: tuple[type[Exception], ...] = (MatReadError, *FAILURES)
+
 
 def items(path: Path) -> list[Item]:
     """Return an image for every ``.mat`` file under *path*."""
@@ -47,7 +49,7 @@ def load(path: Path) -> Mapping[str, Any]:
         return content
     except NotImplementedError as error:
         raise DatasetError(f"{path}: a MATLAB 7.3 file; expected version 7 or older (save it with -v7)") from error
-    except (MatReadError, *FAILURES) as error:
+    except _FAILURES as error:
         raise DatasetError(
             f"{path}: not a readable MATLAB file ({in_words(error)}); expected a HoVer-Net label file"
         ) from error

@@ -24,7 +24,7 @@ from wsipipe.pipelines.request import Network, check_request, finished_before, n
 from wsipipe.predict import SmallerBatch
 from wsipipe.schedule.engine import Engine, open_engine
 from wsipipe.schedule.lease import Lease, acquire
-from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.progress import Progress, TileCount
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
 
@@ -132,7 +132,7 @@ def execute(
     scratch, plan = open_work(job.work, prepared), prepared.plan
     board = Board(plan, scratch.predicted(), scratch.finished())
     kept = len(board.predicted), len(board.finished)
-    receipts: list[Receipt] = []
+    receipts, tiles = list[Receipt](), TileCount(progress)
     progress.start("tiles", sum(len(plan.tiles_of(b)) for b in board.to_predict))
     progress.start("cells", len(board.all_cells) - len(board.finished))
 
@@ -140,11 +140,13 @@ def execute(
         if lease is not None:
             lease.check()
         receipts.append(receipt)
-        stage, steps = ("tiles", receipt.count) if receipt.task.kind == PREDICT else ("cells", 1)
-        progress.advance(stage, steps)
+        if receipt.task.kind == PREDICT:
+            tiles.so_far(receipt.task.block, receipt.count)
+        else:
+            progress.advance("cells")
 
     if not board.done:
-        engine.run(scratch.folder, board, report)
+        engine.run(scratch.folder, board, report, tiles.so_far)
     return Done(receipts, engine.lanes, kept)
 
 

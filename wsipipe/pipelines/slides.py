@@ -16,6 +16,7 @@ from typing import Any
 
 from wsipipe.errors import SettingsError, SlideNotFound, in_words
 from wsipipe.pipelines.job import SegmentJob
+from wsipipe.plain import readable
 from wsipipe.settings import CellSettings, GridSettings, SlideSettings, TissueSettings
 from wsipipe.store import is_store
 
@@ -268,7 +269,7 @@ def _names(paths: Sequence[str], root: str) -> dict[str, str]:
     short = {path: str(part.with_name(_stem(part.name))) for path, part in below.items()}
     count = Counter(name.casefold() for name in short.values())
     named = {path: name if count[name.casefold()] == 1 else str(below[path]) for path, name in short.items()}
-    return {path: os.fsencode(name).decode(errors="backslashreplace") for path, name in named.items()}
+    return {path: readable(name) for path, name in named.items()}
 
 
 def _common(paths: Iterable[PurePosixPath]) -> PurePosixPath:

@@ -12,21 +12,21 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import wsipipe
 from wsipipe.errors import ClusterError, WsipipeError
-from wsipipe.predict import Predictor, set_threads
+from wsipipe.predict import Predictor
 from wsipipe.schedule.engine import Forward, Report
 from wsipipe.schedule.local import local_cluster
 from wsipipe.schedule.order import Lanes, Order, Pace
+from wsipipe.schedule.process import describe, do, topic
+from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.scratch import Scratch
-from wsipipe.schedule.task import CELLS, PREDICT, Board, Receipt, Task
+from wsipipe.schedule.task import CELLS, PREDICT, Board
 from wsipipe.schedule.watch import PATIENCE, Watch
-from wsipipe.schedule.work import loaded, worker_of
 from wsipipe.settings import ClusterSettings, RunSettings
 
 RETRIES = 2
@@ -35,27 +35,6 @@ CONNECT_SECONDS = 30.0
 """How long a scheduler is looked for."""
 REFRESH_SECONDS = 5.0
 """How often the workers are counted: they come and go."""
-
-
-def do(kind: str, blocks: tuple[int, ...], folder: str, threads: int) -> list[Receipt]:
-    """Do an order in a worker process; the file of each block is there, whole, as soon as it is done."""
-    use_threads(threads)
-    worker = worker_of(folder)
-    return [worker.run(Task(kind, block)) for block in blocks]
-
-
-def describe(threads: int, wanted: tuple[str, str, str, str, int]) -> tuple[str, Forward]:
-    """Return the version of wsipipe in a worker process, and what its network is like."""
-    use_threads(threads)
-    return wsipipe.__version__, Forward.of(loaded(*wanted))
-
-
-@lru_cache(maxsize=1)
-def use_threads(threads: int) -> None:
-    """Let this worker use so many CPU threads for the network; 0: as many as Dask was told that it has."""
-    from distributed import get_worker
-
-    set_threads(threads or max(1, get_worker().state.nthreads))
 
 
 class DaskEngine:
@@ -174,10 +153,13 @@ class DaskEngine:
 
     # --- tasks -----------------------------------------------------------------------------------------------------
 
-    def run(self, folder: Path, board: Board, report: Report) -> None:
+    def run(self, folder: Path, board: Board, report: Report, so_far: SoFar) -> None:
         """Keep a bounded number of orders in flight until *board* is done. A lost worker's orders are repeated."""
+        where = os.path.abspath(folder)
+        self.client.subscribe_topic(topic(where), lambda event: so_far(*event[1]))
         with self.client.as_current():
-            self._run(Scratch(folder), os.path.abspath(folder), board, report)
+            self._run(Scratch(folder), where, board, report)
+        self.client.unsubscribe_topic(topic(where))
 
     def _run(self, scratch: Scratch, where: str, board: Board, report: Report) -> None:
         from distributed import as_completed, wait

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wsipipe.predict import Predictor
+from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.task import Board, Receipt
 from wsipipe.settings import ClusterSettings, RunSettings
 
@@ -65,8 +66,11 @@ class Engine(Protocol):
     def forward(self, model: str, sha256: str, run: RunSettings, batch: int) -> Forward:
         """Return what the network is like where it runs; *batch* 0 is the device's default."""
 
-    def run(self, folder: Path, board: Board, report: Report) -> None:
+    def run(self, folder: Path, board: Board, report: Report, so_far: SoFar) -> None:
         """Do all tasks of *board*, whose plan is in *folder*; scratch files go as soon as nobody needs them.
+
+        *report* hears of every task that is done, *so_far* of the tiles of a block while it is under way, from any
+        thread.
 
         Raises
         ------

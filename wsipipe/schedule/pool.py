@@ -13,6 +13,7 @@ from typing import Self
 from wsipipe.models.zoo import resolve
 from wsipipe.predict import Predictor, load_predictor, set_threads
 from wsipipe.schedule.engine import Forward, Report
+from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.resources import allowed_cores, network_threads
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
 from wsipipe.schedule.threads import Threads
@@ -67,11 +68,11 @@ class PoolEngine:
             self._loaded.move_to_end(key)
             return self._loaded[key]
 
-    def run(self, folder: Path, board: Board, report: Report) -> None:
+    def run(self, folder: Path, board: Board, report: Report, so_far: SoFar) -> None:
         """Do all tasks of *board*."""
         plan = Plan.load(folder)
         predictor = self._load(plan.model, plan.model_sha256, plan.run, plan.run.batch)
-        with Worker(folder, predictor) as worker:
+        with Worker(folder, predictor, so_far) as worker:
             run(worker, board, report, allowed_cores())
 
 

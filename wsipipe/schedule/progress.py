@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
+SoFar = Callable[[int, int], None]
+"""Hears of a block how many of its tiles have been forwarded by now."""
+
 
 class Progress:
     """Listens to a run; this one ignores everything. The command line draws bars."""
@@ -14,3 +20,25 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Hear a line for the user: a warning, a link."""
+
+
+class TileCount:
+    """Moves the stage ``tiles`` on while blocks are forwarded, batch by batch, and by the rest when a block is done.
+
+    Several threads may tell of blocks; a block that is begun again, as its worker died, moves nothing until it is
+    further than before.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._told: dict[int, int] = {}
+        self._turn = threading.Lock()
+
+    def so_far(self, block: int, tiles: int) -> None:
+        """Note that *tiles* of *block* have been forwarded by now."""
+        with self._turn:
+            more = tiles - self._told.get(block, 0)
+            if more > 0:
+                self._told[block] = tiles
+        if more > 0:
+            self._progress.advance("tiles", more)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -34,6 +32,8 @@ from wsipipe.models.zoo import resolve
 from wsipipe.polygons import expand, trace
 from wsipipe.predict import Predictor, load_predictor
 from wsipipe.raster import Raster, SlideRaster
+from wsipipe.schedule.clock import Clock
+from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, write_maps
 from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
 from wsipipe.schedule.threads import Threads
@@ -42,22 +42,6 @@ from wsipipe.stain import is_glass, normalise
 from wsipipe.store import open_raster
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box
-
-
-class Clock:
-    """Adds up the seconds of named stages."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Count the time of the block as *stage*."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - start
 
 
 class Worker:
@@ -69,11 +53,14 @@ class Worker:
         Working folder of the run.
     predictor : Predictor, optional
         A loaded model, for the process that has one already.
+    so_far : callable, optional
+        Hears after each batch how many tiles of a block have been forwarded.
     """
 
-    def __init__(self, folder: Path, predictor: Any = None) -> None:
+    def __init__(self, folder: Path, predictor: Any = None, so_far: SoFar | None = None) -> None:
         self.plan = Plan.load(folder)
         self.scratch = Scratch(folder)
+        self.so_far = so_far
         self._given = predictor
         self._turn = threading.Lock()
 
@@ -121,7 +108,7 @@ class Worker:
     def _predict(self, task: Task) -> Receipt:
         tiles = self.plan.tiles_of(task.block)
         clock = Clock()
-        maps = self._forward(tiles, clock)
+        maps = self._forward(task.block, tiles, clock)
         with clock("decode"):
             core = self.plan.blocks[task.block]
             pixels = {key: self.raster.read(box) for key, box in pieces(core) if self.plan.has_tiles(box)}
@@ -133,7 +120,9 @@ class Worker:
             write_maps(self.scratch.maps(task.block), maps, pixels, bad)
         return Receipt(task, len(tiles), dict(clock.seconds), len(bad))
 
-    def _forward(self, tiles: list[tuple[int, int]], clock: Clock) -> dict[tuple[int, int], NDArray[np.uint8]]:
+    def _forward(
+        self, block: int, tiles: list[tuple[int, int]], clock: Clock
+    ) -> dict[tuple[int, int], NDArray[np.uint8]]:
         """Return the maps of those *tiles* that show more than glass; pixels are read ahead of the network."""
         maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
         with Threads(1) as ahead:
@@ -142,6 +131,8 @@ class Worker:
                 batch, pixels = [tile for tile, _ in found], np.stack([rgb for _, rgb in found])
                 with clock("network"):
                     maps.update(zip(batch, self.maps_of(batch, pixels), strict=True))
+                if self.so_far is not None:
+                    self.so_far(block, len(maps))
         return maps
 
     def _shown(
