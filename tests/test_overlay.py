@@ -131,7 +131,7 @@ def test_density_is_strongest_where_cells_are(slide: ArraySlide, master: Master)
     change = np.abs(view.rgb.astype(int) - plain.rgb).sum(axis=-1)
     assert change[25, 45] > 100
     assert change[5, 5] == 0
-    assert next(iter(legend)).endswith("cells/mm2")
+    assert next(iter(legend)).endswith("cells/mm²")
 
 
 def test_whole_overlay(slide: ArraySlide, master: Master, tmp_path: Path) -> None:
@@ -166,3 +166,12 @@ def test_errors(slide: ArraySlide, master: Master, tmp_path: Path) -> None:
 )
 def test_round_length(most: float, expected: float) -> None:
     assert overlay.round_length(most) == pytest.approx(expected)
+
+
+def test_the_scale_bar_says_micrometres() -> None:
+    view = overlay.View(np.full((400, 600, 3), 200, np.uint8), (0, 0, 600, 400), (1.0, 1.0), (0.5, 0.5))
+    overlay.draw_scale_bar(view)
+    corner = view.rgb[340:, :200]
+    assert (corner == 0).all(axis=2).sum() > 100 and (view.rgb[:200] == 200).all()
+    tiny = overlay.View(np.full((8, 9, 3), 200, np.uint8), (0, 0, 9, 8), (1.0, 1.0), (0.5, 0.5))
+    overlay.draw_scale_bar(tiny)  # most of it lies outside

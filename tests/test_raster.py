@@ -20,7 +20,7 @@ PICTURE = RNG.integers(0, 256, (1300, 1700, 3), np.uint8)
 
 
 def raster_at(target: float | None, pixels: np.ndarray = PICTURE, **slide: object) -> SlideRaster:
-    """Return the raster at *target* um/px of a picture of 0.25 um/px."""
+    """Return the raster at *target* µm/px of a picture of 0.25 µm/px."""
     opened = ArraySlide([pixels], mpp=0.25, **slide)  # type: ignore[arg-type]
     return SlideRaster(opened, slide_grid(opened.info, (0.25, 0.25), target), fingerprint="f")
 

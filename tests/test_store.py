@@ -276,7 +276,7 @@ def test_open_raster_takes_a_store_made_at_the_same_resolution(tmp_path: Path) -
         found = open_raster(tmp_path / "a.zarr", SlideSettings(), target)
         assert found.grid == raster.grid
     for settings, target in ((SlideSettings(), 0.5), (SlideSettings(mpp=0.3), 0.4)):
-        with pytest.raises(StoreError, match=r"was made at 0\.4 um/px"):
+        with pytest.raises(StoreError, match=r"was made at 0\.4 µm/px"):
             open_raster(tmp_path / "a.zarr", settings, target)
 
 

@@ -46,7 +46,7 @@ def found(picture: np.ndarray, fill: tuple[int, int, int] = WHITE) -> np.ndarray
 
 
 def assert_right(mask: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None) -> None:
-    """Assert that *mask* holds the tissue and stays within 8 px (64 um) of it."""
+    """Assert that *mask* holds the tissue and stays within 8 px (64 µm) of it."""
     keep = np.ones_like(truth) if ignore is None else ~ignore
     near = cv2.dilate(truth.astype(np.uint8), np.ones((17, 17), np.uint8)).astype(bool)
     assert mask[truth & keep].mean() > 0.98
@@ -282,7 +282,7 @@ REAL = ["CMU-1-Small-Region.svs", "tma-core-he.ome.tif"]
 
 @pytest.fixture(params=REAL)
 def real(request: pytest.FixtureRequest, shared_data: Path) -> np.ndarray:
-    """Return the pixels of a real H&E slide at 0.5 um/px."""
+    """Return the pixels of a real H&E slide at 0.5 µm/px."""
     with open_slide(shared_data / "slides" / request.param) as slide:
         return slide.read_region(0, 0, 0, *slide.info.size)
 

@@ -33,7 +33,7 @@ class ZarrSettings(Checked):
     """Pixels beside the cells: label images, pictures of the slide, patches."""
 
     label_mpp: float | None = knob(
-        None, "Resolution of label images and pictures; default: where the cells were found.", unit="um/px",
+        None, "Resolution of label images and pictures; default: where the cells were found.", unit="µm/px",
         low=0.05, high=64,
     )  # fmt: skip
     nuclei: bool = knob(False, "Label images of expanded cells show the nuclei.")
@@ -73,11 +73,11 @@ class MeasureSettings(Checked):
     """What is measured of every cell."""
 
     add: str = knob("", "More to measure, separated by commas: texture, neighbours, ring.")
-    neighbours_um: float = knob(50.0, "Radius within which neighbours are counted.", unit="um", low=1, high=1000)
-    ring_um: float = knob(3.0, "Width of the ring around a nucleus.", unit="um", low=0.5, high=20)
+    neighbours_um: float = knob(50.0, "Radius within which neighbours are counted.", unit="µm", low=1, high=1000)
+    ring_um: float = knob(3.0, "Width of the ring around a nucleus.", unit="µm", low=0.5, high=20)
     grey_levels: int = knob(16, "Grey levels of the texture's haematoxylin image.", low=4, high=64)
     measure_mpp: float | None = knob(
-        None, "Resolution of the pixels; default: where the cells were found, 0.5 for imported ones.", unit="um/px",
+        None, "Resolution of the pixels; default: where the cells were found, 0.5 for imported ones.", unit="µm/px",
         low=0.05, high=5,
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ class ClassifySettings(Checked):
     l2: float = knob(1.0, "Strength of the penalty on weights (ridge).", low=0, high=1e6)
     folds: int = knob(5, "Folds of the cross-validation, over slides or over parts of one.", low=2, high=50)
     region_um: float = knob(
-        250.0, "Labelled cells nearer to each other than this belong to one region, in one fold.", unit="um", low=1
+        250.0, "Labelled cells nearer to each other than this belong to one region, in one fold.", unit="µm", low=1
     )
 
 

@@ -15,7 +15,7 @@ class Crowd:
     Parameters
     ----------
     xy_um : float64 (n, 2)
-        Centres in um; kept in memory with a tree over them (about 50 bytes a cell).
+        Centres in µm; kept in memory with a tree over them (about 50 bytes a cell).
     """
 
     def __init__(self, xy_um: NDArray[np.float64]) -> None:

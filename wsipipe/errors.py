@@ -9,7 +9,7 @@
     │   ├── UnreadableSlide (OSError)           no backend opens the file; says why each refused
     │   ├── UnsupportedSlide (ValueError)       opened, but not what wsipipe handles (z-stack, fluorescence)
     │   ├── MissingMpp (ValueError)             no resolution in the file: give --mpp
-    │   ├── ImplausibleMpp (ValueError)         resolution outside 0.05-5 um/px
+    │   ├── ImplausibleMpp (ValueError)         resolution outside 0.05-5 µm/px
     │   ├── SlideChanged                        the file was replaced or written to while it was read
     │   └── TileReadError (OSError)             one region of an open slide cannot be decoded
     ├── ModelError                    exit 4

@@ -71,7 +71,7 @@ class Grid:
 
     @property
     def um2_per_px(self) -> float:
-        """Area of a grid pixel in um²."""
+        """Area of a grid pixel in µm²."""
         return self.mpp[0] * self.mpp[1]
 
     def base_box(self, box: Box) -> tuple[float, float, float, float]:
@@ -113,8 +113,8 @@ def working_grid(
     level = max(finer, key=lambda i: mpps[i][0]) if finer else 0
     if max(base_mpp) > MAX_SILENT_UPSAMPLE * target_mpp and not allow_upsample:
         raise SettingsError(
-            f"the slide has {max(base_mpp):.3g} um/px, over {MAX_SILENT_UPSAMPLE:g}x coarser than the working "
-            f"resolution of {target_mpp:g} um/px; results would be poor (--allow-upsample runs it all the same)"
+            f"the slide has {max(base_mpp):.3g} µm/px, over {MAX_SILENT_UPSAMPLE:g}x coarser than the working "
+            f"resolution of {target_mpp:g} µm/px; results would be poor (--allow-upsample runs it all the same)"
         )
     scale = target_mpp / base_mpp[0], target_mpp / base_mpp[1]
     down = level_downsamples[level]

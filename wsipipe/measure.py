@@ -70,7 +70,7 @@ def measure(
     Returns
     -------
     dict of (n,) float64
-        x, y in base pixels; ``_um2`` in um², ``_um`` in um; eccentricity (0 a disc, towards 1 a line) of the ellipse of
+        x, y in base pixels; ``_um2`` in µm², ``_um`` in µm; eccentricity (0 a disc, towards 1 a line) of the ellipse of
         equal second moments; solidity (polygon over its convex hull); ``_od`` optical densities (base 10).
 
     Raises
@@ -96,7 +96,7 @@ def measure(
 
 
 def perimeter_um(polygons: NDArray[np.object_], base_mpp: Pair) -> NDArray[np.float64]:
-    """Return the length of each polygon's outline (n,) in um; *base_mpp* is um per base pixel in x and y."""
+    """Return the length of each polygon's outline (n,) in µm; *base_mpp* is µm per base pixel in x and y."""
     xy, owner = shapely.get_coordinates(shapely.get_exterior_ring(polygons), return_index=True)
     steps = np.hypot(*(np.diff(xy, axis=0) * base_mpp).T)
     steps[owner[1:] != owner[:-1]] = 0

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
+from wsipipe import lettering
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import SettingsError
 from wsipipe.formats.colours import NO_CLASS, Rgb, class_colours
@@ -160,8 +162,8 @@ def draw_scale_bar(view: View) -> None:
     height, width = view.rgb.shape[:2]
     microns = round_length(width * view.mpp[0] / 5)
     unit = _unit(view)
-    text = f"{microns / 1000:g} mm" if microns >= 1000 else f"{microns:g} um"
-    length, text_width = round(microns / view.mpp[0]), _text_width(text, unit)
+    text = f"{microns / 1000:g} mm" if microns >= 1000 else f"{microns:g} µm"
+    length, text_width = round(microns / view.mpp[0]), math.ceil(lettering.width(text, unit))
     pad, bar = unit // 2, max(2, unit // 6)
     x, y = pad, height - pad - 2 * unit
     _panel(view, x, y, max(length, text_width) + unit, 2 * unit)
@@ -177,7 +179,13 @@ def draw_legend(view: View, colours: Mapping[str, Rgb]) -> None:
         return
     unit = _unit(view)
     pad, row = unit // 2, unit * 3 // 2
-    _panel(view, pad, pad, max(_text_width(name, unit) for name in colours) + 3 * unit, row * len(colours) + pad)
+    _panel(
+        view,
+        pad,
+        pad,
+        max(math.ceil(lettering.width(name, unit)) for name in colours) + 3 * unit,
+        row * len(colours) + pad,
+    )
     for i, (name, colour) in enumerate(colours.items()):
         y = 2 * pad + i * row
         cv2.rectangle(view.rgb, (2 * pad, y), (2 * pad + unit, y + unit), colour, -1)
@@ -201,8 +209,9 @@ def mean_diameter_um(master: str | os.PathLike[str]) -> float:
     """Return the mean over cells of the diameter of a disc of their area."""
     total, count = 0.0, 0
     for batch in batches(master, ["area_um2"]):
-        total += float(np.sqrt(batch["area_um2"].to_numpy().astype(np.float64)).sum())
-        count += batch.num_rows
+        known = batch["area_um2"].drop_null().to_numpy(False).astype(np.float64)
+        total += float(np.sqrt(known[known >= 0]).sum())
+        count += len(known)
     return 2 / math.sqrt(math.pi) * total / max(1, count)
 
 
@@ -221,7 +230,7 @@ def _draw_density(view: View, master: str | os.PathLike[str]) -> dict[str, Rgb]:
     opacity = shown[..., 3:] / 255
     view.rgb[:] = np.rint(view.rgb * (1 - opacity) + shown[..., :3] * opacity).astype(np.uint8)
     mm2 = DENSITY_BIN**2 * (view.mpp[0] * view.mpp[1] if view.mpp else math.nan) * 1e-6
-    return {f"{top / mm2:.0f} cells/mm2": (253, 231, 37)}
+    return {f"{top / mm2:.0f} cells/mm²": (253, 231, 37)}
 
 
 def heat_map(counts: NDArray[np.float32], sigma: float = 1.0) -> tuple[Picture, float]:
@@ -273,10 +282,12 @@ def _panel(view: View, x: int, y: int, width: int, height: int) -> None:
     part[:] = (part * 0.15 + 255 * 0.85).astype(np.uint8)
 
 
-def _text_width(text: str, unit: int) -> int:
-    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, unit / 30, max(1, unit // 15))[0][0])
-
-
 def _write(view: View, text: str, x: int, y: int, unit: int) -> None:
-    font, size, weight = cv2.FONT_HERSHEY_SIMPLEX, unit / 30, max(1, unit // 15)
-    cv2.putText(view.rgb, text, (x, y), font, size, (0, 0, 0), weight, cv2.LINE_AA)
+    """Write *text*, whose baseline begins at *x*, *y*."""
+    top = y - lettering.ascent(unit)
+    y0 = max(0, top)
+    part = view.rgb[y0 : max(0, y + unit), x:]
+    if part.size:
+        picture = Image.fromarray(part)
+        lettering.write(ImageDraw.Draw(picture), (0, top - y0), text, (0, 0, 0), unit)
+        part[:] = np.asarray(picture)

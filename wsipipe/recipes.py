@@ -61,7 +61,7 @@ class FitSettings(_Checked):
     reuse_head: bool = knob(False, "Start from the head of the --backbone model too: same kind, same types.")
     unfreeze: bool | None = knob(None, "Train the backbone too; default: only one that starts from random weights.")
     backbone_lr: float = knob(1.0, "Learning rate of an unfrozen backbone, as a share of the head's.", low=0, high=1)
-    working_mpp: float = knob(0.5, "Resolution the model works at.", unit="um/px", low=0.05, high=5)
+    working_mpp: float = knob(0.5, "Resolution the model works at.", unit="µm/px", low=0.05, high=5)
     normalise: bool = knob(
         False, "Bring the training images to their mean colours first, and slides too when the model is used."
     )

@@ -29,21 +29,21 @@ class SlideSettings(_Checked):
         choices=("auto", "openslide", "tiffslide", "cucim", "dicom", "picture"),
         result=False,
     )
-    mpp: float | None = knob(None, "Resolution of level 0, in place of what the file says.", unit="um/px", low=1e-6)
+    mpp: float | None = knob(None, "Resolution of level 0, in place of what the file says.", unit="µm/px", low=1e-6)
     strict_mpp: bool = knob(False, "Refuse a resolution that is only inferred from the objective power.", result=False)
-    force_mpp: bool = knob(False, "Accept a resolution outside 0.05-5 um/px.", result=False)
+    force_mpp: bool = knob(False, "Accept a resolution outside 0.05-5 µm/px.", result=False)
     scene: int = knob(0, "Scene of a multi-scene file.", low=0)
 
 
 @dataclass(frozen=True)
 class TissueSettings(_Checked):
-    """How tissue is told from glass. Areas are in um²."""
+    """How tissue is told from glass. Areas are in µm²."""
 
     tissue: str = knob("auto", "auto, none (every pixel), or a GeoJSON file of polygons in level-0 pixels.")
-    tissue_mpp: float = knob(8.0, "Resolution at which tissue is looked for.", unit="um/px", low=1, high=64)
-    min_tissue_um2: float = knob(20_000.0, "Tissue pieces smaller than this are dust.", unit="um2", low=0)
-    min_hole_um2: float = knob(5_000.0, "Holes smaller than this are filled.", unit="um2", low=0)
-    margin_um: float = knob(16.0, "Tissue is grown by this much.", unit="um", low=0, high=1000)
+    tissue_mpp: float = knob(8.0, "Resolution at which tissue is looked for.", unit="µm/px", low=1, high=64)
+    min_tissue_um2: float = knob(20_000.0, "Tissue pieces smaller than this are dust.", unit="µm²", low=0)
+    min_hole_um2: float = knob(5_000.0, "Holes smaller than this are filled.", unit="µm²", low=0)
+    margin_um: float = knob(16.0, "Tissue is grown by this much.", unit="µm", low=0, high=1000)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class GridSettings(_Checked):
     """The global grid of overlapping tiles that the network sees."""
 
     target_mpp: float | None = knob(
-        None, "Working resolution; default: what the model was trained at.", unit="um/px", low=0.05, high=5
+        None, "Working resolution; default: what the model was trained at.", unit="µm/px", low=0.05, high=5
     )
     overlap: int = knob(32, "Overlap of neighbouring 256 px tiles.", unit="px", low=0, high=128)
     allow_upsample: bool = knob(False, "Upsample slides more than 2x coarser than the working resolution.")
@@ -73,7 +73,7 @@ class CellSettings(_Checked):
     marker_threshold: float | None = knob(
         None, "Probability of a nucleus core pixel; default: the model's.", low=0.01, high=0.99
     )
-    min_area_um2: float | None = knob(None, "Smaller cells are dropped; default: the model's.", unit="um2", low=0)
+    min_area_um2: float | None = knob(None, "Smaller cells are dropped; default: the model's.", unit="µm²", low=0)
     min_probability: float | None = knob(
         None, "Cells with a lower mean probability are dropped; default: the model's.", low=0, high=1
     )
@@ -87,7 +87,7 @@ class CellSettings(_Checked):
     )  # fmt: skip
     drop_oversize: bool = knob(False, "Drop cells cut out of objects larger than any cell: blur, keratin, folds.")
     expand_um: float = knob(
-        0.0, "Grow nuclei by this much into cells (objects become cells with a nucleus).", unit="um", low=0, high=50
+        0.0, "Grow nuclei by this much into cells (objects become cells with a nucleus).", unit="µm", low=0, high=50
     )
 
 
@@ -112,7 +112,7 @@ class StoreSettings(_Checked):
     reach_um: float = knob(
         192.0,
         "Tiles within this distance of the tissue are stored: what cells at its edge depend on.",
-        unit="um",
+        unit="µm",
         low=0,
         high=2000,
         result=False,
@@ -185,8 +185,8 @@ class PhantomSettings(_Checked):
     height: int = knob(3072, "Height of level 0.", unit="px", low=64, high=1_000_000)
     seed: int = knob(0, "The same seed draws the same slide.", low=0)
     tissue: float = knob(0.5, "Share of the slide that is tissue.", low=0, high=1)
-    nuclei_per_mm2: float = knob(3000.0, "Nuclei in tissue (crowded ones give way).", unit="/mm2", low=1, high=15_000)
-    mpp: float | None = knob(0.25, "Resolution (0: drawn at 0.25, not stated).", unit="um/px", low=0)
+    nuclei_per_mm2: float = knob(3000.0, "Nuclei in tissue (crowded ones give way).", unit="/mm²", low=1, high=15_000)
+    mpp: float | None = knob(0.25, "Resolution (0: drawn at 0.25, not stated).", unit="µm/px", low=0)
     vendor: str = knob(
         "aperio", "How the file states its resolution: as Aperio does, or by TIFF tags.", choices=("aperio", "generic")
     )
@@ -200,7 +200,7 @@ class PhantomSettings(_Checked):
 
     @property
     def drawn_mpp(self) -> float:
-        """Resolution of the drawing in um/px."""
+        """Resolution of the drawing in µm/px."""
         return self.mpp or 0.25
 
 
@@ -208,7 +208,7 @@ class PhantomSettings(_Checked):
 class CorpusSettings(_Checked):
     """Which patches of the slides make the corpus. A patch that a filter refuses is counted, and never kept."""
 
-    mpp: float = knob(0.5, "Resolution of the patches (0: each image's own).", unit="um/px", low=0, high=5)
+    mpp: float = knob(0.5, "Resolution of the patches (0: each image's own).", unit="µm/px", low=0, high=5)
     patch: int = knob(512, "Side of a patch.", unit="px", low=32, high=4096)
     cap: int = knob(0, "Most patches per slide, drawn at random (0: all).", low=0)
     max_overlap: float = knob(0.5, "Largest overlap of a patch at the far edge with its neighbour.", low=0, high=0.95)

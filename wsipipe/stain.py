@@ -17,7 +17,7 @@ Change = tuple[tuple[float, ...], ...]
 GLASS = 220
 """A pixel whose every channel is over this shows glass, and has no say in a slide's colours."""
 FEWEST_PIXELS = 16
-"""A tile of which fewer pixels show tissue is glass: less than the smallest nucleus has (4 um² at 0.5 um/px)."""
+"""A tile of which fewer pixels show tissue is glass: less than the smallest nucleus has (4 µm² at 0.5 µm/px)."""
 LEAST_SHARE = 0.01
 """With less tissue than this share of what was looked at, colours stay as they are."""
 SAMPLE = 64

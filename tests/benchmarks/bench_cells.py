@@ -1,6 +1,6 @@
 """Speed of cells and outlines: ``python -m tests.benchmarks.bench_cells [--side 2048] [--repeats 5]``.
 
-Maps as a network makes them: 5,000 nuclei/mm² at 0.5 um/px, soft edges, cores in a marker map. Printed: megapixels a
+Maps as a network makes them: 5,000 nuclei/mm² at 0.5 µm/px, soft edges, cores in a marker map. Printed: megapixels a
 second of one core (CPU time) for find_cells, for trace, for both, and how that compares with scikit-image's watershed
 alone, without polygons, on the same maps in the same process.
 """

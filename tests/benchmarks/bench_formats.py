@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_formats [CELLS ...]     (default: 200000 1000000)
 
-Cells have 24 vertices each, 5,000 per mm² at 0.5 um/px, in blocks of 2048 px. Each number of cells has a process of its
+Cells have 24 vertices each, 5,000 per mm² at 0.5 µm/px, in blocks of 2048 px. Each number of cells has a process of its
 own, and its parts another one, so the peak memory is that of the outputs. Beside it: gzip -1 of the same text alone.
 """
 

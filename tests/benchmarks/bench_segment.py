@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_segment [SLIDE] [--side 1536] [--repeats 3] [--model cmd-t]
 
-Without SLIDE a phantom of --side px at 0.5 um/px is drawn. The first, unmeasured, run compiles what is compiled.
+Without SLIDE a phantom of --side px at 0.5 µm/px is drawn. The first, unmeasured, run compiles what is compiled.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
             ratios.append(result.wall / forward)
             stages = ", ".join(f"{k} {v:.2f}" for k, v in result.seconds.items())
             print(f"{tiles} tiles: forward {forward:.1f} s, end to end {result.wall:.1f} s ({stages})")
-            print(f"  {result.cells} cells, {result.tissue_mm2:.3f} mm2, {result.wall / result.tissue_mm2:.1f} s/mm2")
+            print(f"  {result.cells} cells, {result.tissue_mm2:.3f} mm², {result.wall / result.tissue_mm2:.1f} s/mm²")
         print(f"end to end / bare forward: {np.median(ratios):.3f} (median of {args.repeats})")
 
 

@@ -25,7 +25,7 @@ PERIOD = 192
 
 
 def write_pattern_slide(path: Path, side: int, pieces: list[Box]) -> None:
-    """Write a slide of *side* px at 0.5 um/px whose tissue, one picture over and over, fills the boxes *pieces*."""
+    """Write a slide of *side* px at 0.5 µm/px whose tissue, one picture over and over, fills the boxes *pieces*."""
     about = PhantomSettings(width=side, height=side, mpp=MPP, tissue=1.0, nuclei_per_mm2=4800)
     drawn = PhantomTruth(PhantomSettings(width=REPEAT, height=REPEAT, mpp=MPP, tissue=1.0, nuclei_per_mm2=4800))
     picture = np.tile(drawn.picture((0, 0, REPEAT, REPEAT)), (2, 2, 1))

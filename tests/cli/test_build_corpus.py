@@ -90,7 +90,7 @@ def test_what_was_excluded_is_named(folder: Path, tmp_path: Path, capfd: pytest.
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (["--mpp", "0.01"], 2, "0.05 to 5 um/px, or native"),
+        (["--mpp", "0.01"], 2, "0.05 to 5 µm/px, or native"),
         (["--mpp", "raw"], 2, "'raw' is no resolution"),
         (["--val", "0.8", "--test", "0.8"], 2, "add up to at most 1"),
         (["--val", "2"], 2, "--val: val is 2.0; expected 0 to 1"),

@@ -78,7 +78,7 @@ def test_an_assumed_resolution_is_told_and_recorded(
 ) -> None:
     command = ["fit", str(annotated), "--steps", "1", "--head", "linear", *SMALL]
     assert main([*command, "-o", str(tmp_path / "a")]) == 0
-    assert "2 of 2 images state no resolution and are taken to be at 0.25 um/px" in " ".join(
+    assert "2 of 2 images state no resolution and are taken to be at 0.25 µm/px" in " ".join(
         capfd.readouterr().err.split()
     )
     assert json.loads((tmp_path / "a" / "run.json").read_text())["assumed_mpp"] == {str(annotated): 0.25}

@@ -22,7 +22,7 @@ def run(capsys: pytest.CaptureFixture[str], *args: str | Path) -> tuple[int, str
 def test_info_of_a_real_slide(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "info", shared_data / "slides" / "CMU-1-Small-Region.svs")
     assert code == 0
-    for text in ("openslide", "aperio", "2,220 x 2,967 px", "0.499 um/px (vendor property)", "20x"):
+    for text in ("openslide", "aperio", "2,220 x 2,967 px", "0.499 µm/px (vendor property)", "20x"):
         assert text in out
 
 
@@ -30,7 +30,7 @@ def test_info_shows_an_absurd_resolution(shared_data: Path, capsys: pytest.Captu
     path = shared_data / "slides" / "variants" / "CMU-1-Small-Region.jpeg.tiff"
     code, out, _ = run(capsys, "info", path)
     assert code == 0
-    assert "0.00499 um/px (TIFF resolution), implausible" in out
+    assert "0.00499 µm/px (TIFF resolution), implausible" in out
     code, out, _ = run(capsys, "info", path, "--mpp", "0.499", "--json")
     report = json.loads(out)
     assert (code, report["mpp"], report["mpp_source"], report["warnings"]) == (0, [0.499, 0.499], "override", [])

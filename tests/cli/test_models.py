@@ -40,7 +40,7 @@ def run(*args: str) -> str:
 
 def test_the_list(shelf: Path) -> None:
     lines = [line.split() for line in run().splitlines()]
-    assert lines[0] == ["name", "head", "um/px", "backbone", "size", "licence"]
+    assert lines[0] == ["name", "head", "µm/px", "backbone", "size", "licence"]
     assert lines[1][:5] == [zoo.DEFAULT, "(default)", "linear", "0.5", "CMD-T"] and lines[1][-1] == "CC-BY-NC-SA-4.0"
     assert lines[2][:2] == ["tiny", "none"] and "width" in lines[2]
 
@@ -55,7 +55,7 @@ def test_a_card(shelf: Path) -> None:
     facts = dict(line.split("  ", 1) for line in text.split("\n\n")[0].splitlines())
     facts = {key: value.strip() for key, value in facts.items()}
     assert facts["SHA-256"] == model_hash(shelf / f"{zoo.DEFAULT}.safetensors")
-    assert (facts["head"], facts["types"], facts["resolution"]) == ("linear", "tumor, other", "0.5 um/px")
+    assert (facts["head"], facts["types"], facts["resolution"]) == ("linear", "tumor, other", "0.5 µm/px")
     assert (facts["licence"], facts["training: steps"], facts["threshold"]) == ("CC-BY-NC-SA-4.0", "3", "0.5")
     assert text.endswith("# The default model\n\nTrained on little.\n")
 

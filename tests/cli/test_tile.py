@@ -33,7 +33,7 @@ def test_writes_a_store_once(small_slide: Path, tmp_path: Path, capfd: pytest.Ca
 def test_dry_run_writes_nothing(small_slide: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(small_slide, "-o", tmp_path / "s.zarr", "--dry-run") == 0
     said = capfd.readouterr().out
-    assert "tiles   9 of 9" in said and "um/px" in said and not (tmp_path / "s.zarr").exists()
+    assert "tiles   9 of 9" in said and "µm/px" in said and not (tmp_path / "s.zarr").exists()
 
 
 def test_bounds(small_slide: Path, tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

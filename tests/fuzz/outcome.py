@@ -38,7 +38,7 @@ RIDDLES = re.compile(
 )
 """What Python says to programmers."""
 
-WARNS = re.compile(r"warning|unreadable|could not be used|^! |no tissue", re.MULTILINE)
+WARNS = re.compile(r"warning|unreadable|cannot be read|could not be used|^! |no tissue", re.MULTILINE)
 
 
 @dataclass(frozen=True)

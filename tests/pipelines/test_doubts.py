@@ -27,7 +27,7 @@ from wsipipe.train.augment import restained
 
 Picture = NDArray[np.uint8]
 SIDE = 448
-"""Four tiles at 0.5 um/px."""
+"""Four tiles at 0.5 µm/px."""
 
 
 class Told(Progress):
@@ -42,7 +42,7 @@ class Told(Progress):
 
 @pytest.fixture(scope="module")
 def picture(phantom: Phantom) -> Picture:
-    """Return the middle of the phantom at 0.5 um/px: nuclei of 7 um, all in focus."""
+    """Return the middle of the phantom at 0.5 µm/px: nuclei of 7 µm, all in focus."""
     with open_slide(phantom.path) as slide:
         x, y = (side // 2 - SIDE // 2 for side in slide.info.size)
         return slide.read_region(0, x, y, SIDE, SIDE)
@@ -195,6 +195,6 @@ def test_the_default_phantom_never_warns(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_real_slides_at_a_wrong_resolution_warn(shared_data: Path, tmp_path: Path) -> None:
-    """Ten-fold pictures taken for 0.25 um/px, as the error once proposed."""
+    """Ten-fold pictures taken for 0.25 µm/px, as the error once proposed."""
     for k, path in enumerate(sorted((shared_data / "unlabelled/osteosarcoma-tcia").iterdir())[:31:10]):
         assert unwarned(path, tmp_path / f"{k}.parquet", 0.25), path.name

@@ -47,7 +47,7 @@ def test_without_nuclei_there_is_no_estimate() -> None:
 
 
 def test_a_drawn_slide(phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small picture at 0.5 um/px that does not say so, at three resolutions."""
+    """A small picture at 0.5 µm/px that does not say so, at three resolutions."""
     monkeypatch.setattr("wsipipe.pipelines.estimate.ASSUMED_MPP", (0.25, 0.5, 1.0))
     monkeypatch.setattr("wsipipe.pipelines.estimate.FIELD_PX", 220)
     with open_slide(phantom.path) as slide:

@@ -249,7 +249,7 @@ def test_an_assumed_resolution_and_a_set_without_nuclei_are_told(job: EvaluateJo
     heard = Heard()
     result = run_evaluate(replace(job, dataset=replace(job.dataset, mpp="auto")), heard)
     assert [line for line in heard.lines if "2 of 2 images state no resolution and are taken to be at 0.25" in line]
-    assert "- 2 images state no resolution: 0.25 um/px was assumed" in result.markdown
+    assert "- 2 images state no resolution: 0.25 µm/px was assumed" in result.markdown
     assert json.loads((job.out / "scores.json").read_text())["assumed_mpp"] == 2
     heard = Heard()
     for path in (Path(job.dataset.path) / "labels").iterdir():
@@ -338,4 +338,4 @@ def test_the_command_scores_and_tunes(job: EvaluateJob, monkeypatch: pytest.Monk
     )
     assert done.exit_code == 0 and "5 images of 5 patients" in done.output
     wrong = CliRunner().invoke(evaluate, [*base, "--mpp", "fast"])
-    assert wrong.exit_code == 2 and "'fast' is no resolution; expected 0.05 to 5 um/px, auto, or nuclei" in wrong.output
+    assert wrong.exit_code == 2 and "'fast' is no resolution; expected 0.05 to 5 µm/px, auto, or nuclei" in wrong.output

@@ -40,7 +40,7 @@ class Heard(Progress):
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tiny backbone with an output layer that is not zero, at 0.5 um/px."""
+    """Return a tiny backbone with an output layer that is not zero, at 0.5 µm/px."""
     path = tmp_path_factory.mktemp("backbone") / "backbone.safetensors"
     checkpoint.save(path, tiny.shake(tiny.backbone()), ModelCard("tiny", CMDConfig(tiny.WIDTHS)))
     return path

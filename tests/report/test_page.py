@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import shapely
 
 from tests.masters import write_master
+from wsipipe.overlay import mean_diameter_um
 from wsipipe.report import Facts, is_current, write_report
 from wsipipe.slide import ArraySlide
 from wsipipe.tissue import Tissue
@@ -142,6 +146,22 @@ def test_without_slide_and_record(master: Path, tmp_path: Path) -> None:
     page = Page(text)
     assert "not at hand" in text and "<h1>cells.parquet</h1>" in text and "bottleneck" not in text
     assert len(page.all("image", **{"class": "heat"})) == 1 and not page.all("rect", **{"class": "field"})
+
+
+def test_cells_of_which_an_area_or_all_are_not_known(tmp_path: Path, slide: ArraySlide) -> None:
+    """Another program may leave out a measurement; what it then says of the cell is less."""
+    for areas in ([None, 80.0, 90.0], [None, None, None]):
+        path = write_master(tmp_path / "cells.parquet", np.array([(300, 200), (330, 230), (400, 300)]))
+        table = pq.read_table(path)
+        about = json.loads(pq.read_metadata(path).metadata[b"wsipipe"])
+        del about["digest"]
+        at = table.column_names.index("area_um2")
+        table = table.set_column(at, "area_um2", pa.array(areas, pa.float32()))
+        pq.write_table(table.replace_schema_metadata({b"wsipipe": json.dumps(about).encode()}), path)
+        out = tmp_path / "page.html"
+        write_report(path, out, Facts.of(path, {}), slide, None)
+        assert "µm²" in out.read_text()
+        assert mean_diameter_um(path) == pytest.approx(0 if areas[1] is None else 2 * (85 / np.pi) ** 0.5, abs=0.02)
 
 
 def test_without_cells(tmp_path: Path, slide: ArraySlide) -> None:

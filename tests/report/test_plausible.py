@@ -32,8 +32,8 @@ def test_likely_cells_raise_no_doubt() -> None:
     [
         (Totals(0, 0, np.nan, np.nan), "Cells", "no cells in 0.2 mm² of tissue"),
         (GOOD._replace(cells=12), "Cells", "only 12 cells in 0.2 mm² of tissue"),
-        (GOOD._replace(median_um=2.9), "Nuclear size", "median nuclear diameter 2.9 um"),
-        (GOOD._replace(median_um=14.2), "Nuclear size", "median nuclear diameter 14.2 um"),
+        (GOOD._replace(median_um=2.9), "Nuclear size", "median nuclear diameter 2.9 µm"),
+        (GOOD._replace(median_um=14.2), "Nuclear size", "median nuclear diameter 14.2 µm"),
         (GOOD._replace(mean_probability=0.72), "Certainty", "mean probability of the cells is 0.72"),
         (GOOD._replace(oversize=21), "Oversize objects", "5.2% of the cells were cut out"),
     ],

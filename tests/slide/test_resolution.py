@@ -72,7 +72,7 @@ def test_real_tiff_with_absurd_tags(shared_data: Path) -> None:
     path = shared_data / "slides" / "variants" / "CMU-1-Small-Region.jpeg.tiff"
     with open_slide(path) as slide:
         assert any("implausible" in line for line in slide.info.warnings)
-        with pytest.raises(ImplausibleMpp, match=r"0\.00499 x 0\.00499 um/px \(TIFF resolution\)"):
+        with pytest.raises(ImplausibleMpp, match=r"0\.00499 x 0\.00499 µm/px \(TIFF resolution\)"):
             require_mpp(slide.info)
     with open_slide(path, mpp=0.499) as slide:
         assert require_mpp(slide.info) == (0.499, 0.499)

@@ -21,6 +21,7 @@ from tests.masters import truth_master
 from wsipipe.cli.main import main
 from wsipipe.errors import OutputError
 from wsipipe.slide import ArraySlide, open_slide
+from wsipipe.slide.phantom import PhantomSettings, write_phantom
 from wsipipe.view.answers import Shown
 from wsipipe.view.index import CellIndex
 from wsipipe.view.pyramid import Pyramid
@@ -191,3 +192,15 @@ def test_says_what_is_wrong(tmp_path: Path, master: Path, capfd: pytest.CaptureF
     ):
         assert main(["view", *args, "--no-browser"]) != 0
         assert words in capfd.readouterr().err
+
+
+def test_what_cannot_be_read_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "cut.tiff"
+    write_phantom(path, PhantomSettings(width=500, height=400, seed=5, mpp=0.5, tissue=0.9, corrupt_tiles=2))
+    with open_slide(path) as slide:
+        pyramid = Pyramid(slide)
+        for _ in range(2):
+            for column, row in np.ndindex(2, 2):
+                pyramid.tile.__wrapped__(pyramid.max_level, column, row)
+        pyramid.close()
+    assert caplog.text.count("cut.tiff: parts of it cannot be read") == 1

@@ -40,7 +40,7 @@ SHOWN = 10
     "--image-mpp",
     type=click.FloatRange(0.05, 20),
     metavar="NUMBER",
-    help="Resolution of pictures that state none, in um/px (or give the column mpp of a CSV).",
+    help="Resolution of pictures that state none, in µm/px (or give the column mpp of a CSV).",
 )
 @click.option(
     "--patient", default="", metavar="REGEX", help="The patient in a file name: the expression's first (group)."
@@ -48,7 +48,7 @@ SHOWN = 10
 @click.option("--organ", default="", metavar="REGEX", help="The organ in a file name, likewise.")
 @click.option("--dry-run", is_flag=True, help="Say how many patches and bytes it would be; write nothing.")
 @click.option(
-    "--mpp", type=PatchMppType(), help="Resolution of the patches, or native: each image's own.  [default: 0.5 um/px]"
+    "--mpp", type=PatchMppType(), help="Resolution of the patches, or native: each image's own.  [default: 0.5 µm/px]"
 )
 @config_option
 @options_for(CorpusSettings, exclude=("mpp",))
@@ -155,7 +155,7 @@ def summary(found: Mapping[str, Any], mpps: Mapping[str, int], stored: int, side
         f"patches   {found['patches']:,} of {total:,} kept, {side} px, {size(stored)}",
     ]
     lines += [f"            {count:>9,}  {REASONS[reason]}" for reason, count in found["dropped"].items()]
-    lines.append("um/px     " + ", ".join(f"{mpp}: {count:,}" for mpp, count in mpps.items()))
+    lines.append("µm/px     " + ", ".join(f"{mpp}: {count:,}" for mpp, count in mpps.items()))
     for title, key in (("split", "splits"), ("organ", "organs")):
         for name, part in found[key].items():
             counts = f"{part['patches']:>9,} patches {part['slides']:>7,} slides {part['patients']:>7,} patients"

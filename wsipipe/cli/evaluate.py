@@ -77,7 +77,7 @@ evaluate.help = f"{evaluate.help}\n{FORMS}"
 def _show_trials(trials: list[Trial]) -> None:
     """Print the best rules as a table, and how to ask for them."""
     names = ("PQ", "DQ", "SQ", "AJI", "dice")
-    click.echo("threshold  marker  min area um2  min probability  " + "  ".join(f"{name:>5}" for name in names))
+    click.echo("threshold  marker  min area µm²  min probability  " + "  ".join(f"{name:>5}" for name in names))
     for trial in trials[:SHOWN]:
         rules = trial.rules
         values = "  ".join(f"{trial.scores[name]:5.3f}" for name in names)

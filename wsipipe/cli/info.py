@@ -51,7 +51,7 @@ def _show_estimate(slide: str, model: str, as_json: bool, settings: SlideSetting
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found) | {"sure": found.sure}, indent=2))
         return
-    click.echo("assumed um/px   nuclei   mean probability   median diameter um")
+    click.echo("assumed µm/px   nuclei   mean probability   median diameter µm")
     for trial in found.trials:
         click.echo(f"{trial.mpp:13.3g} {trial.nuclei:8,} {trial.probability:18.2f} {trial.median_um:20.1f}")
     click.echo(found.in_words)
@@ -101,11 +101,11 @@ def _resolution(report: SlideReport) -> str:
     if report.mpp is None:
         return "not stated: give it with --mpp, or see --estimate-mpp"
     x, y = report.mpp
-    text = f"{x:.4g} um/px" if x == y else f"{x:.4g} x {y:.4g} um/px"
+    text = f"{x:.4g} µm/px" if x == y else f"{x:.4g} x {y:.4g} µm/px"
     return f"{text} ({report.mpp_source})" + ("" if report.mpp_plausible else ", implausible")
 
 
 def _level(report: SlideReport, n: int) -> str:
     (width, height), (down, _) = report.levels[n].size, report.levels[n].downsample
     text = f"{width:,} x {height:,} px, downsample {down:.5g}"
-    return f"{text}, {report.mpp[0] * down:.4g} um/px" if report.mpp and report.mpp_plausible else text
+    return f"{text}, {report.mpp[0] * down:.4g} µm/px" if report.mpp and report.mpp_plausible else text

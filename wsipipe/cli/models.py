@@ -97,7 +97,7 @@ def _show_list() -> None:
     from wsipipe.models.zoo import DEFAULT, resolve, shipped
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("name", "head", "um/px", "backbone", "size", "licence"):
+    for title in ("name", "head", "µm/px", "backbone", "size", "licence"):
         table.add_column(title, overflow="fold", no_wrap=title != "licence")
     for name in shipped():
         path = resolve(name)
@@ -117,7 +117,7 @@ def _facts(card: ModelCard) -> Rows:
         ("kind", card.kind),
         ("backbone", _backbone(card)),
         ("head", _head(card)),
-        ("resolution", f"{card.mpp:g} um/px"),
+        ("resolution", f"{card.mpp:g} µm/px"),
         ("licence", card.licence),
     ]
     if card.head:

@@ -21,7 +21,7 @@ from wsipipe.settings import CorpusSettings, PretrainSettings
     "--image-mpp",
     type=click.FloatRange(0.01, 20),
     metavar="NUMBER",
-    help="Resolution of pictures that state none, in um/px, when a corpus is built first.",
+    help="Resolution of pictures that state none, in µm/px, when a corpus is built first.",
 )
 @config_option
 @options_for(PretrainSettings)

@@ -96,8 +96,8 @@ def summary(raster: SlideRaster, tissue: Tissue, plan: StorePlan) -> list[str]:
     tiles, chosen = plan.selected.size, int(plan.selected.sum())
     shards, gigabytes = len(plan.shards()), plan.raw_bytes / 1e9
     lines = [
-        f"grid    {width:,} x {height:,} px at {mpp:.4g} um/px, from level {raster.grid.level}",
-        f"tissue  {tissue.area_um2 / 1e6:.4g} mm2 in {len(tissue.polygons)} pieces ({tissue.source})",
+        f"grid    {width:,} x {height:,} px at {mpp:.4g} µm/px, from level {raster.grid.level}",
+        f"tissue  {tissue.area_um2 / 1e6:.4g} mm² in {len(tissue.polygons)} pieces ({tissue.source})",
         f"tiles   {chosen:,} of {tiles:,}",
         f"store   {gigabytes:.3g} GB of pixels before compression, {shards} files",
     ]

@@ -45,9 +45,9 @@ class BoxType(click.ParamType[Box]):
 
 
 class MppType(click.ParamType["float | str"]):
-    """A resolution in um/px, ``auto`` or ``nuclei``."""
+    """A resolution in µm/px, ``auto`` or ``nuclei``."""
 
-    name = "um/px|auto|nuclei"
+    name = "µm/px|auto|nuclei"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
         """Return the number, or the word."""
@@ -58,14 +58,14 @@ class MppType(click.ParamType["float | str"]):
         except ValueError:
             mpp = 0.0
         if not 0.05 <= mpp <= 5:
-            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 um/px, auto, or nuclei", param, ctx)
+            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 µm/px, auto, or nuclei", param, ctx)
         return mpp
 
 
 class PatchMppType(click.ParamType[float]):
-    """A resolution in um/px, or ``native``, which is 0: each image's own."""
+    """A resolution in µm/px, or ``native``, which is 0: each image's own."""
 
-    name = "um/px|native"
+    name = "µm/px|native"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
@@ -76,5 +76,5 @@ class PatchMppType(click.ParamType[float]):
         except ValueError:
             mpp = -1.0
         if not 0.05 <= mpp <= 5:
-            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 um/px, or native", param, ctx)
+            self.fail(f"{value!r} is no resolution; expected 0.05 to 5 µm/px, or native", param, ctx)
         return mpp

@@ -50,7 +50,7 @@ class Look(NamedTuple):
     density : float
         Median optical density of the tissue.
     mpp : float
-        Resolution that the slide was scanned at, um/px: what is enlarged beyond it cannot be sharp.
+        Resolution that the slide was scanned at, µm/px: what is enlarged beyond it cannot be sharp.
     """
 
     glass: NDArray[np.float32]
@@ -85,7 +85,7 @@ class Candidates:
 
     @property
     def mpp(self) -> float:
-        """Resolution of the patches in um/px (the geometric mean, where pixels are not square)."""
+        """Resolution of the patches in µm/px (the geometric mean, where pixels are not square)."""
         return math.sqrt(self.raster.grid.um2_per_px)
 
     def with_raster(self, raster: SlideRaster) -> Candidates:
@@ -192,7 +192,7 @@ def _working_mpp(info: SlideInfo, base_mpp: Pair, settings: CorpusSettings) -> t
     if wanted > 1.001 * settings.max_zoom * filling:
         zoom, (width, height) = math.ceil(100 * wanted / filling) / 100, info.size
         raise UnsupportedSlide(
-            f"{info.path} is smaller than a patch: {width} x {height} px at {own:.3g} um/px, expected "
+            f"{info.path} is smaller than a patch: {width} x {height} px at {own:.3g} µm/px, expected "
             f"{settings.patch} px at {wanted:.3g}; --max-zoom {zoom:g} takes it at a finer resolution"
         )
     return filling, True
@@ -231,7 +231,7 @@ def _ordered(corners: NDArray[np.int64], settings: CorpusSettings, name: str) ->
 def refuse(settings: CorpusSettings) -> None:
     """Raise :class:`~wsipipe.errors.SettingsError` for settings that contradict one another."""
     if settings.mpp and settings.mpp < 0.05:
-        raise SettingsError(f"mpp is {settings.mpp}; expected 0.05 to 5 um/px, or 0 for each image's own")
+        raise SettingsError(f"mpp is {settings.mpp}; expected 0.05 to 5 µm/px, or 0 for each image's own")
     if settings.val + settings.test > 1:
         raise SettingsError(
             f"val and test are {settings.val:g} and {settings.test:g}; expected shares that add up to at most 1"

@@ -51,7 +51,7 @@ class Note:
     Attributes
     ----------
     mpp : float
-        Resolution of its patches in um/px.
+        Resolution of its patches in µm/px.
     kept : int
     dropped : dict
         Number of patches by reason, keys of :data:`~wsipipe.corpus.filters.REASONS`.

@@ -1,4 +1,4 @@
-"""Why a patch is not kept: glass, pen, blur, folds. Each is measured on the patch alone, in um and not in pixels."""
+"""Why a patch is not kept: glass, pen, blur, folds. Each is measured on the patch alone, in µm and not in pixels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Measures(NamedTuple):
 
 
 def measure(pixels: Pixels, mpp: float, look: Look) -> Measures:
-    """Return the measures of a patch, uint8 (h, w, 3), at *mpp* um/px."""
+    """Return the measures of a patch, uint8 (h, w, 3), at *mpp* µm/px."""
     coarse = reduced(pixels, mpp, COARSE_MPP)
     um_per_px = max(mpp, COARSE_MPP)
     smooth = cv2.GaussianBlur(coarse, (0, 0), max(1.0, SMOOTHING_UM / 2 / um_per_px), borderType=cv2.BORDER_REFLECT)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from wsipipe.artifacts import atomic_path
 from wsipipe.corpus.read import Corpus
 from wsipipe.corpus.splits import rank
+from wsipipe.lettering import width as width_of
+from wsipipe.lettering import write
 
 TILE, LABEL, GAP = 176, 30, 8
 COLUMNS, ROWS = 8, 6
@@ -35,7 +37,7 @@ def draw_contact_sheet(corpus: Corpus, path: Path) -> None:
     sheet = Image.new("RGB", (max(size[0], 640), size[1]), "white")
     pen = ImageDraw.Draw(sheet)
     title = f"{len(shown)} of {len(corpus):,} patches of {corpus.patch} px, drawn at random (seed {_seed(corpus)})"
-    pen.text((GAP, GAP), title, INK, _font(14))
+    write(pen, (GAP, GAP), title, INK, 14)
     table = corpus.table
     for place, index in enumerate(shown):
         row = {name: table[name][index].as_py() for name in ("slide", "organ", "mpp", "split")}
@@ -43,9 +45,9 @@ def draw_contact_sheet(corpus: Corpus, path: Path) -> None:
         y = GAP + 24 + place // COLUMNS * (TILE + LABEL + GAP)
         small = cv2.resize(corpus.read(index), (TILE, TILE), interpolation=cv2.INTER_AREA)
         sheet.paste(Image.fromarray(np.asarray(small, np.uint8)), (x, y))
-        pen.text((x, y + TILE + 2), _fitted(pen, Path(row["slide"]).stem, TILE), INK, _font(11))
-        under = f"{row['organ']}, {row['mpp']:.3g} um/px, {row['split']}"
-        pen.text((x, y + TILE + 15), _fitted(pen, under, TILE), FAINT, _font(11))
+        write(pen, (x, y + TILE + 2), _fitted(Path(row["slide"]).stem, TILE), INK, 11)
+        under = f"{row['organ']}, {row['mpp']:.3g} µm/px, {row['split']}"
+        write(pen, (x, y + TILE + 15), _fitted(under, TILE), FAINT, 11)
     _save(sheet, path)
 
 
@@ -60,17 +62,17 @@ def draw_organs(organs: Mapping[str, Mapping[str, int]], path: Path) -> None:
     picture = Image.new("RGB", (WIDTH, 60 + (LINE * 2 + 10) * max(1, len(order))), "white")
     pen = ImageDraw.Draw(picture)
     total = {key: sum(organs[name][key] for name in order) for key in ("patches", "patients")}
-    pen.text((16, 12), f"{total['patches']:,} patches", PATCHES, _font(18))
-    pen.text((230, 12), f"{total['patients']:,} patients", PATIENTS, _font(18))
+    write(pen, (16, 12), f"{total['patches']:,} patches", PATCHES, 18)
+    write(pen, (230, 12), f"{total['patients']:,} patients", PATIENTS, 18)
     for place, name in enumerate(order):
         y = 52 + place * (LINE * 2 + 10)
-        pen.text((16, y + LINE // 2), _fitted(pen, name, 200, 16), INK, _font(16))
+        write(pen, (16, y + LINE // 2), _fitted(name, 200, 16), INK, 16)
         for line, (key, colour) in enumerate((("patches", PATCHES), ("patients", PATIENTS))):
             count, most = organs[name][key], max(organs[other][key] for other in order)
             length, top = max(2, round(BAR * count / max(1, most))), y + line * LINE
             pen.rectangle((230, top, 230 + length, top + LINE - 4), fill=colour)
             share = f"{count:,}  ({count / max(1, total[key]):.0%})"
-            pen.text((240 + length, top), share, INK, _font(15))
+            write(pen, (240 + length, top), share, INK, 15)
     _save(picture, path)
 
 
@@ -85,14 +87,10 @@ def _seed(corpus: Corpus) -> int:
     return int(corpus.about["settings"]["seed"])
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _fitted(pen: ImageDraw.ImageDraw, text: str, width: int, size: int = 11) -> str:
+def _fitted(text: str, width: int, size: int = 11) -> str:
     """Return *text*, its middle left out where it is wider than *width* pixels."""
     short, keep = text, len(text)
-    while keep > 4 and pen.textlength(short, _font(size)) > width:
+    while keep > 4 and width_of(short, size) > width:
         keep -= 1
         short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
     return short

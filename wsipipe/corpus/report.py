@@ -67,7 +67,7 @@ def report(corpus: Corpus) -> dict[str, Any]:
 
 
 def resolutions(corpus: Corpus) -> dict[str, int]:
-    """Return the number of patches by resolution in um/px, rounded, ascending."""
+    """Return the number of patches by resolution in µm/px, rounded, ascending."""
     counts = Counter(np.asarray(corpus.table["mpp"]).round(3).tolist())
     return {f"{mpp:g}": counts[mpp] for mpp in sorted(counts)}
 

@@ -30,7 +30,7 @@ class Source:
     name : str
         What the corpus calls it: the path as far as it was given, without what is particular to a machine.
     mpp : float or None
-        Resolution of level 0 in um/px, in place of what the file says.
+        Resolution of level 0 in µm/px, in place of what the file says.
     patient, organ : str
         Empty: not said.
     """
@@ -172,7 +172,7 @@ def _mpp(text: str, where: str) -> float | None:
     except ValueError:
         mpp = 0.0
     if mpp is not None and not 0 < mpp < float("inf"):
-        raise DatasetError(f"{where}: mpp is {text!r}; expected a resolution in um/px, or nothing")
+        raise DatasetError(f"{where}: mpp is {text!r}; expected a resolution in µm/px, or nothing")
     return mpp
 
 

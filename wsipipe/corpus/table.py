@@ -25,7 +25,7 @@ class Patch(NamedTuple):
     x_base, y_base : int
         Top-left corner in base pixels of the slide, rounded.
     mpp : float
-        Resolution of the patch in um/px.
+        Resolution of the patch in µm/px.
     hash : int
         Perceptual hash, 64 bits.
     pixels : str

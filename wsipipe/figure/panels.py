@@ -43,7 +43,7 @@ def _caption(name: str, looked: Sequence[Looked]) -> str:
     several = {one.region.mpp for one in looked}
     mpp = several.pop() if len(several) == 1 else None
     step = TILE // (max(looked[0].maps) if name == "all" else int(name))
-    fine = f"{step * mpp[0]:.3g} um" if mpp else f"{step} px"
+    fine = f"{step * mpp[0]:.3g} µm" if mpp else f"{step} px"
     return f"all maps as one, {fine}" if name == "all" else f"{name} x {name} a tile, {fine}"
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from wsipipe.artifacts import atomic_path
 from wsipipe.figure.regions import Region
 from wsipipe.formats.colours import Rgb
+from wsipipe.lettering import width as width_of
+from wsipipe.lettering import write
 from wsipipe.overlay import View, draw_scale_bar
 from wsipipe.units import Pair
 
@@ -34,7 +36,6 @@ COLOURS = (
 """Of clusters, the darkest tissue first; told apart by people who do not see red and green (Okabe and Ito's set)."""
 
 Pixels = NDArray[np.uint8]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def write_sheet(path: str | os.PathLike[str], title: str, sections: Sequence[Sec
     heights = [_height(section, panel) for section in sections]
     sheet = Image.new("RGB", (width, 3 * EDGE + sum(heights)), "white")
     pen = ImageDraw.Draw(sheet)
-    pen.text((EDGE, EDGE), _fitted(pen, title, width - 2 * EDGE, LABEL), FAINT, _font(LABEL))
+    write(pen, (EDGE, EDGE), _fitted(title, width - 2 * EDGE, LABEL), FAINT, LABEL)
     top = 2 * EDGE + LABEL
     for section, height in zip(sections, heights):
         _draw(sheet, pen, section, top, panel)
@@ -145,10 +146,10 @@ def _under(row: Sequence[Pixels | None]) -> int:
 
 
 def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, section: Section, top: int, panel: int) -> None:
-    pen.text((EDGE, top), section.title, INK, _font(HEADING))
-    after = EDGE + pen.textlength(section.title, _font(HEADING)) + 2 * GAP
-    note = _fitted(pen, section.note, sheet.width - EDGE - after, CAPTION)
-    pen.text((after, top + HEADING - CAPTION), note, FAINT, _font(CAPTION))
+    write(pen, (EDGE, top), section.title, INK, HEADING)
+    after = EDGE + width_of(section.title, HEADING) + 2 * GAP
+    note = _fitted(section.note, sheet.width - EDGE - after, CAPTION)
+    write(pen, (after, top + HEADING - CAPTION), note, FAINT, CAPTION)
     y = top + HEADING + GAP
     if section.legend:
         _draw_legend(pen, section.legend, y)
@@ -156,14 +157,14 @@ def _draw(sheet: Image.Image, pen: ImageDraw.ImageDraw, section: Section, top: i
     y += GAP
     for column, caption in enumerate(section.captions):
         x = EDGE + column * (panel + GAP)
-        pen.text((x, y), _fitted(pen, caption, panel, CAPTION), INK, _font(CAPTION))
+        write(pen, (x, y), _fitted(caption, panel, CAPTION), INK, CAPTION)
     y += CAPTION + GAP
     for row, label in zip(section.rows, section.labels):
         for column, pixels in enumerate(row):
             if pixels is not None:
                 sheet.paste(Image.fromarray(pixels), (EDGE + column * (panel + GAP), y))
         below = y + panel + 3 if row[0] is not None else y + panel // 2
-        pen.text((EDGE, below), _fitted(pen, label, panel, LABEL), FAINT, _font(LABEL))
+        write(pen, (EDGE, below), _fitted(label, panel, LABEL), FAINT, LABEL)
         y += panel + GAP + _under(row)
 
 
@@ -171,17 +172,13 @@ def _draw_legend(pen: ImageDraw.ImageDraw, legend: Sequence[tuple[str, Rgb]], y:
     x: float = EDGE
     for text, colour in legend:
         pen.rectangle((x, y + 2, x + CAPTION, y + 2 + CAPTION), fill=colour)
-        pen.text((x + CAPTION + 6, y), text, INK, _font(CAPTION))
-        x += CAPTION + 6 + pen.textlength(text, _font(CAPTION)) + 2 * GAP
+        write(pen, (x + CAPTION + 6, y), text, INK, CAPTION)
+        x += CAPTION + 6 + width_of(text, CAPTION) + 2 * GAP
 
 
-def _font(size: int) -> Font:
-    return ImageFont.load_default(size)
-
-
-def _fitted(pen: ImageDraw.ImageDraw, text: str, width: float, size: int) -> str:
+def _fitted(text: str, width: float, size: int) -> str:
     """Return *text*, its end left out where it is wider than *width* pixels."""
     short = text
-    while len(short) > 2 and pen.textlength(short, _font(size)) > width:
+    while len(short) > 2 and width_of(short, size) > width:
         short = short.rstrip("…")[:-1] + "…"
     return short

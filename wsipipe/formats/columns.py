@@ -36,7 +36,7 @@ def numbers(rows: pa.Table | pa.RecordBatch, names: Sequence[str], decimals: int
 
 
 def plain_columns(table: pa.Table, about: dict[str, Any]) -> pa.Table:
-    """Return the columns of *table* without shapes, with the centroid in um (``x_um``, ``y_um``) after that in px."""
+    """Return the columns of *table* without shapes, with the centroid in µm (``x_um``, ``y_um``) after that in px."""
     names = plain_names(table.schema)
     columns = {name: table[name] for name in names}
     place = names.index("y") + 1

@@ -17,7 +17,7 @@ from wsipipe.formats.parquet import metadata, row_groups
 def write_csv(master: str | os.PathLike[str], out: str | os.PathLike[str]) -> list[Path]:
     """Write the measurements of a master file as CSV with a header (gzip for ``.csv.gz``); return the file.
 
-    One row per cell: all columns but the shapes, with the centroid also in um. What is missing is an empty field.
+    One row per cell: all columns but the shapes, with the centroid also in µm. What is missing is an empty field.
 
     Raises
     ------

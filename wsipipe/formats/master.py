@@ -178,7 +178,7 @@ def _is(*kinds: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kinds)
 
 
-_RESOLUTION = _numbers(2, 1e-3, 1e3), "two numbers in um/px"
+_RESOLUTION = _numbers(2, 1e-3, 1e3), "two numbers in µm/px"
 _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "fingerprint": (_is(str), "text"),
     "size": (_is_size, f"width and height in px, up to {LONGEST:,}"),
@@ -191,7 +191,7 @@ _MAYBE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "working_mpp": _RESOLUTION,
     "analysed": (_is_box, "a box"),
     "bad_boxes": (_are_boxes, "boxes"),
-    "tissue_area_um2": (_is_area, "an area in um²"),
+    "tissue_area_um2": (_is_area, "an area in µm²"),
     "oversize": (_is_count, "a number of cells"),
     "settings": (_is(dict), "settings by section"),
     "model": (_is(dict), "an object"),

@@ -137,7 +137,7 @@ def write_picture(group: zarr.Group, raster: Raster, shard: int) -> None:
 
 
 def multiscale(name: str, levels: Sequence[Level], mpp: Pair, axes: str) -> dict[str, Any]:
-    """Return the ``multiscales`` entry of *levels*, whose first has *mpp* um per pixel in x and y.
+    """Return the ``multiscales`` entry of *levels*, whose first has *mpp* µm per pixel in x and y.
 
     Averaged pixels of smaller levels have their centres between those that they stand for.
     """

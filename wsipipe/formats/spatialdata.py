@@ -41,7 +41,7 @@ def write_spatialdata(
     """Write the cells of a master file as a SpatialData store and return the folder.
 
     Shapes ``cells`` (and ``nuclei``, of expanded cells) are indexed by ``cell_id``; ``table`` has the measurements as X
-    and the rest as obs, and annotates ``cells``. Both are in level-0 pixels (``global``) and um (``microns``).
+    and the rest as obs, and annotates ``cells``. Both are in level-0 pixels (``global``) and µm (``microns``).
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def _write_image(group: zarr.Group, raster: Raster, about: Mapping[str, Any], sh
 
 
 def _transformations(axes: str, scale: Pair, mpp: Pair) -> list[dict[str, Any]]:
-    """Return how pixels of *scale* base pixels each become level-0 pixels, and um."""
+    """Return how pixels of *scale* base pixels each become level-0 pixels, and µm."""
     return list(_steps(axes, scale, mpp))
 
 

@@ -20,11 +20,11 @@ from wsipipe.slide.protocol import SlideInfo
 from wsipipe.tiling import TILE
 
 MPP_AT_1X = 10.0
-"""Microns per pixel at 1x, by the usual reckoning: 0.25 um/px is 40x."""
+"""Microns per pixel at 1x, by the usual reckoning: 0.25 µm/px is 40x."""
 
 
 def magnification(mpp: float) -> int:
-    """Return the nominal magnification of *mpp* um/px: the nearest of 1x, 2x, 5x, 10x, 20x, 40x and 80x."""
+    """Return the nominal magnification of *mpp* µm/px: the nearest of 1x, 2x, 5x, 10x, 20x, 40x and 80x."""
     usual = np.array([1.25, 2.5, 5, 10, 20, 40, 80])
     return round(float(usual[np.abs(np.log(usual * mpp / MPP_AT_1X)).argmin()]))
 

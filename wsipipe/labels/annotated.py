@@ -34,7 +34,7 @@ class DatasetSpec:
     path : str
         Folder or file of the set; its forms are listed in :mod:`wsipipe.labels.sources`.
     mpp : float, 'auto' or 'nuclei'
-        Resolution in um/px; ``auto`` takes what the set states, else 0.25; ``nuclei`` estimates it per image from the
+        Resolution in µm/px; ``auto`` takes what the set states, else 0.25; ``nuclei`` estimates it per image from the
         median nuclear diameter. For regions of a slide: the resolution at which they are read.
     patient : str
         Regular expression whose first group, matched at the start of an image's name, is the patient.
@@ -157,7 +157,7 @@ def assumption(spec: DatasetSpec, images: Sequence[Annotated]) -> str:
         return ""
     return (
         f"{spec.path}: {count} of {len(images)} images state no resolution and are taken to be at {DEFAULT_MPP:g} "
-        "um/px (40x); if they are not, say it: --mpp 0.5, or --mpp nuclei to go by the size of the nuclei (`mpp` in "
+        "µm/px (40x); if they are not, say it: --mpp 0.5, or --mpp nuclei to go by the size of the nuclei (`mpp` in "
         "[[datasets]])"
     )
 
@@ -191,5 +191,5 @@ def _resolution(spec: DatasetSpec, stated: float | None, labels: NDArray[np.int3
         return nuclear_mpp(labels)
     mpp = (stated or DEFAULT_MPP) if spec.mpp == "auto" else spec.mpp
     if isinstance(mpp, str) or not 0 < mpp < float("inf"):
-        raise DatasetError(f"{spec.path}: mpp is {mpp!r}; expected a resolution in um/px, 'auto', or 'nuclei'")
+        raise DatasetError(f"{spec.path}: mpp is {mpp!r}; expected a resolution in µm/px, 'auto', or 'nuclei'")
     return float(mpp)

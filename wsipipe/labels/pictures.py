@@ -37,7 +37,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_picture(path: Path) -> tuple[NDArray[np.uint8], float | None]:
-    """Return the RGB picture at *path*, uint8 (H, W, 3), and the um/px that a slide file states, else None."""
+    """Return the RGB picture at *path*, uint8 (H, W, 3), and the µm/px that a slide file states, else None."""
     if path.suffix.lower() in SLIDE_SUFFIXES:
         return _read_slide(path)
     try:

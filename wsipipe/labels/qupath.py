@@ -131,7 +131,7 @@ def _read(
 def _pixels(
     slide: Path, shape: shapely.Geometry, spec: DatasetSpec, working_mpp: float | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64], float | None]:
-    """Return the pixels of the box around *shape*, their origin on the grid, base px per grid px, um/px if known."""
+    """Return the pixels of the box around *shape*, their origin on the grid, base px per grid px, µm/px if known."""
     asked = None if isinstance(spec.mpp, str) else float(spec.mpp)
     with open_slide(slide) as opened:
         plain = opened.info.mpp is None and slide.suffix.lower() in IMAGE_SUFFIXES

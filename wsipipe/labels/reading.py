@@ -22,7 +22,7 @@ def read_set(spec: DatasetSpec, split: str, root: Path = Path(), working_mpp: fl
     root : Path
         Where relative paths start.
     working_mpp : float, optional
-        Resolution in um/px at which regions of a slide are read where the set names none; default: the slide's own.
+        Resolution in µm/px at which regions of a slide are read where the set names none; default: the slide's own.
 
     Raises
     ------

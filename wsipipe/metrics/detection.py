@@ -23,7 +23,7 @@ from wsipipe.metrics.matching import Labels, scored
 from wsipipe.settings import EvaluateSettings
 
 REACH_UM = 3.0
-"""Largest distance of a pair: 12 px at 0.25 um/px."""
+"""Largest distance of a pair: 12 px at 0.25 µm/px."""
 WAYS = ("near", "far")
 Table = NDArray[np.int64]
 Tables = NDArray[np.int64] | NDArray[np.float64]
@@ -61,7 +61,7 @@ def detections(
     names : sequence of str
         The T types that count.
     mpp : float
-        Resolution of the maps in um/px.
+        Resolution of the maps in µm/px.
     way : {'near', 'far'}
         What the assignment looks at: pairs within reach, or all.
 
@@ -99,7 +99,7 @@ def _points(
 
 
 def _pairs(truth: NDArray[np.float64], found: NDArray[np.float64], way: str) -> tuple[Table, Table]:
-    """Return the indices of paired points (n, 2) in um."""
+    """Return the indices of paired points (n, 2) in µm."""
     distances = cdist(truth, found)
     cost = distances if way == "far" else np.where(distances <= REACH_UM, distances, 1e6)
     t, f = linear_sum_assignment(cost)

@@ -46,7 +46,7 @@ def check_card(entry: Any, version: int, heads: Collection[str]) -> None:
         raise ValueError(f"its format is {_short(entry['format'])}, this version of wsipipe reads format {version}")
     for part in ("name", "licence"):
         _expect(isinstance(entry[part], str), part, entry[part], "text")
-    _expect(_number(0.05, 5)(entry["mpp"]), "mpp", entry["mpp"], "0.05 to 5 um/px")
+    _expect(_number(0.05, 5)(entry["mpp"]), "mpp", entry["mpp"], "0.05 to 5 µm/px")
     _expect(isinstance(entry["training"], dict), "training", entry["training"], "an object")
     _expect(isinstance(entry.get("normalise", False), bool), "normalise", entry.get("normalise"), "true or false")
     _check_backbone(entry["backbone"])

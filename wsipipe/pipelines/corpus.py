@@ -49,7 +49,7 @@ class CorpusJob:
     exclude : tuple of str
         Images of test sets, named like *inputs*, of which no patch may show a part.
     image_mpp : float, optional
-        Resolution of pictures that state none, um/px.
+        Resolution of pictures that state none, µm/px.
     naming : Naming
         How patient and organ are read from file names.
     """

@@ -193,7 +193,7 @@ def _models() -> Iterator[Check]:
                 yield Check(path.stem, "broken", str(error))
             else:
                 size = path.stat().st_size / 1e6
-                yield Check(path.stem, "ok", f"{card.kind}, {card.mpp:g} um/px, {size:.1f} MB, licence {card.licence}")
+                yield Check(path.stem, "ok", f"{card.kind}, {card.mpp:g} µm/px, {size:.1f} MB, licence {card.licence}")
 
 
 def _problems(

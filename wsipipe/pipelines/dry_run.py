@@ -37,11 +37,11 @@ def estimate(job: SegmentJob, progress: Progress) -> list[tuple[str, str]]:
     memory = memory_bytes(prepared)
     grid = plan.working
     (width, height), name = info.size, prepared.network.card.name
-    mpp, pieces = f"{prepared.base_mpp[0]:.4g} um/px ({info.mpp_source})", len(prepared.tissue.polygons)
+    mpp, pieces = f"{prepared.base_mpp[0]:.4g} µm/px ({info.mpp_source})", len(prepared.tissue.polygons)
     return [
         ("slide", f"{job.source}: {width:,} x {height:,} px, {mpp}, {info.backend}"),
         ("tissue", f"{prepared.tissue_um2 * 1e-6:.3g} mm² in {pieces} pieces ({prepared.tissue.source})"),
-        ("grid", f"{grid.size[0]:,} x {grid.size[1]:,} px at {grid.mpp[0]:.4g} um/px, from level {grid.level}"),
+        ("grid", f"{grid.size[0]:,} x {grid.size[1]:,} px at {grid.mpp[0]:.4g} µm/px, from level {grid.level}"),
         ("model", "{name} on {device} in {dtype}, {batch} tiles a pass".format(**plan.recipe | {"name": name})),
         ("tiles", f"{tiles:,} of {plan.selected.size:,} ({TILE} px, overlap {plan.grid.overlap} px)"),
         ("blocks", f"{len(board.all_cells):,} of {plan.run.block} px, halo {plan.halo} px"),

@@ -21,7 +21,7 @@ from wsipipe.slide.overview import thumbnail
 from wsipipe.stain import GLASS
 
 ASSUMED_MPP = (0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0)
-"""Resolutions that are tried, in um/px."""
+"""Resolutions that are tried, in µm/px."""
 FIELD_PX, FIELDS = 384, 3
 """Side of a field in level-0 pixels, and how many there are."""
 FEWEST, MANY = 10, 40
@@ -45,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimated resolution in um/px (None: too few nuclei), and the trials it comes from."""
+    """An estimated resolution in µm/px (None: too few nuclei), and the trials it comes from."""
 
     mpp: float | None
     nuclei: int
@@ -67,11 +67,11 @@ class Estimate:
         found = f"{self.nuclei:,} nuclei, mean probability {self.probability:.2f}"
         how = "likely within a factor of 2.5" if self.sure else "unsure: compare overlays at two resolutions"
         small = "too large where nuclei are small (kidney, lymphocytes), too small where they are large (tumours)"
-        return f"estimate: {self.mpp:.2g} um/px ({found}); {how}; {small}. --mpp {self.mpp:.2g} takes it"
+        return f"estimate: {self.mpp:.2g} µm/px ({found}); {how}; {small}. --mpp {self.mpp:.2g} takes it"
 
 
 def estimate_mpp(path: str, model: str, settings: SlideSettings) -> Estimate:
-    """Return the resolution at which the median nucleus of a few fields measures 6.5 um, whatever the file states.
+    """Return the resolution at which the median nucleus of a few fields measures 6.5 µm, whatever the file states.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def _trial(fields: Fields, mpp: float, predictor: Predictor) -> Trial:
 
 
 def conclude(trials: Sequence[Trial]) -> Estimate:
-    """Return where the median diameter passes 6.5 um, between the most credible neighbours of *trials*.
+    """Return where the median diameter passes 6.5 µm, between the most credible neighbours of *trials*.
 
     Seen too small, nuclei measure less than that, seen too large, more. Of several passages the one with the most
     nuclei, weighted by their probability, is taken; without any, the trial that comes nearest.

@@ -55,7 +55,7 @@ class ImageMaps:
         Parameters
         ----------
         rules : Rules
-            Of a model, in um; see :func:`~wsipipe.pipelines.prepare.cell_rules`.
+            Of a model, in µm; see :func:`~wsipipe.pipelines.prepare.cell_rules`.
         asked : CellSettings, optional
             What takes the place of the model's rules.
         """
@@ -99,12 +99,12 @@ def instances_of(
     image : uint8 (H, W, 3)
         RGB.
     mpp : float
-        Its resolution in um/px.
+        Its resolution in µm/px.
     predictor : Predictor
     rules : Rules, optional
         How maps become cells; default: the model's.
     target_mpp : float, optional
-        Working resolution in um/px; default: the model's.
+        Working resolution in µm/px; default: the model's.
     overlap : int
         Of neighbouring tiles, in working-grid px.
 

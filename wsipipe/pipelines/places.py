@@ -47,7 +47,7 @@ class Places:
 
 
 def regions(places: Places, mpp: float, progress: Progress) -> list[Region]:
-    """Return the regions to look at, at *mpp* um/px where no other resolution is asked for.
+    """Return the regions to look at, at *mpp* µm/px where no other resolution is asked for.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _of_slide(source: str, places: Places, mpp: float, progress: Progress) -> li
         stated = slide.info.mpp is not None or slide.info.backend != "picture"
         if not stated:
             progress.say(
-                f"{source} states no resolution: taken pixel for pixel, as if at {mpp:g} um/px (--mpp says it)"
+                f"{source} states no resolution: taken pixel for pixel, as if at {mpp:g} µm/px (--mpp says it)"
             )
         grid = _grid(slide, places, mpp) if stated else slide_grid(slide.info, (mpp, mpp), None)
         raster, name = SlideRaster(slide, grid, fingerprint=""), Path(source).name

@@ -235,7 +235,7 @@ def _selected(plan: Plan, tissue: Tissue) -> Any:
 
 
 def tissue_area(tissue: Tissue, base_mpp: Pair, bounds: Box | None) -> float:
-    """Return the analysed tissue in um²."""
+    """Return the analysed tissue in µm²."""
     if bounds is None:
         return tissue.area_um2
     inside = shapely.intersection(shapely.MultiPolygon(tissue.polygons), shapely.box(*bounds))

@@ -48,7 +48,7 @@ class PretrainJob:
         Folder of the run: ``backbone.safetensors``, ``log.csv``, ``pictures/``, ``run.json``, and the state to resume
         from.
     image_mpp : float, optional
-        Resolution of pictures that state none, um/px, when a corpus is built.
+        Resolution of pictures that state none, µm/px, when a corpus is built.
     """
 
     sources: tuple[str, ...]

@@ -148,7 +148,7 @@ def covered_px(boxes: NDArray[np.int64]) -> int:
 
 
 def analysed_um2(bad: Sequence[Box], prepared: Prepared) -> float:
-    """Return the analysed tissue in um²: what could be read of it."""
+    """Return the analysed tissue in µm²: what could be read of it."""
     if not bad or not prepared.tissue.polygons:
         return prepared.tissue_um2
     tissue: BaseGeometry = shapely.MultiPolygon(prepared.tissue.polygons)

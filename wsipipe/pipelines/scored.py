@@ -92,9 +92,9 @@ def _heading(about: Mapping[str, Any]) -> list[str]:
     lines = [
         f"# {about['model']} on {Path(about['dataset']).name} ({about['part']})",
         "",
-        f"- {about['images']} images of {about['patients']} patients at {spread} um/px; {about['nuclei']:,} annotated "
+        f"- {about['images']} images of {about['patients']} patients at {spread} µm/px; {about['nuclei']:,} annotated "
         f"nuclei, {about['found']:,} found",
-        f"- model {about['model']}, SHA-256 {about['model_sha256'][:16]}…, at {about['working_mpp']:g} um/px; "
+        f"- model {about['model']}, SHA-256 {about['model_sha256'][:16]}…, at {about['working_mpp']:g} µm/px; "
         + ", ".join(f"{name} {value:g}" for name, value in rules.items()),
         f"- {recipe['dtype']} on {recipe['device']}, torch {recipe['version']}, wsipipe {__version__}",
         f"- scored at the images' own resolution; nuclei match when IoU > {MATCH_IOU:g}; boundaries agree within "
@@ -106,7 +106,7 @@ def _heading(about: Mapping[str, Any]) -> list[str]:
             f"- {about['empty_images']} images have no nuclei, annotated or found: they score 0 in means over images"
         )
     if about["assumed_mpp"]:
-        lines.append(f"- {about['assumed_mpp']} images state no resolution: {DEFAULT_MPP:g} um/px was assumed")
+        lines.append(f"- {about['assumed_mpp']} images state no resolution: {DEFAULT_MPP:g} µm/px was assumed")
     return lines
 
 

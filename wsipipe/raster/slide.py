@@ -117,7 +117,7 @@ def _fingerprint(slide: Slide) -> str:
 def open_slide_raster(
     path: str | Path, settings: SlideSettings, target_mpp: float | None, allow_upsample: bool = False
 ) -> SlideRaster:
-    """Return the raster of the slide at *path* at *target_mpp* um/px (None: the slide's own resolution).
+    """Return the raster of the slide at *path* at *target_mpp* µm/px (None: the slide's own resolution).
 
     Raises
     ------
@@ -132,7 +132,7 @@ def open_slide_raster(
 
 
 def slide_grid(info: SlideInfo, base_mpp: Pair, target_mpp: float | None, allow_upsample: bool = False) -> Grid:
-    """Return the working grid of a slide at *target_mpp* um/px (None: the slide's own resolution)."""
+    """Return the working grid of a slide at *target_mpp* µm/px (None: the slide's own resolution)."""
     sizes, downsamples = zip(*((level.size, level.downsample) for level in info.levels), strict=True)
     if target_mpp is None:
         return Grid(info.size, (1.0, 1.0), base_mpp, 0, (1.0, 1.0))

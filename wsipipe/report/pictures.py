@@ -104,7 +104,7 @@ def field_picture(slide: Slide, master: Path, part: Field, colours: Mapping[str,
     for batch in batches(master, columns, part.box):
         polygons = shapely.from_wkb(batch["geometry"].to_numpy(False))
         names = batch["class"].to_pylist()
-        areas, sure = (batch[name].to_numpy() for name in _TOLD[:2])
+        areas, sure = (batch[name].to_numpy(False) for name in _TOLD[:2])
         for polygon, name, area, probability in zip(polygons, names, areas, sure):
             told = f"{name + ', ' if name else ''}{area:.0f} µm², probability {probability:.2f}"
             paths.append(_cell(view, polygon, colours.get(name, NO_CLASS), told))

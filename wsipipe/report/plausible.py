@@ -24,7 +24,7 @@ MOST_OVERSIZE = 0.05
 LEAST_CELLS = 10
 """Of fewer cells, size, probability and share say nothing."""
 LONGEST_UM, BINS = 100.0, 2000
-"""Diameters are counted in bins of 0.05 um."""
+"""Diameters are counted in bins of 0.05 µm."""
 
 CHECK_MPP = "wsipipe info SLIDE --estimate-mpp"
 
@@ -101,7 +101,7 @@ def _size(median_um: float) -> list[Doubt]:
     low, high = PLAUSIBLE_UM
     if np.isnan(median_um) or low <= median_um <= high:
         return []
-    told = f"median nuclear diameter {median_um:.1f} um, expected {low:g} to {high:g}: the resolution may be wrong"
+    told = f"median nuclear diameter {median_um:.1f} µm, expected {low:g} to {high:g}: the resolution may be wrong"
     return [Doubt("Nuclear size", f"{told} (`{CHECK_MPP}` estimates it, --mpp sets it)")]
 
 

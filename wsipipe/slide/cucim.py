@@ -75,7 +75,7 @@ class CucimReader(Reader[Handle]):
 
 
 def _vendor_mpp(metadata: Mapping[str, Any]) -> Pair | None:
-    """Return um/px of Aperio's MPP or Philips' pixel spacing (mm, row spacing first)."""
+    """Return µm/px of Aperio's MPP or Philips' pixel spacing (mm, row spacing first)."""
     aperio = metadata.get("aperio", {}).get("MPP")
     if aperio is not None:
         return pair(aperio, aperio)

@@ -72,7 +72,7 @@ def overview(slide: Slide, mpp: float) -> Overview:
     ----------
     slide : Slide
     mpp : float
-        Resolution wanted, in um/px. Never finer than level 0.
+        Resolution wanted, in µm/px. Never finer than level 0.
 
     Returns
     -------
@@ -156,7 +156,7 @@ def _area_means(
             out[i, j, 2] = np.uint8(np.rint(blue / area))
 
 
-def read_scaled(slide: Slide, box: Box, scale: Pair, size: Size) -> NDArray[np.uint8]:
+def read_scaled(slide: Slide, box: Box, scale: Pair, size: Size, gaps: Gaps | None = None) -> NDArray[np.uint8]:
     """Return *box* (base pixels) as a picture of *size*, from the coarsest level that is fine enough.
 
     Parameters
@@ -167,6 +167,8 @@ def read_scaled(slide: Slide, box: Box, scale: Pair, size: Size) -> NDArray[np.u
         Base pixels per picture pixel, in x and y; below 1 the picture is enlarged.
     size : (int, int)
         Width and height of the picture.
+    gaps : Gaps, optional
+        Is told what could not be read.
 
     Returns
     -------
@@ -176,7 +178,7 @@ def read_scaled(slide: Slide, box: Box, scale: Pair, size: Size) -> NDArray[np.u
     downs = [level.downsample for level in slide.info.levels]
     level = max(i for i, down in enumerate(downs) if i == 0 or _is_finer(down, scale))
 
-    return _in_strips(partial(read_tolerantly, slide), level, downs[level], box, scale, size)
+    return _in_strips(partial(read_tolerantly, slide, gaps=gaps), level, downs[level], box, scale, size)
 
 
 def _in_strips(

@@ -11,7 +11,7 @@ PLAUSIBLE_MPP = (0.05, 5.0)
 """Microns per pixel that a light microscope gives."""
 UM_PER_UNIT = {"inch": 25_400.0, "centimeter": 10_000.0, "millimeter": 1_000.0, "micrometer": 1.0}
 MPP_AT_1X = 10.0
-"""An objective of 20x is taken as 0.5 um/px, one of 40x as 0.25."""
+"""An objective of 20x is taken as 0.5 µm/px, one of 40x as 0.25."""
 
 
 def choose_mpp(vendor: Pair | None, tiff: Pair | None, objective: float | None) -> tuple[Pair | None, MppSource | None]:
@@ -42,13 +42,13 @@ def number(value: object) -> float | None:
 
 
 def tiff_mpp(x_resolution: object, y_resolution: object, unit: object) -> Pair | None:
-    """Return um/px from TIFF resolution tags (pixels per *unit*); None where the unit is not a length."""
+    """Return µm/px from TIFF resolution tags (pixels per *unit*); None where the unit is not a length."""
     per_unit, um = pair(x_resolution, y_resolution), UM_PER_UNIT.get(str(unit).lower())
     return None if per_unit is None or um is None else (um / per_unit[0], um / per_unit[1])
 
 
 def is_plausible(mpp: Pair) -> bool:
-    """Whether a microscope gives such pixels: 0.05 to 5 um/px in both axes."""
+    """Whether a microscope gives such pixels: 0.05 to 5 µm/px in both axes."""
     low, high = PLAUSIBLE_MPP
     return all(low <= m <= high for m in mpp)
 
@@ -59,16 +59,16 @@ def concerns(info: SlideInfo) -> tuple[str, ...]:
     if info.mpp is not None and not is_plausible(info.mpp):
         found.append(f"implausible resolution: {_implausible(info)}")
     if info.mpp_source is MppSource.OBJECTIVE and info.mpp is not None:
-        found.append(f"resolution of {info.mpp[0]:g} um/px only inferred from the objective; --mpp gives the true one")
+        found.append(f"resolution of {info.mpp[0]:g} µm/px only inferred from the objective; --mpp gives the true one")
     if info.mpp is not None and max(info.mpp) > 1.05 * min(info.mpp):
-        found.append(f"pixels are not square: {info.mpp[0]:g} x {info.mpp[1]:g} um")
+        found.append(f"pixels are not square: {info.mpp[0]:g} x {info.mpp[1]:g} µm")
     return tuple(found)
 
 
 def missing_mpp(path: str) -> MissingMpp:
     """Return the error of a file that says nothing of its resolution."""
     return MissingMpp(
-        f"{path} does not state its resolution: give it in um/px with --mpp; `wsipipe info {path} --estimate-mpp` "
+        f"{path} does not state its resolution: give it in µm/px with --mpp; `wsipipe info {path} --estimate-mpp` "
         "estimates it by the size of nuclei"
     )
 
@@ -81,7 +81,7 @@ def require_mpp(info: SlideInfo, settings: SlideSettings | None = None) -> tuple
     MissingMpp
         When the file states none, or under ``strict_mpp`` only an objective power.
     ImplausibleMpp
-        When it is outside 0.05-5 um/px and ``force_mpp`` is off.
+        When it is outside 0.05-5 µm/px and ``force_mpp`` is off.
     """
     settings = settings or SlideSettings()
     if info.mpp is None:
@@ -89,7 +89,7 @@ def require_mpp(info: SlideInfo, settings: SlideSettings | None = None) -> tuple
     if settings.strict_mpp and info.mpp_source is MppSource.OBJECTIVE:
         raise MissingMpp(
             f"{info.path} states only an objective of {info.objective:g}x, which --strict-mpp does not accept: give "
-            f"the true resolution with --mpp ({MPP_AT_1X / (info.objective or 1):g} um/px would be usual for it)"
+            f"the true resolution with --mpp ({MPP_AT_1X / (info.objective or 1):g} µm/px would be usual for it)"
         )
     if not is_plausible(info.mpp) and not settings.force_mpp:
         raise ImplausibleMpp(f"{info.path}: {_implausible(info)}")
@@ -101,6 +101,6 @@ def _implausible(info: SlideInfo) -> str:
     low, high = PLAUSIBLE_MPP
     x, y = info.mpp
     return (
-        f"{x:.4g} x {y:.4g} um/px ({info.mpp_source}), expected {low:g} to {high:g}: "
+        f"{x:.4g} x {y:.4g} µm/px ({info.mpp_source}), expected {low:g} to {high:g}: "
         "give the true one with --mpp, or --force-mpp to accept it"
     )

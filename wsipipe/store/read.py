@@ -128,7 +128,7 @@ class TileStore(NamedTuple):
 
     @property
     def base_mpp(self) -> Pair:
-        """Resolution of the slide's level 0 in um/px."""
+        """Resolution of the slide's level 0 in µm/px."""
         (mx, my), (sx, sy) = self.raster.grid.mpp, self.raster.grid.scale
         return self.raster.slide.mpp or (mx / sx, my / sy)
 
@@ -149,7 +149,7 @@ def open_store(path: str | Path) -> TileStore:
 def open_raster(
     path: str | Path, settings: SlideSettings, target_mpp: float | None, allow_upsample: bool = False
 ) -> Raster:
-    """Return the raster at *target_mpp* um/px of a slide, or of a store that ``wsipipe tile`` made (None: as it is).
+    """Return the raster at *target_mpp* µm/px of a slide, or of a store that ``wsipipe tile`` made (None: as it is).
 
     Raises
     ------
@@ -167,8 +167,8 @@ def open_raster(
     wanted = slide_grid(raster.slide, stated, target_mpp, allow_upsample)
     if wanted != raster.grid:
         raise StoreError(
-            f"{path}: was made at {raster.grid.mpp[0]:.4g} um/px, level {raster.grid.level}; expected what a working "
-            f"resolution of {target_mpp:g} um/px gives: make it again with `wsipipe tile --target-mpp {target_mpp:g}`"
+            f"{path}: was made at {raster.grid.mpp[0]:.4g} µm/px, level {raster.grid.level}; expected what a working "
+            f"resolution of {target_mpp:g} µm/px gives: make it again with `wsipipe tile --target-mpp {target_mpp:g}`"
         )
     return raster
 

@@ -11,18 +11,18 @@ from wsipipe.settings import CorpusSettings
 from wsipipe.tissue.search import Pixels
 
 FOCUS_MPP = 0.5
-"""Resolution at which sharpness is measured, in um/px."""
+"""Resolution at which sharpness is measured, in µm/px."""
 COARSEST_MPP = 1.5 * FOCUS_MPP
 """Coarser pixels do not show whether a slide is in focus."""
 LEAST_SHARPNESS = CorpusSettings.min_focus
-"""99th percentile of the Laplacian in grey levels at 0.5 um/px, under which tissue is out of focus.
+"""99th percentile of the Laplacian in grey levels at 0.5 µm/px, under which tissue is out of focus.
 
-Of 300 fields of eight public sets in focus the least sharp has 12; blurred by 1.5 um, all but one have less than 8.4.
+Of 300 fields of eight public sets in focus the least sharp has 12; blurred by 1.5 µm, all but one have less than 8.4.
 """
 
 
 def sharpness(rgb: Pixels, mpp: float, finest: float = FOCUS_MPP) -> float:
-    """Return the 99th percentile of the Laplacian of a picture at *mpp* um/px, in grey levels.
+    """Return the 99th percentile of the Laplacian of a picture at *mpp* µm/px, in grey levels.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def sharpness(rgb: Pixels, mpp: float, finest: float = FOCUS_MPP) -> float:
 
 
 def reduced(rgb: Pixels, mpp: float, wanted: float) -> Pixels:
-    """Return *rgb* at *mpp* um/px reduced to *wanted* um/px; never enlarged."""
+    """Return *rgb* at *mpp* µm/px reduced to *wanted* µm/px; never enlarged."""
     if mpp >= wanted / 1.25:
         return rgb
     height, width = (max(1, math.ceil(n * mpp / wanted)) for n in rgb.shape[:2])

@@ -81,7 +81,7 @@ def _blurred(fields: Sequence[Field]) -> list[str]:
 
 
 def measure_field(rgb: Pixels) -> Field:
-    """Return what a field of about 0.5 um/px shows."""
+    """Return what a field of about 0.5 µm/px shows."""
     od = optical_density(np.asarray(cv2.GaussianBlur(rgb, (0, 0), 1.0), np.uint8), np.full(3, 245, np.float32))
     red, green, blue = od[..., 0], od[..., 1], od[..., 2]
     stained = od.mean(axis=2) > 0.12
@@ -93,7 +93,7 @@ def measure_field(rgb: Pixels) -> Field:
 
 
 def _fields(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -> Iterator[Pixels]:
-    """Yield up to :data:`FIELDS` readable fields spread evenly over the tissue, resampled to about 0.5 um/px."""
+    """Yield up to :data:`FIELDS` readable fields spread evenly over the tissue, resampled to about 0.5 µm/px."""
     info = slide.info
     level = min(range(len(info.levels)), key=lambda i: _distance(info.levels[i].downsample[0] * base_mpp[0]))
     down, size = info.levels[level].downsample, info.levels[level].size

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from wsipipe.models.heads import DIRECTIONS
 
 TYPICAL_AREA_PX = 130
-"""A nucleus of 6.5 um at 0.5 um/px."""
+"""A nucleus of 6.5 µm at 0.5 µm/px."""
 NUCLEUS = 3
 """Class of a nucleus pixel of which nobody says whether it is interior or boundary; see :func:`merged_map`."""
 RIM_PX = 2

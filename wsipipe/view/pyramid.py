@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import math
 import queue
 
 import cv2
 
 from wsipipe.slide import Slide
-from wsipipe.slide.overview import read_scaled
+from wsipipe.slide.overview import Gaps, read_scaled
 from wsipipe.units import Size
+
+log = logging.getLogger(__name__)
 
 TILE = 256
 """Side of a tile in pixels."""
@@ -39,7 +42,7 @@ class Pyramid:
         self.info = slide.info
         self.size: Size = slide.info.size
         self.max_level = max(0, math.ceil(math.log2(max(self.size))))
-        self._original = slide
+        self._original, self._told = slide, False
         self._idle: queue.LifoQueue[Slide | None] = queue.LifoQueue()
         for _ in range(READERS):
             self._idle.put(None)
@@ -49,7 +52,7 @@ class Pyramid:
     def _cut(self, level: int, column: int, row: int) -> bytes | None:
         """Return the tile at *column*, *row* of *level* as JPEG; None where there is none.
 
-        What cannot be decoded has the slide's background colour.
+        What cannot be decoded has the slide's background colour, and is told of once.
         """
         if not 0 <= level <= self.max_level:
             return None
@@ -58,13 +61,16 @@ class Pyramid:
         if column < 0 or row < 0 or width <= 0 or height <= 0:
             return None
         x, y = column * TILE * scale, row * TILE * scale
-        slide = self._idle.get()
+        slide, gaps = self._idle.get(), Gaps()
         try:
             slide = slide or copy.copy(self._original)
             box = (x, y, x + width * scale, y + height * scale)
-            rgb = read_scaled(slide, box, (float(scale), float(scale)), (width, height))
+            rgb = read_scaled(slide, box, (float(scale), float(scale)), (width, height), gaps)
         finally:
             self._idle.put(slide)
+        if gaps.lost and not self._told:
+            self._told = True
+            log.warning("%s: parts of it cannot be read, and are shown in its background colour", self.info.path)
         _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         return bytes(data)
 
