@@ -105,6 +105,16 @@ class ClassifySettings(Checked):
     )
 
 
+@dataclass(frozen=True)
+class SummariseSettings(Checked):
+    """How the numbers of regions are told."""
+
+    resamples: int = knob(
+        1000, "Bootstrap resamples of the 0.25 mm² fields, for the 95 % intervals.", low=100, high=100_000
+    )
+    seed: int = knob(0, "Seed of the resamples.", low=0)
+
+
 PANELS = ("clusters", "similarity", "reconstruction")
 """What :attr:`VisualizeSettings.panels` may name."""
 MAPS = ("16", "32", "64", "128", "256", "all")

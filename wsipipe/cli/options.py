@@ -19,58 +19,9 @@ from typing import Any, TypeVar
 
 import click
 
-from wsipipe.cell_settings import (
-    ClassifySettings,
-    FeatureSettings,
-    MeasureSettings,
-    SubsetSettings,
-    VisualizeSettings,
-    ZarrSettings,
-)
+from wsipipe.cli.sections import SECTIONS as SECTIONS
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import SettingsError
-from wsipipe.settings import (
-    AugmentSettings,
-    BatchSettings,
-    CellSettings,
-    ClusterSettings,
-    CorpusSettings,
-    EvaluateSettings,
-    ExportSettings,
-    FitSettings,
-    GridSettings,
-    LoopSettings,
-    PretrainSettings,
-    RunSettings,
-    SlideSettings,
-    StoreSettings,
-    TissueSettings,
-)
-
-SECTIONS: dict[str, type[Any]] = {
-    "slide": SlideSettings,
-    "tissue": TissueSettings,
-    "grid": GridSettings,
-    "cells": CellSettings,
-    "run": RunSettings,
-    "cluster": ClusterSettings,
-    "batch": BatchSettings,
-    "store": StoreSettings,
-    "export": ExportSettings,
-    "subset": SubsetSettings,
-    "zarr": ZarrSettings,
-    "features": FeatureSettings,
-    "measure": MeasureSettings,
-    "classify": ClassifySettings,
-    "visualize": VisualizeSettings,
-    "evaluate": EvaluateSettings,
-    "corpus": CorpusSettings,
-    "pretrain": PretrainSettings,
-    "fit": FitSettings,
-    "loop": LoopSettings,
-    "augment": AugmentSettings,
-}
-"""Section of ``run.toml`` for each settings class."""
 
 CONFIG_CHARS, CONFIG_LINE = 1_000_000, 10_000
 """Characters of a file of settings, and of one line of it: the parser takes gigabytes for a key of 50,000 parts."""

@@ -42,9 +42,15 @@ class Drawn:
     Attributes
     ----------
     shape, nucleus : shapely.Geometry
-        In base pixels; the nucleus of a cell, or None.
+        In base pixels, valid; the nucleus of a cell, or None.
     kind : str
         Its class, "" for none.
+    name : str
+        What it is called, "" for nothing.
+    role : str
+        QuPath's type of object: annotation, detection, cell, tile, tma_core, ...
+    crossed : bool
+        Its outline crossed itself and was mended.
     """
 
     id: str
@@ -52,8 +58,15 @@ class Drawn:
     nucleus: shapely.Geometry | None
     kind: str
     colour: tuple[int, int, int] | None
-    annotation: bool
     measurements: Mapping[str, Any]
+    name: str = ""
+    role: str = "annotation"
+    crossed: bool = False
+
+    @property
+    def annotation(self) -> bool:
+        """Whether it is an annotation."""
+        return self.role == "annotation"
 
 
 def read_drawn(path: Path, origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
@@ -82,14 +95,17 @@ def _drawn(feature: Mapping[str, Any], origin: tuple[int, int]) -> Drawn:
     properties = feature.get("properties") or {}
     class_ = properties.get("classification") or {}
     colour = class_.get("color")
+    shape, nucleus = shapely.from_geojson(orjson.dumps(feature["geometry"])), feature.get("nucleusGeometry")
     return Drawn(
         id=str(feature.get("id") or ""),
-        shape=_shape(feature["geometry"], origin),
-        nucleus=_shape(feature["nucleusGeometry"], origin) if feature.get("nucleusGeometry") else None,
+        shape=_moved(shape, origin),
+        nucleus=_moved(shapely.from_geojson(orjson.dumps(nucleus)), origin) if nucleus else None,
         kind=str(class_.get("name") or ": ".join(class_.get("names") or [])),
         colour=(int(colour[0]), int(colour[1]), int(colour[2])) if colour else None,
-        annotation=properties.get("objectType", "annotation") == "annotation",
         measurements=_measurements(properties.get("measurements") or {}),
+        name=str(properties.get("name") or ""),
+        role=str(properties.get("objectType") or "annotation"),
+        crossed=not shapely.is_valid(shape),
     )
 
 
@@ -98,9 +114,9 @@ def _measurements(told: Any) -> Mapping[str, Any]:
     return told if isinstance(told, dict) else {entry["name"]: entry.get("value") for entry in told}
 
 
-def _shape(geometry: Mapping[str, Any], origin: tuple[int, int]) -> shapely.Geometry:
-    shape = mended(shapely.from_geojson(orjson.dumps(geometry)))
-    return shapely.transform(shape, lambda xy: xy + origin)
+def _moved(shape: shapely.Geometry, origin: tuple[int, int]) -> shapely.Geometry:
+    """Return *shape*, mended where it crosses itself, in base pixels."""
+    return shapely.transform(mended(shape), lambda xy: xy + origin)
 
 
 @dataclass(frozen=True)

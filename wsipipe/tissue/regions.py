@@ -57,14 +57,15 @@ class Tissue:
     unread_um2: float = 0.0
 
     @cached_property
-    def _multipolygon(self) -> BaseGeometry:
+    def shape(self) -> BaseGeometry:
+        """All polygons as one shape."""
         return shapely.MultiPolygon(self.polygons)
 
     @property
     def _shape(self) -> BaseGeometry:
         """All polygons as one shape, prepared for many questions (a copy from another process is not)."""
-        shapely.prepare(self._multipolygon)
-        return self._multipolygon
+        shapely.prepare(self.shape)
+        return self.shape
 
     @property
     def is_empty(self) -> bool:

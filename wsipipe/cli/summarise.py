@@ -1,0 +1,98 @@
+"""``wsipipe summarise``: the numbers of regions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsipipe.cell_settings import SummariseSettings
+from wsipipe.cli.options import Command, collect, config_option, options_for
+
+if TYPE_CHECKING:
+    from wsipipe.pipelines.summarise import Summarised
+
+SOME_FAILED = 9
+ROWS = 40
+"""Rows of the table in the terminal."""
+WIDEST = 40
+
+
+@click.command(cls=Command)
+@click.argument("cells", metavar="CELLS...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "-o", "--output", "outputs", required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OUT", help="Where the table goes: .parquet, .csv, .xlsx; .geojson for QuPath. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--regions", type=click.Path(path_type=Path, exists=True), default=None, metavar="FILE",
+    help="Annotations exported by QuPath (.geojson), or a folder with NAME.geojson for each slide.",
+)  # fmt: skip
+@click.option(
+    "--measurement", "measurements", multiple=True, metavar="NAME",
+    help="Column of the cells to sum up, may be repeated; default: area_um2 and the stain of nuclei.",
+)  # fmt: skip
+@click.option(
+    "--sheet", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None, metavar="CSV",
+    help="The table that named the slides of the batch: its columns go into every row.",
+)  # fmt: skip
+@click.option("--slide", default="", metavar="SLIDE", help="The slide, where it is not where the run record says.")
+@config_option
+@options_for(SummariseSettings)
+def summarise(
+    cells: tuple[Path, ...], outputs: tuple[Path, ...], regions: Path | None, measurements: tuple[str, ...],
+    sheet: Path | None, slide: str, config: Any, **options: Any,
+) -> int:  # fmt: skip
+    """Sum up the cells of every region of every slide: one row each, ready for statistics.
+
+    CELLS are .parquet files made by `wsipipe segment`, or folders of them. A row holds area, counts, densities and
+    shares (all cells, each type, positive ones) with 95 % intervals by a bootstrap over fields of 0.25 mm², mean,
+    median and deciles of measurements, and distances between types. With fewer than 8 fields there is no interval.
+
+    A cell belongs to every region that holds its centre, nested ones too; not to one in whose hole it lies. The first
+    row of a slide is all of its analysed tissue. --regions only counts what was found: to find cells in drawn regions
+    alone, give them to `wsipipe segment --tissue`, which merges them into the analysed area.
+
+    \b
+    Examples:
+      wsipipe summarise cells.parquet --regions annotations.geojson -o regions.csv
+      wsipipe summarise cells.parquet --regions annotations.geojson -o measured.geojson
+      wsipipe summarise out/ --regions annotations/ --sheet cohort.csv -o cohort.parquet
+      wsipipe summarise cells.parquet -o tissue.csv --measurement area_um2 --measurement eccentricity
+    """
+    from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.pipelines.summarise import SummariseJob, run_summarise
+
+    job = SummariseJob(
+        cells=cells,
+        outputs=outputs,
+        regions=regions,
+        sheet=sheet,
+        slide=slide,
+        measurements=measurements,
+        settings=collect(SummariseSettings, options, config),
+    )
+    with TerminalProgress() as progress:
+        done = run_summarise(job, progress)
+    _show(done)
+    click.echo(f"{len(done.rows):,} rows of {done.slides:,} slides: wrote {', '.join(map(str, outputs))}")
+    for name, reason in done.failed:
+        click.echo(f"failed: {name}: {reason}", err=True)
+    return SOME_FAILED if done.failed else 0
+
+
+def _show(done: Summarised) -> None:
+    """Print area, cells and density of each region."""
+    several = done.slides > 1
+    names = [f"{row['slide']}: {row['region']}" if several else str(row["region"]) for row in done.rows]
+    width = min(WIDEST, max(map(len, names), default=0))
+    click.echo(f"{'region':<{width}} {'mm²':>9} {'cells':>10} {'cells/mm²':>10}  95 %")
+    for name, row in list(zip(names, done.rows))[:ROWS]:
+        area, density = row["area_mm2"], row["cells_per_mm2"]
+        low, high = row["cells_per_mm2_low"], row["cells_per_mm2_high"]
+        interval = f"{low:,.0f} to {high:,.0f}" if low == low else "-"
+        mm2, per_mm2 = (f"{area:.4g}", f"{density:,.0f}") if area else ("", "")
+        click.echo(f"{name[:width]:<{width}} {mm2:>9} {row['cells']:>10,} {per_mm2:>10}  {interval}")
+    if len(done.rows) > ROWS:
+        click.echo(f"... and {len(done.rows) - ROWS:,} more")

@@ -1,0 +1,228 @@
+"""The story of ``wsipipe summarise``: cells and regions in, a table with one row for each slide and region out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from wsipipe.analysis.counted import default_measurements, read_counted
+from wsipipe.analysis.regions import TISSUE, WHOLE, read_regions, regions_frame
+from wsipipe.analysis.summary import Row, summarise
+from wsipipe.artifacts import check_writable
+from wsipipe.cell_settings import SummariseSettings
+from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
+from wsipipe.formats.parquet import metadata
+from wsipipe.formats.summary import check_excel, ending_of, write_summary
+from wsipipe.pipelines.no_cells import warn_of_none
+from wsipipe.pipelines.sheet import columns_of, read_sheet
+from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import SlideSettings
+
+if TYPE_CHECKING:
+    import geopandas
+
+REGIONS_SUFFIXES = (".geojson", ".geojson.gz")
+"""Endings of a slide's file in a folder of regions."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SummariseJob:
+    """What to sum up.
+
+    Attributes
+    ----------
+    cells : tuple of Path
+        Master files, or folders of them.
+    outputs : tuple of Path
+        .parquet, .csv, .xlsx, .geojson.
+    regions : Path, optional
+        GeoJSON of one slide's annotations, or a folder with ``NAME.geojson`` for each slide.
+    sheet : Path, optional
+        Table that named the slides, whose columns go into every row.
+    slide : str
+        The slide, where it is not where the run record says.
+    measurements : tuple of str
+        Columns to sum up; by default size and stain.
+    """
+
+    cells: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+    regions: Path | None = None
+    sheet: Path | None = None
+    slide: str = ""
+    measurements: tuple[str, ...] = ()
+    settings: SummariseSettings = field(default_factory=SummariseSettings)
+    slide_settings: SlideSettings = field(default_factory=SlideSettings)
+
+
+@dataclass(frozen=True)
+class Summarised:
+    """Rows as they were written, how many slides they are of, and what failed: name and reason."""
+
+    rows: tuple[Mapping[str, Any], ...]
+    slides: int
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+def run_summarise(job: SummariseJob, progress: Progress) -> Summarised:
+    """Write the numbers of every region of every slide; rows are sorted by slide, regions come as they were drawn.
+
+    In a folder, what fails of one slide does not stop the others.
+
+    Raises
+    ------
+    SettingsError, StoreError, SlideError, OutputError, MissingDependency
+    """
+    masters = list_results(job.cells)
+    _check(job, masters)
+    sheet = read_sheet(job.sheet, progress.say) if job.sheet else None
+    progress.start("slides", len(masters))
+    rows: list[Row] = []
+    failed: list[tuple[str, str]] = []
+    for name, master in masters.items():
+        try:
+            told = columns_of(sheet, name, str(record_of(master).get("slide") or "")) if sheet else {}
+            rows += [{"slide": name} | told | row for row in _slide(job, name, master, progress)]
+        except (StoreError, SlideError, SettingsError) as error:
+            if len(masters) == 1:
+                raise
+            progress.say(f"warning: {name}: {error}")
+            failed.append((name, str(error)))
+        progress.advance("slides")
+    if not rows:
+        raise SettingsError(f"none of the {len(masters)} slides could be summed up; nothing was written")
+    if sheet:
+        _tell_unused(sheet, list(masters), job, progress.say)
+    about = metadata(next(iter(masters.values()))) if len(masters) == 1 else {}
+    for path in job.outputs:
+        write_summary(path, rows, {key: about[key] for key in ("size", "bounds", "fingerprint") if key in about})
+    return Summarised(tuple(rows), len(masters) - len(failed), tuple(failed))
+
+
+def list_results(sources: Sequence[Path]) -> dict[str, Path]:
+    """Return the master files among *sources* and in the folders there, by name, sorted by it.
+
+    The name is the path below the folder without ending, as a batch names its results; tables that
+    ``wsipipe summarise`` wrote are left out.
+
+    Raises
+    ------
+    SettingsError
+        When a folder holds none, or two have one name.
+    """
+    found: list[tuple[str, Path]] = []
+    for source in sources:
+        if not source.is_dir():
+            found.append((source.name.removesuffix(MASTER), source))
+            continue
+        below = sorted(p for p in source.rglob(f"*{MASTER}") if not _hidden(p.relative_to(source)))
+        inside = [p for p in below if not _is_table(p)]
+        if not inside:
+            raise SettingsError(
+                f"{source} holds no cells (*{MASTER}); expected a folder that `wsipipe segment` wrote to"
+            )
+        found += [(p.relative_to(source).as_posix().removesuffix(MASTER), p) for p in inside]
+    twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
+    if twice:
+        raise SettingsError(f"two cells files are called {twice[0]}; give the folder above, which tells them apart")
+    return dict(sorted(found))
+
+
+def regions_of_slide(job: SummariseJob, name: str, master: Path, about: Mapping[str, Any], tell: Tell) -> Any:
+    """Return the regions of a slide, as :mod:`wsipipe.analysis.regions` says: all tissue first, then those drawn."""
+    parts = [_tissue(job, master, about, tell)]
+    path = _regions_file(job, name, tell)
+    if path is not None:
+        parts.append(read_regions(path, about, tell))
+    filled = [part for part in parts if len(part)]
+    frame: geopandas.GeoDataFrame = pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
+    return frame
+
+
+def _slide(job: SummariseJob, name: str, master: Path, progress: Progress) -> list[Row]:
+    """Return the rows of one slide."""
+    about = metadata(master)
+    warn_of_none(master, about, progress)
+    regions = regions_of_slide(job, name, master, about, progress.say)
+    cells = read_counted(master, job.measurements or default_measurements(master))
+    um2 = about.get("tissue_area_um2")
+    rows = summarise(cells, regions, job.settings, um2 * 1e-6 if um2 else None)
+    hidden = regions[["id", "colour", "geometry"]].to_dict("records")
+    return [row | {str(key): value for key, value in extra.items()} for row, extra in zip(rows, hidden)]
+
+
+def _tissue(job: SummariseJob, master: Path, about: Mapping[str, Any], tell: Tell) -> geopandas.GeoDataFrame:
+    """Return all of the analysed tissue as a region; without a shape where the slide is not at hand."""
+    path = job.slide or slide_of(master, record_of(master))
+    shape = None
+    if path:
+        slide, warnings = open_pair(path, master, job.slide_settings)
+        with slide:
+            for warning in warnings:
+                tell(f"warning: {warning}")
+            tissue = tissue_again(slide, path, about) if about.get("tissue_area_um2") else None
+            shape = tissue.shape if tissue is not None and not tissue.is_empty else None
+    if shape is None and about.get("tissue_area_um2"):
+        why = "cannot be found again on its slide" if path else "is not known without its slide (--slide)"
+        tell(f"{master}: the outline of its tissue {why}: no interval of the density of all cells")
+    return regions_frame([{"name": WHOLE, "kind": TISSUE, "geometry": shape}])
+
+
+def _regions_file(job: SummariseJob, name: str, tell: Tell) -> Path | None:
+    """Return the file of a slide's regions, None where there is none."""
+    if job.regions is None or not job.regions.is_dir():
+        return job.regions
+    for suffix in REGIONS_SUFFIXES:
+        path = job.regions / f"{name}{suffix}"
+        if path.is_file():
+            return path
+    tell(f"warning: {name}: no {name}{REGIONS_SUFFIXES[0]} in {job.regions}; only all of its tissue is summed up")
+    return None
+
+
+def _check(job: SummariseJob, masters: Mapping[str, Path]) -> None:
+    """Refuse, before any work, what cannot be written or means nothing."""
+    if not job.outputs:
+        raise OutputError("nothing to write: give -o OUT.csv, .parquet, .xlsx or .geojson")
+    for path in job.outputs:
+        ending = ending_of(path)
+        if ending == ".geojson" and len(masters) > 1:
+            raise OutputError(f"{path}: annotations lie on one slide, and there are {len(masters)}; give a .csv")
+        if ending == ".xlsx":
+            check_excel()
+        if any(path.exists() and path.samefile(master) for master in masters.values()):
+            raise OutputError(f"{path} is the input itself; give another name")
+        check_writable(path)
+    if len(masters) > 1 and job.regions is not None and not job.regions.is_dir():
+        raise SettingsError(
+            f"--regions {job.regions} holds the regions of one slide, and there are {len(masters)}; give a folder with "
+            "NAME.geojson for each"
+        )
+    if len(masters) > 1 and job.slide:
+        raise SettingsError(f"--slide {job.slide} goes with one cells file, and there are {len(masters)}")
+
+
+def _tell_unused(sheet: Any, names: Sequence[str], job: SummariseJob, tell: Tell) -> None:
+    unused = [name for name in sheet.unused if name not in names]
+    if unused:
+        tell(f"warning: {len(unused)} slides of {job.sheet} have no results here, the first: {unused[0]}")
+
+
+def _is_table(path: Path) -> bool:
+    """Whether *path* is a table that this command wrote."""
+    try:
+        return b"wsipipe.summary" in (pq.read_schema(path).metadata or {})
+    except (OSError, ValueError):
+        return False
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
