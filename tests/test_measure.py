@@ -13,6 +13,7 @@ from skimage.measure import regionprops
 
 from wsipipe import measure
 from wsipipe.geometry import Grid
+from wsipipe.unmix import HE
 
 GRID = Grid((1000, 1000), (2.0, 2.0), (0.5, 0.5), 0, (0.5, 0.5))
 
@@ -87,7 +88,7 @@ def test_resolution_may_differ_in_x_and_y() -> None:
 
 def test_stains_are_told_apart() -> None:
     """Pixels made of known amounts of both stains give these amounts back."""
-    h, e = (np.array(v) / np.linalg.norm(v) for v in (measure.HEMATOXYLIN, measure.EOSIN))
+    h, e = (np.array(vector) for _, vector in HE.stains)
     amounts = np.random.default_rng(0).uniform(0, 0.8, (40, 40, 2))
     rgb = np.rint(255 * 10 ** -(amounts @ np.stack([h, e]))).astype(np.uint8)
     labels = np.repeat([1, 2], 20)[:, None] * np.ones(40, np.int32)

@@ -64,7 +64,18 @@ class FeatureSettings(Checked):
     )
 
 
-EXTRAS = ("texture", "neighbours", "ring")
+@dataclass(frozen=True)
+class StainSettings(Checked):
+    """How stains are told apart."""
+
+    stain_vectors: str = knob(
+        "auto",
+        "he, hdab, estimate (from the slide itself), or a file of QuPath's stain vectors; auto: H&E or H-DAB, by the "
+        "slide's colours.",
+    )
+
+
+EXTRAS = ("texture", "neighbours", "ring", "stains")
 """What :attr:`MeasureSettings.add` may name."""
 
 
@@ -72,7 +83,7 @@ EXTRAS = ("texture", "neighbours", "ring")
 class MeasureSettings(Checked):
     """What is measured of every cell."""
 
-    add: str = knob("", "More to measure, separated by commas: texture, neighbours, ring.")
+    add: str = knob("", "More to measure, separated by commas: texture, neighbours, ring, stains.")
     neighbours_um: float = knob(50.0, "Radius within which neighbours are counted.", unit="µm", low=1, high=1000)
     ring_um: float = knob(3.0, "Width of the ring around a nucleus.", unit="µm", low=0.5, high=20)
     grey_levels: int = knob(16, "Grey levels of the texture's haematoxylin image.", low=4, high=64)

@@ -35,7 +35,7 @@ class Crowd:
 def ring_means(
     labels: NDArray[np.int32], taken: NDArray[np.bool_], stains: NDArray[np.float32], width_px: int, count: int
 ) -> NDArray[np.float64]:
-    """Return the mean stain (count, 2) in a ring around each cell; NaN where there is no room for one.
+    """Return the mean of each stain (count, k) in a ring around each cell; NaN where there is no room for one.
 
     Parameters
     ----------
@@ -43,15 +43,21 @@ def ring_means(
         Cells 1 to *count*.
     taken : bool (h, w)
         Pixels of any cell, also of others: no ring goes over them.
-    stains : float32 (h, w, 2)
+    stains : float32 (h, w, k)
     width_px : int
         Steps that cells grow by; where two meet, the ring ends.
     """
+    ring = rings(labels, taken, width_px, count).ravel()
+    pixels = np.bincount(ring, minlength=count + 1)[1:]
+    each = range(stains.shape[2])
+    sums = [np.bincount(ring, weights=stains[..., k].ravel(), minlength=count + 1)[1:] for k in each]
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.stack(sums, axis=1) / pixels[:, None], dtype=np.float64)
+
+
+def rings(labels: NDArray[np.int32], taken: NDArray[np.bool_], width_px: int, count: int) -> NDArray[np.int32]:
+    """Return the ring around each cell as labels, int32 (h, w); as for :func:`ring_means`."""
     grown = np.pad(labels, 1)
     free = np.pad((~taken).astype(np.uint8), 1)
     regions.grow(grown, free, np.full(count + 1, width_px, np.int32))
-    ring = np.where(labels > 0, 0, grown[1:-1, 1:-1]).ravel()
-    pixels = np.bincount(ring, minlength=count + 1)[1:]
-    sums = [np.bincount(ring, weights=stains[..., k].ravel(), minlength=count + 1)[1:] for k in (0, 1)]
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.stack(sums, axis=1) / pixels[:, None], dtype=np.float64)
+    return np.asarray(np.where(labels > 0, 0, grown[1:-1, 1:-1]), np.int32)

@@ -12,11 +12,7 @@ from numpy.typing import NDArray
 
 from wsipipe.geometry import Grid
 from wsipipe.units import Box, Pair
-
-HEMATOXYLIN = (0.65, 0.70, 0.29)
-"""Optical density of haematoxylin in red, green and blue (Ruifrok and Johnston 2001, table of H&E-DAB)."""
-EOSIN = (0.07, 0.99, 0.11)
-"""Optical density of eosin in red, green and blue (same source)."""
+from wsipipe.unmix import HE, StainVectors
 
 MEASURES = (
     "x",
@@ -30,7 +26,7 @@ MEASURES = (
     "eosin_od_mean",
     "eosin_od_std",
 )
-"""Names of what :func:`measure` returns, in order."""
+"""Names of what :func:`measure` returns, in order; mean and spread of other stains come after them."""
 
 
 class LabelledCells(Protocol):
@@ -50,9 +46,13 @@ class LabelledCells(Protocol):
 
 
 def measure(
-    cells: LabelledCells, polygons: NDArray[np.object_], rgb: NDArray[np.uint8], grid: Grid
+    cells: LabelledCells,
+    polygons: NDArray[np.object_],
+    rgb: NDArray[np.uint8],
+    grid: Grid,
+    vectors: StainVectors = HE,
 ) -> dict[str, NDArray[np.float64]]:
-    """Return one array (n,) for each name of :data:`MEASURES`.
+    """Return one array (n,) for each name of :data:`MEASURES`, and of :func:`stain_names` of *vectors*.
 
     Centroid, eccentricity and stain come from the cell's pixels, area, perimeter and solidity from its polygon.
 
@@ -66,6 +66,8 @@ def measure(
         Pixels of the window.
     grid : Grid
         The working grid; its resolution may differ in x and y.
+    vectors : StainVectors
+        Stains of the slide; what has none of a standard stain has NaN there.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def measure(
         When window, pixels and polygons do not fit each other.
     """
     _check(cells, polygons, rgb)
-    moments, stains = _sums(cells.label_image, rgb, _stain_table(), len(cells.sums), *_origins(cells))
+    moments, stains = _sums(cells.label_image, rgb, vectors.table, len(cells.sums), *_origins(cells))
     count = np.maximum(cells.sums[:, 0], 1).astype(np.float64)
     base_mpp = grid.mpp[0] / grid.scale[0], grid.mpp[1] / grid.scale[1]
     area = shapely.area(polygons)
@@ -89,10 +91,18 @@ def measure(
         perimeter_um(polygons, base_mpp),
         _eccentricity(moments / count[:, None], grid.mpp),
         _solidity(polygons, area),
-        *_mean_and_std(stains[:, :2], count),
-        *_mean_and_std(stains[:, 2:], count),
     )
-    return dict(zip(MEASURES, columns, strict=True))
+    found = dict(zip(MEASURES, columns))
+    found |= {name: np.full(len(count), math.nan) for name in MEASURES if name not in found}
+    for k in range(len(vectors.stains)):
+        names = stain_names(vectors)[2 * k : 2 * k + 2]
+        found |= dict(zip(names, _mean_and_std(stains[:, 2 * k : 2 * k + 2], count)))
+    return found
+
+
+def stain_names(vectors: StainVectors) -> list[str]:
+    """Return the columns of the stains *vectors*: mean and spread of each."""
+    return [f"{key}_od_{what}" for key in vectors.keys for what in ("mean", "std")]
 
 
 def perimeter_um(polygons: NDArray[np.object_], base_mpp: Pair) -> NDArray[np.float64]:
@@ -103,23 +113,6 @@ def perimeter_um(polygons: NDArray[np.object_], base_mpp: Pair) -> NDArray[np.fl
     return np.bincount(owner[1:], weights=steps, minlength=len(polygons)).astype(np.float64)
 
 
-def unmixing() -> NDArray[np.float64]:
-    """Return the matrix (2, 3) that takes optical densities of R, G, B to amounts of haematoxylin and eosin.
-
-    Colour deconvolution (Ruifrok and Johnston 2001): the inverse of the stains' unit vectors, with a third vector at
-    right angles to both, which takes the rest.
-    """
-    h, e = (np.array(v) / np.linalg.norm(v) for v in (HEMATOXYLIN, EOSIN))
-    rest = np.cross(h, e)
-    return np.linalg.inv(np.stack([h, e, rest / np.linalg.norm(rest)], axis=1))[:2]
-
-
-def stain_image(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the amounts of haematoxylin and eosin in each pixel (h, w, 2), in optical densities (base 10)."""
-    table = _stain_table().astype(np.float32)
-    return np.asarray(table[0][rgb[..., 0]] + table[1][rgb[..., 1]] + table[2][rgb[..., 2]], dtype=np.float32)
-
-
 def _check(cells: LabelledCells, polygons: NDArray[np.object_], rgb: NDArray[np.uint8]) -> None:
     shape = cells.label_image.shape
     n = len(cells.sums)
@@ -127,12 +120,6 @@ def _check(cells: LabelledCells, polygons: NDArray[np.object_], rgb: NDArray[np.
         raise ValueError(
             f"pixels {rgb.shape} and {len(polygons)} polygons do not fit a window of {shape} with {n} cells"
         )
-
-
-def _stain_table() -> NDArray[np.float64]:
-    """Return (3, 256, 2): what each value of R, G and B adds to haematoxylin and eosin."""
-    density = -np.log10(np.maximum(np.arange(256), 1) / 255.0)
-    return np.ascontiguousarray(unmixing().T[:, None, :] * density[None, :, None])
 
 
 def _origins(cells: LabelledCells) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -150,9 +137,9 @@ def _sums(
     cx: NDArray[np.int64],
     cy: NDArray[np.int64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return sums over each cell's pixels: dx, dy, dx², dy², dx·dy (n, 5), and h, h², e, e² (n, 4)."""
+    """Return sums over each cell's pixels: dx, dy, dx², dy², dx·dy (n, 5), and of each stain s, s² (n, 2k)."""
     moments = np.zeros((n, 5), np.int64)
-    stains = np.zeros((n, 4), np.float64)
+    stains = np.zeros((n, 2 * table.shape[2]), np.float64)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
             i = labels[y, x] - 1
@@ -165,12 +152,10 @@ def _sums(
             moments[i, 3] += dy * dy
             moments[i, 4] += dx * dy
             r, g, b = rgb[y, x, 0], rgb[y, x, 1], rgb[y, x, 2]
-            h = table[0, r, 0] + table[1, g, 0] + table[2, b, 0]
-            e = table[0, r, 1] + table[1, g, 1] + table[2, b, 1]
-            stains[i, 0] += h
-            stains[i, 1] += h * h
-            stains[i, 2] += e
-            stains[i, 3] += e * e
+            for k in range(table.shape[2]):
+                amount = table[0, r, k] + table[1, g, k] + table[2, b, k]
+                stains[i, 2 * k] += amount
+                stains[i, 2 * k + 1] += amount * amount
     return moments, stains
 
 

@@ -185,6 +185,8 @@ class PhantomSettings(_Checked):
     height: int = knob(3072, "Height of level 0.", unit="px", low=64, high=1_000_000)
     seed: int = knob(0, "The same seed draws the same slide.", low=0)
     tissue: float = knob(0.5, "Share of the slide that is tissue.", low=0, high=1)
+    staining: str = knob("he", "H&E, or haematoxylin and DAB of a nuclear marker.", choices=("he", "hdab"))
+    positive: float = knob(0.2, "Share of the nuclei that are brown, with --staining hdab.", low=0, high=1)
     nuclei_per_mm2: float = knob(3000.0, "Nuclei in tissue (crowded ones give way).", unit="/mm²", low=1, high=15_000)
     mpp: float | None = knob(0.25, "Resolution (0: drawn at 0.25, not stated).", unit="µm/px", low=0)
     vendor: str = knob(

@@ -19,9 +19,12 @@ from wsipipe.units import Box
 def demo_slide(out: str, truth: str | None, labels: str | None, bounds: Box | None, **options: object) -> None:
     """Draw a phantom slide into OUT, a tiled pyramidal TIFF: H&E-like tissue whose nuclei are known.
 
+    With --staining hdab some nuclei are brown, as of a nuclear marker such as Ki67; --truth says which.
+
     \b
     wsipipe demo-slide demo.tiff
     wsipipe demo-slide demo.svs --width 100000 --height 100000 --tissue 0.02 --truth demo.geojson
+    wsipipe demo-slide ki67.tiff --staining hdab --positive 0.2 --truth ki67.geojson
     """
     import dataclasses
 
@@ -36,7 +39,8 @@ def demo_slide(out: str, truth: str | None, labels: str | None, bounds: Box | No
         task = bar.add_task("drawing", total=1.0)
         drawn = draw_demo(out, settings, truth, labels, lambda share: bar.update(task, completed=share))
     size = f"{settings.width:,} x {settings.height:,} px"
-    click.echo(f"{out}: {size}, {settings.tissue:.0%} tissue, seed {settings.seed}")
+    stain = f", H-DAB with {settings.positive:.0%} of the nuclei brown" if settings.staining == "hdab" else ""
+    click.echo(f"{out}: {size}, {settings.tissue:.0%} tissue, seed {settings.seed}{stain}")
     for box in drawn.bad:
         click.echo(f"cut short on purpose: tile {','.join(map(str, box))}")
 

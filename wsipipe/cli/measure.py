@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from wsipipe.cell_settings import MeasureSettings
+from wsipipe.cell_settings import MeasureSettings, StainSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.settings import SlideSettings
 
@@ -20,7 +20,7 @@ from wsipipe.settings import SlideSettings
     help="Where the cells go: .parquet.",
 )  # fmt: skip
 @config_option
-@options_for(MeasureSettings, SlideSettings)
+@options_for(MeasureSettings, StainSettings, SlideSettings)
 def measure(cells: Path, slide: str, output: Path, config: Any, **options: Any) -> None:
     """Measure the cells in CELLS on their slide.
 
@@ -31,11 +31,14 @@ def measure(cells: Path, slide: str, output: Path, config: Any, **options: Any) 
       texture      Haralick's 13 numbers of the haematoxylin inside the nucleus (pip install '.[texture]')
       neighbours   distance to the nearest cell, and how many lie within --neighbours-um
       ring         stain in a ring of --ring-um around the nucleus, which other nuclei are left out of
+      stains       mean, maximum and deciles of each stain in nucleus, cytoplasm (that ring, or the expanded cell
+                   without its nucleus) and whole cell, which `wsipipe score` goes by
 
     \b
     Examples:
       wsipipe measure edited.geojson --slide slide.svs -o cells.parquet
       wsipipe measure cells.parquet --slide slide.svs -o more.parquet --add neighbours,ring
+      wsipipe measure cells.parquet --slide ki67.svs -o stained.parquet --add stains --stain-vectors hdab
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.measure import MeasureJob, run_measure, totals
@@ -46,6 +49,7 @@ def measure(cells: Path, slide: str, output: Path, config: Any, **options: Any) 
         output=output,
         measure=collect(MeasureSettings, options, config),
         slide_settings=collect(SlideSettings, options, config),
+        stain=collect(StainSettings, options, config),
     )
     with TerminalProgress() as progress:
         done = run_measure(job, progress)

@@ -14,10 +14,10 @@ from wsipipe.figure import maps as numbers
 from wsipipe.figure.maps import View
 from wsipipe.figure.regions import Region, together
 from wsipipe.figure.sheet import COLOURS, Pixels, Section, coloured, heated, picture, resized
-from wsipipe.measure import stain_image
 from wsipipe.tiling import TILE
 from wsipipe.train.diffusion import masked_count
 from wsipipe.units import Pair
+from wsipipe.unmix import HE
 
 NUCLEUS_UM = 2.0
 """Width (standard deviation) of the blur under which the darkest place is inside a nucleus."""
@@ -108,7 +108,7 @@ def reconstructions(looked: Sequence[Looked], backbone: DenseBackbone, settings:
 def nucleus(region: Region) -> Pair:
     """Return the place with the most haematoxylin in the middle half of *region*, as shares of its side."""
     sigma = NUCLEUS_UM / (region.mpp[0] if region.mpp else 0.5)
-    dense = cv2.GaussianBlur(np.ascontiguousarray(stain_image(region.pixels)[..., 0]), (0, 0), sigma)
+    dense = cv2.GaussianBlur(np.ascontiguousarray(HE.amounts(region.pixels)[..., 0]), (0, 0), sigma)
     quarter = region.side // 4
     middle = dense[quarter:-quarter, quarter:-quarter]
     row, column = np.unravel_index(int(middle.argmax()), middle.shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from wsipipe.unmix import key_of
+
 SHAPES = ("geometry", "nucleus", "bbox")
 """Columns that hold shapes."""
+
+
+QUPATH = re.compile(r"(nucleus|cytoplasm|cell)_(.+)_od_(mean|max|p\d0)")
+"""Columns of a stain in a compartment (:mod:`wsipipe.compartments`)."""
+
+
+def qupath_name(column: str, stains: Mapping[str, str] | None) -> str:
+    """Return what QuPath calls the measurement of a *column*: "Nucleus: DAB OD mean" of nucleus_dab_od_mean.
+
+    *stains* are what the file says of its stain vectors; other columns keep their names.
+    """
+    found = QUPATH.fullmatch(column)
+    if not found:
+        return column
+    compartment, stain, statistic = found.groups()
+    named = {key_of(name): name for key, name in (stains or {}).items() if key.startswith("Stain ")}
+    return f"{compartment.capitalize()}: {named.get(stain, stain.capitalize())} OD {statistic}"
 
 
 def plain_names(schema: pa.Schema) -> list[str]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from wsipipe.artifacts import atomic_path
 from wsipipe.formats.colours import class_colours
-from wsipipe.formats.columns import flag_names, measurement_names, numbers
+from wsipipe.formats.columns import flag_names, measurement_names, numbers, qupath_name
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.formats.stream import opened, separated
 from wsipipe.formats.text import point_coordinates, polygon_coordinates
@@ -96,18 +96,20 @@ class _Style:
     decimals: int
     points: bool
     classes: Mapping[str, orjson.Fragment]
+    stains: Mapping[str, str]
 
     @classmethod
     def of(cls, about: Mapping[str, Any], settings: ExportSettings) -> _Style:
         colours = class_colours(about.get("classes") or {}).items()
         classes = {name: orjson.Fragment(orjson.dumps({"name": name, "color": rgb})) for name, rgb in colours}
-        return cls(qupath_origin(about["size"], about["bounds"]), settings.decimals, settings.points, classes)
+        origin, stains = qupath_origin(about["size"], about["bounds"]), about.get("stain_vectors") or {}
+        return cls(origin, settings.decimals, settings.points, classes, stains)
 
     def cells(self, batch: pa.RecordBatch) -> Iterator[bytes]:
         """Yield one Feature for each row."""
         shapes, kind, text = self._geometry(batch)
         nuclei = self._polygons(batch, "nucleus") if kind == "cell" else None
-        columns = batch["cell_id"].to_pylist(), batch["class"].to_pylist(), _measurements(batch)
+        columns = batch["cell_id"].to_pylist(), batch["class"].to_pylist(), _measurements(batch, self.stains)
         for i, (id_, name, measurements) in enumerate(zip(*columns, strict=True)):
             feature = {"type": "Feature", "id": id_, "geometry": _shape(shapes, text[i])}
             if nuclei is not None:
@@ -151,10 +153,10 @@ def _batches(table: pa.Table) -> list[pa.RecordBatch]:
     return batches
 
 
-def _measurements(batch: pa.RecordBatch) -> list[dict[str, float | str]]:
+def _measurements(batch: pa.RecordBatch, stains: Mapping[str, str]) -> list[dict[str, float | str]]:
     """Return measurements and flags (0, 1) of each row by name; what is not a number as the text that QuPath reads."""
-    names = [*measurement_names(batch.schema), *flag_names(batch.schema)]
-    values = numbers(batch, names, _MEASUREMENT_DECIMALS)
+    columns = [*measurement_names(batch.schema), *flag_names(batch.schema)]
+    values, names = numbers(batch, columns, _MEASUREMENT_DECIMALS), [qupath_name(name, stains) for name in columns]
     rows: list[dict[str, float | str]] = [dict(zip(names, row, strict=True)) for row in values.tolist()]
     for i, j in np.argwhere(~np.isfinite(values)).tolist():
         value = values[i, j]

@@ -196,6 +196,7 @@ _MAYBE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "settings": (_is(dict), "settings by section"),
     "model": (_is(dict), "an object"),
     "recipe": (_is(dict), "an object"),
+    "stain_vectors": (_is(dict), "an object"),
 }
 
 

@@ -12,14 +12,17 @@ import shapely
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsipipe.analysis.derived import NEGATIVE, POSITIVE
 from wsipipe.artifacts import atomic_write, check_writable
 from wsipipe.errors import SettingsError
+from wsipipe.formats.colours import KNOWN
 from wsipipe.settings import PhantomSettings
 from wsipipe.slide.phantom import PhantomTruth, write_phantom
 from wsipipe.units import Box
 
 BIN = 4096
 """Base pixels of truth worked out at a time, on either side."""
+COLOURS = {"Nucleus": [97, 63, 156], **{name: list(KNOWN[name.lower()]) for name in (POSITIVE, NEGATIVE)}}
 MAX_LABEL_PIXELS, MAX_LABELS = 2**28, 2**16 - 1
 
 Path = str | os.PathLike[str]
@@ -63,9 +66,11 @@ def write_truth(truth: PhantomTruth, path: Path) -> int:
     with atomic_write(path) as file:
         file.write(b'{"type":"FeatureCollection","features":[')
         for box in _bins(truth.scanned):
-            for id_, polygon in zip(*truth.polygons(box), strict=True):
+            brown = truth.positive(box).tolist() if truth.settings.staining == "hdab" else None
+            for k, (id_, polygon) in enumerate(zip(*truth.polygons(box), strict=True)):
                 file.write(b",\n" if count else b"\n")
-                file.write(_feature(truth.settings.seed, int(id_), polygon))
+                kind = "Nucleus" if brown is None else POSITIVE if brown[k] else NEGATIVE
+                file.write(_feature(truth.settings.seed, int(id_), polygon, kind))
                 count += 1
         file.write(b"\n]}\n")
     return count
@@ -96,7 +101,7 @@ def _bins(area: Box) -> Iterator[Box]:
             yield x, y, min(x + BIN, area[2]), min(y + BIN, area[3])
 
 
-def _feature(seed: int, id_: int, polygon: shapely.Polygon) -> bytes:
+def _feature(seed: int, id_: int, polygon: shapely.Polygon, kind: str) -> bytes:
     ring = np.round(shapely.get_coordinates(polygon.exterior), 2)
     feature = {
         "type": "Feature",
@@ -104,7 +109,7 @@ def _feature(seed: int, id_: int, polygon: shapely.Polygon) -> bytes:
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "properties": {
             "objectType": "detection",
-            "classification": {"name": "Nucleus", "color": [97, 63, 156]},
+            "classification": {"name": kind, "color": COLOURS[kind]},
             "measurements": {"id": id_},
         },
     }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import wsipipe
 from wsipipe.artifacts import check_writable
-from wsipipe.cell_settings import MeasureSettings
+from wsipipe.cell_settings import MeasureSettings, StainSettings
 from wsipipe.context import Crowd
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.imported import SUFFIXES, import_geojson
@@ -25,6 +25,7 @@ from wsipipe.formats.subset import COUNTS
 from wsipipe.formats.windows import Windows
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.remeasure import Measurer
+from wsipipe.pipelines.stains import boxes_around, pixels_in, stains_of
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings, determining
@@ -43,6 +44,7 @@ class MeasureJob:
     output: Path
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
+    stain: StainSettings = field(default_factory=StainSettings)
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,12 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
         warn_of_none(job.cells, about, progress)
         raster = _raster(job, slide, about)
         _check_places(job, master, about)
+        seen = lambda: pixels_in(raster, boxes_around(master, raster))  # noqa: E731
+        vectors, told = stains_of(job.stain.stain_vectors, seen, about.get("stain_vectors"))
+        if told:
+            progress.say(told)
         with contextlib.closing(Windows(master)) as windows:
-            measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure))
+            measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure), vectors)
             cells = _write(job, master, about, measurer, progress)
         return Measured(cells, tuple(measurer.names), left_out, len(raster.bad))
 
@@ -150,6 +156,7 @@ def _crowd(master: Path, about: dict[str, Any], settings: MeasureSettings) -> Cr
 def _write(job: MeasureJob, master: Path, about: dict[str, Any], measurer: Measurer, progress: Progress) -> int:
     kept = {key: value for key, value in about.items() if key not in COUNTS}
     kept["measured"] = determining(job.measure) | {"mpp": list(measurer.raster.grid.mpp)}
+    kept["stain_vectors"] = measurer.vectors.as_dict()
     schema = measurer.schema(pq.read_schema(master).remove_metadata())
     progress.start("cells", about["cells"])
     with CellWriter(job.output, schema, kept) as writer:

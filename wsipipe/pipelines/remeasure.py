@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from wsipipe import texture
 from wsipipe.cell_settings import MeasureSettings
-from wsipipe.context import Crowd, ring_means
+from wsipipe.compartments import compartment_names, compartment_stains
+from wsipipe.context import Crowd, ring_means, rings
 from wsipipe.formats.windows import SIDES, Windows, paint
 from wsipipe.geometry import grow, intersect
-from wsipipe.measure import MEASURES, measure, stain_image
+from wsipipe.measure import MEASURES, measure, stain_names
 from wsipipe.raster import Raster
 from wsipipe.units import Box
+from wsipipe.unmix import HE, StainVectors
 
 SIDE = 2048
 """Cells are measured in squares of about this many grid pixels."""
@@ -49,10 +51,19 @@ class Measurer:
         The master file, asked for the other cells around a ring.
     crowd : Crowd or None
         All centres, when neighbours are asked for.
+    vectors : StainVectors
+        Stains of the slide.
     """
 
-    def __init__(self, raster: Raster, settings: MeasureSettings, windows: Windows, crowd: Crowd | None) -> None:
-        self.raster, self.settings = raster, settings
+    def __init__(
+        self,
+        raster: Raster,
+        settings: MeasureSettings,
+        windows: Windows,
+        crowd: Crowd | None,
+        vectors: StainVectors = HE,
+    ) -> None:
+        self.raster, self.settings, self.vectors = raster, settings, vectors
         self._windows, self._crowd = windows, crowd
         self._ring = max(1, round(settings.ring_um / math.sqrt(raster.grid.um2_per_px)))
 
@@ -63,9 +74,11 @@ class Measurer:
         extra = {
             "texture": [f"texture_{name}" for name in texture.NAMES],
             "neighbours": ["nearest_um", f"neighbours_{radius}um"],
-            "ring": ["ring_hematoxylin_od_mean", "ring_eosin_od_mean"],
+            "ring": [f"ring_{key}_od_mean" for key in self.vectors.keys],
+            "stains": compartment_names(self.vectors),
         }
-        return [*MEASURES, *(name for kind in self.settings.added for name in extra[kind])]
+        standard = dict.fromkeys((*MEASURES, *stain_names(self.vectors)))
+        return [*standard, *(name for kind in self.settings.added for name in extra[kind])]
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """Return *schema* with a column for every measurement."""
@@ -80,7 +93,8 @@ class Measurer:
         polygons = shapely.from_wkb(table[column].to_numpy())
         found: Columns = {name: np.full(len(polygons), np.nan) for name in self.names}
         for rows in self._squares(table):
-            for name, values in self._measured(polygons[rows], column).items():
+            whole = shapely.from_wkb(table["geometry"].take(rows).to_numpy()) if column == "nucleus" else None
+            for name, values in self._measured(polygons[rows], whole, column).items():
                 found[name][rows] = values
         for name, values in found.items():
             data = pa.array(values, pa.float64()) if name in CENTRE else pa.array(values.astype(np.float32))
@@ -98,42 +112,60 @@ class Measurer:
         for k in range(int(square.max(initial=-1)) + 1):
             yield np.flatnonzero(square.ravel() == k)
 
-    def _measured(self, polygons: NDArray[np.object_], column: str) -> Columns:
-        """Return the measurements of the cells of one square."""
+    def _measured(self, polygons: NDArray[np.object_], whole: NDArray[np.object_] | None, column: str) -> Columns:
+        """Return the measurements of the cells of one square: their nuclei, and *whole* cells where they are known."""
         grid, count = self.raster.grid, len(polygons)
-        x0, y0, x1, y1 = shapely.total_bounds(polygons).tolist()
+        x0, y0, x1, y1 = shapely.total_bounds(polygons if whole is None else whole).tolist()
         window = intersect(grow(grid.grid_box((x0, y0, x1, y1)), self._ring + 2), (0, 0, *grid.size))
         cells = painted(polygons, window, grid.scale)
         rgb = self.raster.read(window)
-        found = measure(cells, polygons, rgb, grid)
+        found = measure(cells, polygons, rgb, grid, self.vectors)
         empty = np.bincount(cells.label_image.ravel(), minlength=count + 1)[1:] == 0
-        for name in (name for name in MEASURES if name not in FROM_OUTLINE):
+        for name in (name for name in found if name not in FROM_OUTLINE):
             found[name][empty] = np.nan
         if "neighbours" in self.settings.added and self._crowd is not None:
             base = np.array(grid.mpp) / grid.scale
             xy_um = np.column_stack([found["x"], found["y"]]) * base
             found |= self._named("neighbours", np.column_stack(self._crowd.neighbours(xy_um, self._radius)))
-        if {"texture", "ring"} & set(self.settings.added):
-            found |= self._pictured(cells, rgb, column)
+        if {"texture", "ring", "stains"} & set(self.settings.added):
+            found |= self._pictured(cells, rgb, whole, column)
         return found
 
     @property
     def _radius(self) -> float:
         return self.settings.neighbours_um
 
-    def _pictured(self, cells: Painted, rgb: NDArray[np.uint8], column: str) -> Columns:
-        """Return texture and ring of the cells of one square."""
-        stains, count, found = stain_image(rgb), len(cells.sums), Columns()
-        if "texture" in self.settings.added:
-            numbers = texture.haralick(cells.label_image, stains[..., 0], self.settings.grey_levels, count)
+    def _pictured(
+        self, cells: Painted, rgb: NDArray[np.uint8], whole: NDArray[np.object_] | None, column: str
+    ) -> Columns:
+        """Return texture, ring and compartments of the cells of one square."""
+        stains, count, found = self.vectors.amounts(rgb), len(cells.sums), Columns()
+        labels, added = cells.label_image, set(self.settings.added)
+        if "texture" in added:
+            nuclear = self.vectors.keys.index("hematoxylin") if "hematoxylin" in self.vectors.keys else 0
+            numbers = texture.haralick(labels, stains[..., nuclear], self.settings.grey_levels, count)
             found |= self._named("texture", numbers)
-        if "ring" in self.settings.added:
-            taken = cells.label_image > 0
-            for _, others in self._windows.over(self.raster.grid.base_box(cells.window), [column]):
-                shapes = shapely.from_wkb(others[column].to_numpy())
-                taken |= painted(shapes, cells.window, self.raster.grid.scale).label_image > 0
-            found |= self._named("ring", ring_means(cells.label_image, taken, stains, self._ring, count))
+        around = "stains" in added and whole is None
+        taken = self._taken(cells, column) if "ring" in added or around else labels > 0
+        if "ring" in added:
+            found |= self._named("ring", ring_means(labels, taken, stains, self._ring, count))
+        if "stains" in added:
+            if whole is None:
+                cytoplasm = rings(labels, taken, self._ring, count)
+            else:
+                outer = painted(whole, cells.window, self.raster.grid.scale).label_image
+                cytoplasm = np.where(labels > 0, 0, outer).astype(np.int32)
+            numbers = compartment_stains(labels, cytoplasm, stains, count)
+            found |= dict(zip(compartment_names(self.vectors), numbers.T))
         return found
+
+    def _taken(self, cells: Painted, column: str) -> NDArray[np.bool_]:
+        """Return which pixels of the window belong to any cell, also of other squares."""
+        taken = cells.label_image > 0
+        for _, others in self._windows.over(self.raster.grid.base_box(cells.window), [column]):
+            shapes = shapely.from_wkb(others[column].to_numpy())
+            taken |= painted(shapes, cells.window, self.raster.grid.scale).label_image > 0
+        return taken
 
     def _named(self, kind: str, values: NDArray[np.float64]) -> Columns:
         prefixes = {"texture": ("texture_",), "neighbours": ("nearest_", "neighbours_"), "ring": ("ring_",)}

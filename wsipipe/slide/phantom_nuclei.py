@@ -40,11 +40,15 @@ NUCLEUS = np.dtype(
         ("open", "f8"),
         ("spot_u", "f8"),
         ("spot_v", "f8"),
+        ("brown", "f8"),
     ]
 )
 """A nucleus. ``x, y, a, b`` (centre and half axes) in base px; ``rank``: the higher lies on top; ``dark``: hematoxylin;
-``open``: how clear its middle is; ``spot``: its nucleolus in units of the half axes."""
+``open``: how clear its middle is; ``spot``: its nucleolus in units of the half axes; ``brown``: optical density of DAB
+where it is positive, else 0."""
 EPITHELIAL, STROMAL, LYMPHOCYTE = 0, 1, 2
+FAINTEST, DARKEST = 0.3, 1.2
+"""Optical density of DAB in a positive nucleus, at least and at most."""
 
 
 @njit(cache=True, nogil=True)
@@ -105,7 +109,7 @@ def fibre_angle(seed: int, x_um: float, y_um: float) -> float:
 @njit(cache=True, nogil=True)
 def _candidate(
     seed: int, i: int, j: int, k: int, pitch: float, mpp: float, area: NDArray[np.float64], threshold: float,
-    columns: int, out: NDArray[np.void],
+    columns: int, positive: float, out: NDArray[np.void],
 ) -> bool:  # fmt: skip
     """Fill *out* with the nucleus *k* of site (i, j) as if it were alone; whether there is one."""
     if i < 0 or j < 0 or (k == 1 and uniform(seed, i, j, 20) > 0.3):
@@ -139,6 +143,8 @@ def _candidate(
     out["wave3"], out["phase3"] = 0.06 * uniform(seed, i, j, s + 11), 2 * math.pi * uniform(seed, i, j, s + 12)
     out["dark"], out["open"] = dark, open_
     out["spot_u"], out["spot_v"] = uniform(seed, i, j, s + 13) - 0.5, uniform(seed, i, j, s + 14) - 0.5
+    strength = FAINTEST + (DARKEST - FAINTEST) * uniform(seed, i, j, s + 16)
+    out["brown"] = strength if uniform(seed, i, j, s + 15) < positive else 0.0
     return True
 
 
@@ -161,7 +167,7 @@ def _gives_way(found: NDArray[np.void], n: int, sites: NDArray[np.int64], m: int
 @njit(cache=True, nogil=True)
 def nuclei_of_sites(
     seed: int, i0: int, j0: int, i1: int, j1: int, pitch: float, mpp: float, area: NDArray[np.float64],
-    threshold: float, columns: int, found: NDArray[np.void],
+    threshold: float, columns: int, positive: float, found: NDArray[np.void],
 ) -> NDArray[np.void]:  # fmt: skip
     """Return the nuclei of the sites [i0, i1) x [j0, j1), lowest rank first. *found* is scratch space.
 
@@ -172,7 +178,7 @@ def nuclei_of_sites(
     for j in range(j0 - REACH, j1 + REACH):
         for i in range(i0 - REACH, i1 + REACH):
             for k in range(PER_SITE):
-                if _candidate(seed, i, j, k, pitch, mpp, area, threshold, columns, found[n]):
+                if _candidate(seed, i, j, k, pitch, mpp, area, threshold, columns, positive, found[n]):
                     sites[n, 0], sites[n, 1] = i, j
                     n += 1
     keep = np.zeros(n, np.bool_)

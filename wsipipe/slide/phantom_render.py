@@ -1,4 +1,4 @@
-"""Draw the H&E picture and the instance map of a phantom's region."""
+"""Draw the picture (H&E, or haematoxylin and DAB) and the instance map of a phantom's region."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from wsipipe.slide.phantom_nuclei import NODE, gland_field, tissue_field, value_noise
+from wsipipe.unmix import HDAB
 
 TEXTURE = 1024
 """Side of the periodic textures in pixels, a power of two."""
@@ -17,7 +18,16 @@ GLASS = np.array([243.0, 243.0, 243.0])
 """Empty slide: neutral, so that JPEG keeps it exactly."""
 HEMATOXYLIN = np.array([0.98, 1.12, 0.60])
 EOSIN = np.array([0.10, 0.86, 0.48])
-"""Optical densities per unit of stain, for red, green and blue."""
+"""Natural densities per unit of stain, for red, green and blue."""
+DYES = {
+    "he": np.stack([HEMATOXYLIN, EOSIN]),
+    "hdab": np.array([vector for _, vector in HDAB.stains]) * math.log(10),
+}
+"""The two dyes of each staining; of H-DAB per unit of optical density to base 10."""
+PALE = np.array([0.25, 0.08], np.float32)
+"""How much of the first and second dye an H-DAB slide has between its nuclei, of what an H&E slide has."""
+COUNTERSTAIN, UNDER_BROWN = 0.42, 0.4
+"""Haematoxylin of a nucleus in H-DAB, of what it has in H&E; and what is left of that in a brown one."""
 FARTHEST = 1.12
 """No outline reaches farther, in units of the half axes."""
 SOFT = 0.05
@@ -97,9 +107,9 @@ def outlines(nuclei: NDArray[np.void], vertices: int) -> NDArray[np.float64]:
 @njit(cache=True, nogil=True, fastmath=True)
 def paint_nuclei(
     nuclei: NDArray[np.void], x0: int, y0: int, labels: NDArray[np.int32], stain: NDArray[np.float32],
-    texture: NDArray[np.float32], mpp: float,
+    texture: NDArray[np.float32], mpp: float, dab: bool,
 ) -> None:  # fmt: skip
-    """Draw nuclei in order into *labels* (h, w) and, unless that is empty, *stain* (2, h, w): hematoxylin, eosin."""
+    """Draw nuclei in order into *labels* (h, w) and, unless that is empty, *stain* (2, h, w): both dyes."""
     height, width = labels.shape
     clumps = texture[1] if stain.shape[0] else np.zeros((1, 1), np.float32)
     for n in range(len(nuclei)):
@@ -125,6 +135,13 @@ def paint_nuclei(
                 clump = clumps[(y0 + y) & MASK, (x0 + x) & MASK]
                 spot = ((u - spot_u) * a) ** 2 + ((v - spot_v) * b) ** 2
                 density = _chromatin(dark, open_, r, (1 - r) * b * mpp, spot * mpp * mpp, clump)
+                if dab:
+                    texture_ = density / max(dark, 0.1)
+                    blue = COUNTERSTAIN * density * (UNDER_BROWN if nucleus["brown"] > 0 else 1.0)
+                    brown = nucleus["brown"] * (0.6 + 0.4 * texture_) if nucleus["brown"] > 0 else stain[1, y, x]
+                    stain[0, y, x] += (blue - stain[0, y, x]) * cover
+                    stain[1, y, x] += (brown - stain[1, y, x]) * cover
+                    continue
                 under = stain[0, y, x] if stain[0, y, x] > 0.5 else 0.3 * stain[0, y, x]
                 full = max(density, under) + 0.3 * min(density, under)
                 stain[0, y, x] += (full - stain[0, y, x]) * cover
@@ -188,9 +205,9 @@ def paint_tissue(
 @njit(cache=True, nogil=True, fastmath=True)
 def develop(
     stain: NDArray[np.float32], share: NDArray[np.float32], x0: int, y0: int, texture: NDArray[np.float32],
-    out: NDArray[np.uint8],
+    dyes: NDArray[np.float64], out: NDArray[np.uint8],
 ) -> None:  # fmt: skip
-    """Turn stain amounts into RGB by Beer and Lambert, with a little sensor noise inside tissue."""
+    """Turn amounts of both *dyes* (2, 3) into RGB by Beer and Lambert, with a little sensor noise inside tissue."""
     height, width = share.shape
     grains = texture[2]
     for y in range(height):
@@ -198,6 +215,6 @@ def develop(
             h, e, inside = stain[0, y, x], stain[1, y, x], share[y, x]
             noise = 1.3 * grains[(7 * (y0 + y)) & MASK, (5 * (x0 + x) + 3 * (y0 + y)) & MASK] * inside
             for c in range(3):
-                density = (h * HEMATOXYLIN[c] + e * EOSIN[c]) * inside
+                density = (h * dyes[0, c] + e * dyes[1, c]) * inside
                 value = GLASS[c] * math.exp(-density) + noise
                 out[y, x, c] = np.uint8(min(255.0, max(0.0, value + 0.5)))

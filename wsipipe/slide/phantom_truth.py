@@ -13,6 +13,8 @@ from wsipipe.geometry import grow, intersect, is_empty
 from wsipipe.settings import PhantomSettings
 from wsipipe.slide.phantom_nuclei import NUCLEUS, PER_SITE, REACH, nuclei_of_sites, tissue_field
 from wsipipe.slide.phantom_render import (
+    DYES,
+    PALE,
     SOFT,
     develop,
     nodes,
@@ -67,7 +69,7 @@ class PhantomTruth:
         scratch = np.zeros((i1 - i0 + 2 * REACH) * (j1 - j0 + 2 * REACH) * PER_SITE, NUCLEUS)
         found: NDArray[np.void] = nuclei_of_sites(
             self.settings.seed, i0, j0, i1, j1, self._pitch, self.settings.drawn_mpp, self._area, self._threshold,
-            self._columns, scratch,
+            self._columns, self.settings.positive if self.settings.staining == "hdab" else 0.0, scratch,
         )  # fmt: skip
         x, y = found["x"], found["y"]
         near = (x >= box[0] - margin) & (x < box[2] + margin) & (y >= box[1] - margin) & (y < box[3] + margin)
@@ -77,7 +79,7 @@ class PhantomTruth:
         """Return ids (h, w) of the nuclei in *box* (base px); 0 is background. A pixel has the same id in any box."""
         labels = np.zeros((box[3] - box[1], box[2] - box[0]), np.int32)
         nothing = np.zeros((0, 0, 0), np.float32)
-        paint_nuclei(self.nuclei(box), box[0], box[1], labels, nothing, nothing, self.settings.drawn_mpp)
+        paint_nuclei(self.nuclei(box), box[0], box[1], labels, nothing, nothing, self.settings.drawn_mpp, False)
         self._clear_outside(labels, box)
         return labels
 
@@ -93,6 +95,13 @@ class PhantomTruth:
         seen = _visible(shapes, own, shapely.box(*self.scanned))
         order = np.argsort(nuclei["id"][own])
         return nuclei["id"][own][order].astype(np.int32), seen[order]
+
+    def positive(self, box: Box) -> NDArray[np.bool_]:
+        """Return which of the nuclei whose centre is in *box* (base px) are brown, (n,), sorted by id."""
+        nuclei = self.nuclei(box)
+        x, y = nuclei["x"], nuclei["y"]
+        own = nuclei[(x >= box[0]) & (x < box[2]) & (y >= box[1]) & (y < box[3])]
+        return np.asarray(own["brown"][np.argsort(own["id"])] > 0, np.bool_)
 
     def centroids(self, box: Box) -> NDArray[np.float64]:
         """Return the centres (n, 2) of the nuclei whose centre is in *box*, in base px, sorted by id."""
@@ -112,17 +121,21 @@ class PhantomTruth:
         return bool(fields.max() > self._threshold - SOFT)
 
     def picture(self, box: Box) -> NDArray[np.uint8]:
-        """Return the H&E picture (h, w, 3) of *box* (base px), glass where there is no tissue."""
+        """Return the picture (h, w, 3) of *box* (base px), glass where there is no tissue."""
         height, width = box[3] - box[1], box[2] - box[0]
         stain, share = np.zeros((2, height, width), np.float32), np.zeros((height, width), np.float32)
         seed, mpp = self.settings.seed, self.settings.drawn_mpp
         x0, y0 = box[0], box[1]
         paint_tissue(nodes(seed, box, mpp, self._area), x0, y0, self._threshold, self._texture, stain, share)
         nuclei, labels = self.nuclei(box), np.zeros((height, width), np.int32)
-        paint_nuclei(nuclei, x0, y0, labels, stain, self._texture, mpp)
+        if self.settings.staining == "hdab":
+            stain *= PALE[:, None, None]
+            paint_nuclei(nuclei, x0, y0, labels, stain, self._texture, mpp, True)
+        else:
+            paint_nuclei(nuclei, x0, y0, labels, stain, self._texture, mpp, False)
         np.maximum(share, labels > 0, out=share)
         out = np.empty((height, width, 3), np.uint8)
-        develop(stain, share, x0, y0, self._texture, out)
+        develop(stain, share, x0, y0, self._texture, DYES[self.settings.staining], out)
         return out
 
     def _clear_outside(self, labels: NDArray[np.int32], box: Box) -> None:
