@@ -117,6 +117,43 @@ class ClassifySettings(Checked):
 
 
 @dataclass(frozen=True)
+class ScoreSettings(Checked):
+    """How stained cells are told from others."""
+
+    marker: str = knob("ki67", "ki67, er, pr, p53, or another name (with --compartment).")
+    compartment: str = knob(
+        "auto", "Where the marker lies; auto: as the marker says.", choices=("auto", "nucleus", "cytoplasm", "cell")
+    )
+    intensity_thresholds: str = knob(
+        "auto",
+        "Optical densities: one (negative, positive), or three (0, 1+, 2+, 3+) as in 0.2,0.4,0.6; suggested: by the "
+        "cells' own histogram; auto: 0.2 for ki67, else 0.2,0.4,0.6.",
+    )
+    statistic: str = knob("mean", "What of the compartment's pixels is compared.", choices=("mean", "max"))
+    stain: str = knob("dab", "Stain of the marker, as columns name it.")
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The thresholds that are given as numbers; none where they are auto or suggested."""
+        if self.intensity_thresholds in ("auto", "suggested"):
+            return ()
+        try:
+            found = tuple(float(word) for word in self.intensity_thresholds.split(","))
+        except ValueError:
+            found = ()
+        if len(found) not in (1, 3) or not all(0 < a < b for a, b in zip(found, (*found[1:], 10.0))):
+            raise SettingsError(
+                f"intensity_thresholds is {self.intensity_thresholds!r}; expected one number or three that rise, in "
+                "optical densities, as in 0.2 or 0.2,0.4,0.6; or suggested"
+            )
+        return found
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.thresholds  # noqa: B018
+
+
+@dataclass(frozen=True)
 class SummariseSettings(Checked):
     """How the numbers of regions are told."""
 

@@ -101,9 +101,17 @@ class Bootstrap:
         """Return the 95 % interval of sum(*above*) / sum(*below*), each (k,); NaN where none can be told."""
         if not self.known or not np.isfinite(below.astype(np.float64)).all():
             return NONE
-        tops, bottoms = self._times @ above.astype(np.float64), self._times @ below.astype(np.float64)
-        ratios = tops[bottoms > 0] / bottoms[bottoms > 0]
-        if not len(ratios):
-            return NONE
-        low, high = np.percentile(ratios, LEVELS)
-        return float(low), float(high)
+        tops, bottoms = self.sums(above), self.sums(below)
+        return ends(tops[bottoms > 0] / bottoms[bottoms > 0])
+
+    def sums(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
+        """Return the sum of *values* (k,) over the fields of each resample."""
+        return np.asarray(self._times @ values.astype(np.float64), np.float64)
+
+
+def ends(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of resampled *values*; NaN of none."""
+    if not len(values):
+        return NONE
+    low, high = np.percentile(values, LEVELS)
+    return float(low), float(high)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from wsipipe.analysis.counted import CountedCells
 from wsipipe.analysis.derived import NEGATIVE
-from wsipipe.analysis.fields import FEWEST, Bootstrap, Fields, fields_of
+from wsipipe.analysis.fields import FEWEST, Bootstrap, Fields, ends, fields_of
 from wsipipe.analysis.regions import TISSUE
+from wsipipe.analysis.scores import STRENGTH, allred, h_score
 from wsipipe.cell_settings import SummariseSettings
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ HEAD = ("region", "classification", "kind", "parent", "area_mm2", "cells")
 """Columns that every row begins with."""
 DECILES = (10, 20, 30, 40, 60, 70, 80, 90)
 """Percentiles beside the median."""
+SCORES = (
+    *("h_score", "h_score_low", "h_score_high"),
+    *("allred", "allred_low", "allred_high", "allred_proportion", "allred_intensity"),
+)
+"""Columns of cells that are graded in steps."""
 DECIMALS = 6
 """Of every number: below what processors round differently."""
 
@@ -144,7 +150,7 @@ def _types(cells: CountedCells, inside: NDArray[np.intp], area: float | None, fi
         if cells.grades:
             prefix, grades = f"{name}_" if name else "", cells.grade[inside][chosen]
             row |= {f"{prefix}{grade.lower()}_cells": int((grades == grade).sum()) for grade in cells.grades}
-            row |= _positive(prefix, grades, keys[chosen], area, fields, boot)
+            row |= _positive(prefix, grades, keys[chosen], area, fields, boot, "1+" in cells.grades)
     return row
 
 
@@ -156,11 +162,33 @@ def _groups(cells: CountedCells, kinds: NDArray[np.int64]) -> Iterator[tuple[str
 
 def _positive(
     prefix: str, grades: NDArray[np.object_], keys: NDArray[np.int64], area: float | None, fields: Fields,
-    boot: Bootstrap,
+    boot: Bootstrap, stepped: bool,
 ) -> Row:  # fmt: skip
-    """Return how many cells stained, their density, and their share of those whose grade is known."""
+    """Return how many cells stained, their density, and their share of those whose grade is known.
+
+    Of cells graded in steps also H-score and Allred.
+    """
     scored = grades != ""
     positive = fields.counts(keys[scored & (grades != NEGATIVE)])
-    row: Row = {f"{prefix}positive_cells": int(positive.sum())}
+    row: Row = {f"{prefix}unscored_cells": int((~scored).sum()), f"{prefix}positive_cells": int(positive.sum())}
     row |= _density(f"{prefix}positive", int(positive.sum()), positive, area, fields, boot)
-    return row | _share(f"{prefix}positive", positive, fields.counts(keys[scored]), boot)
+    row |= _share(f"{prefix}positive", positive, fields.counts(keys[scored]), boot)
+    return row | _steps(prefix, grades, keys, fields, boot) if stepped else row
+
+
+def _steps(prefix: str, grades: NDArray[np.object_], keys: NDArray[np.int64], fields: Fields, boot: Bootstrap) -> Row:
+    """Return H-score and Allred of the cells whose grade is known, with intervals."""
+    counts = np.stack([fields.counts(keys[grades == grade]) for grade in STRENGTH]).astype(np.float64)
+    weight = np.arange(len(STRENGTH))
+    strong, all_, positive = weight @ counts, counts.sum(0), counts[1:].sum(0)
+    total = counts.sum(1)
+    if not total.sum():
+        return dict.fromkeys(f"{prefix}{name}" for name in SCORES)
+    proportion, intensity = allred(total[1:].sum() / total.sum(), weight @ total / max(total[1:].sum(), 1))
+    low, high = boot.interval(100 * strong, all_)
+    drawn: list[int] = []
+    if boot.known:
+        sums = zip(*(boot.sums(values).tolist() for values in (strong, positive, all_)))
+        drawn = [sum(allred(some / every, weighed / max(some, 1))) for weighed, some, every in sums if every]
+    values = (h_score(total.tolist()), low, high, proportion + intensity, *ends(np.array(drawn)), proportion, intensity)
+    return {f"{prefix}{name}": value for name, value in zip(SCORES, values)}

@@ -39,6 +39,7 @@ COMMANDS = {
     "convert": Entry("wsipipe.cli.convert:convert", "Cells", "Write found cells in another format."),
     "measure": Entry("wsipipe.cli.measure:measure", "Cells", "Measure cells, also edited ones, on their slide."),
     "classify": Entry("wsipipe.cli.classify:classify", "Cells", "Type cells after a few labelled ones."),
+    "score": Entry("wsipipe.cli.score:score", "Cells", "Tell positive cells from negative ones: share, H, Allred."),
     "summarise": Entry("wsipipe.cli.summarise:summarise", "Cells", "Sum cells up by region: counts, shares, sizes."),
     "features": Entry("wsipipe.cli.features:features", "Slides", "Features of a slide's tiles, for slide models."),
     "build-corpus": Entry(

@@ -90,7 +90,7 @@ def run_summarise(job: SummariseJob, progress: Progress) -> Summarised:
     for name, master in masters.items():
         try:
             told = columns_of(sheet, name, str(record_of(master).get("slide") or "")) if sheet else {}
-            rows += [{"slide": name} | told | row for row in _slide(job, name, master, progress)]
+            rows += [{"slide": name} | told | row for row in rows_of_slide(job, name, master, progress)]
         except (StoreError, SlideError, SettingsError) as error:
             if len(masters) == 1:
                 raise
@@ -147,8 +147,8 @@ def regions_of_slide(job: SummariseJob, name: str, master: Path, about: Mapping[
     return frame
 
 
-def _slide(job: SummariseJob, name: str, master: Path, progress: Progress) -> list[Row]:
-    """Return the rows of one slide."""
+def rows_of_slide(job: SummariseJob, name: str, master: Path, progress: Progress) -> list[Row]:
+    """Return the rows of one slide, each with the shape of its region."""
     about = metadata(master)
     warn_of_none(master, about, progress)
     regions = regions_of_slide(job, name, master, about, progress.say)

@@ -107,13 +107,18 @@ def field_picture(slide: Slide, master: Path, part: Field, colours: Mapping[str,
         areas, sure = (batch[name].to_numpy(False) for name in _TOLD[:2])
         for polygon, name, area, probability in zip(polygons, names, areas, sure):
             told = f"{name + ', ' if name else ''}{area:.0f} µm², probability {probability:.2f}"
-            paths.append(_cell(view, polygon, colours.get(name, NO_CLASS), told))
+            paths.append(cell_outline(view, polygon, colours.get(name, NO_CLASS), told))
     height, width = view.rgb.shape[:2]
+    picture.layers += [outlined(paths, width, height), scale_bar(view)]
+    return part._replace(cells=len(paths)), picture
+
+
+def outlined(paths: Iterable[Markup], width: int, height: int) -> Markup:
+    """Return outlines (:func:`cell_outline`) as a layer of a picture of that size."""
     clip = Markup('<svg class="cells" width="{}" height="{}"><g transform="scale({})">').format(
         width, height, 1 / _TENTHS
     )
-    picture.layers += [clip + Markup("").join(paths) + Markup("</g></svg>"), scale_bar(view)]
-    return part._replace(cells=len(paths)), picture
+    return clip + Markup("").join(paths) + Markup("</g></svg>")
 
 
 def scale_bar(view: View) -> Markup:
@@ -163,7 +168,7 @@ def _path(view: View, polygons: Iterable[shapely.Polygon]) -> str:
     return "".join(rings)
 
 
-def _cell(view: View, polygon: shapely.Polygon, colour: Rgb, told: str) -> Markup:
+def cell_outline(view: View, polygon: shapely.Polygon, colour: Rgb, told: str) -> Markup:
     """Return an outline as an SVG path in tenths of picture pixels, each step relative to the last."""
     points = np.rint((view.place(shapely.get_coordinates(polygon)[:-1]) + 0.5) * _TENTHS).astype(int)
     steps = np.diff(points, axis=0)
