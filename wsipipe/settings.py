@@ -207,6 +207,21 @@ class PhantomSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class MicroarraySettings(_Checked):
+    """A drawn tissue microarray (with --tma). The size of the slide follows from it."""
+
+    rows: int = knob(5, "Rows of cores.", low=1, high=40)
+    columns: int = knob(7, "Columns of cores.", low=1, high=60)
+    core_um: float = knob(600.0, "Diameter of a core.", unit="um", low=100, high=4000)
+    spacing_um: float = knob(900.0, "From the middle of a core to the next.", unit="um", low=120, high=8000)
+    rotation: float = knob(0.0, "The array is turned by this.", unit="degrees", low=-40, high=40)
+    bend_um: float = knob(0.0, "Rows sag, and columns lean, by this much.", unit="um", low=-2000, high=2000)
+    jitter_um: float = knob(20.0, "Cores lie off their places by up to this.", unit="um", low=0, high=1000)
+    missing: float = knob(0.0, "Share of the cores that are not there.", low=0, high=0.9)
+    fragmented: float = knob(0.0, "Share of the cores that are in pieces, some of which are lost.", low=0, high=1)
+
+
+@dataclass(frozen=True)
 class CorpusSettings(_Checked):
     """Which patches of the slides make the corpus. A patch that a filter refuses is counted, and never kept."""
 

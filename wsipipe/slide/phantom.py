@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import SettingsError
-from wsipipe.settings import PhantomSettings
+from wsipipe.settings import MicroarraySettings, PhantomSettings
 from wsipipe.slide.phantom_render import GLASS
+from wsipipe.slide.phantom_tma import lay_out
 from wsipipe.slide.phantom_truth import PhantomTruth
 from wsipipe.slide.tiff_pyramid import TILE, Codec, PyramidWriter, level_sizes
 from wsipipe.units import Box, Pair, Size
@@ -30,6 +31,7 @@ def write_phantom(
     path: str | os.PathLike[str],
     settings: PhantomSettings | None = None,
     progress: Callable[[float], None] = lambda share: None,
+    array: MicroarraySettings | None = None,
 ) -> PhantomTruth:
     """Draw a phantom slide into a tiled pyramidal BigTIFF that OpenSlide, TiffSlide and cuCIM open.
 
@@ -44,6 +46,8 @@ def write_phantom(
         scanned area, which grows to whole tiles of the coarsest level. Else in Aperio's manner, or plain TIFF.
     progress : callable, optional
         Told the share that is done.
+    array : MicroarraySettings, optional
+        Draw a microarray; the size of the slide is then what it needs, and not what *settings* say.
 
     Returns
     -------
@@ -55,8 +59,12 @@ def write_phantom(
         When *path* cannot be written.
     """
     settings = settings or PhantomSettings()
-    settings = dataclasses.replace(settings, bounds=_aligned(settings))
-    truth = PhantomTruth(settings)
+    if array:
+        settings, cores = lay_out(array, settings)
+        truth = PhantomTruth(settings, cores=cores)
+    else:
+        settings = dataclasses.replace(settings, bounds=_aligned(settings))
+        truth = PhantomTruth(settings)
     x0, y0, x1, y1 = truth.scanned
     sizes = level_sizes((x1 - x0, y1 - y0), settings.level_factor)
 

@@ -21,6 +21,9 @@ TOO_CLOSE = 0.66
 """Two nuclei nearer than this share of the sum of their mean radii: the one of lower rank gives way."""
 PER_SITE = 2
 HARMONICS = 2
+CORE = 9
+"""Numbers of a core of a microarray: x, y and radius (base px); two cracks through it, each by the angle of its normal
+and its width (0: none); the piece between them that is lost (-1: none); how much of it is holes (0: nothing, 1: half)."""
 
 NUCLEUS = np.dtype(
     [
@@ -82,8 +85,42 @@ def value_noise(seed: int, x: float, y: float, k: int) -> float:
 
 
 @njit(cache=True, nogil=True)
+def core_field(seed: int, x: float, y: float, cores: NDArray[np.float64]) -> float:
+    """Return the field that is positive in the cores of a microarray, about 5 per radius at their edge."""
+    best = -1.0
+    for k in range(0, cores.shape[0], CORE):
+        radius = cores[k + 2]
+        dx, dy = x - cores[k], y - cores[k + 1]
+        if max(abs(dx), abs(dy)) > 1.5 * radius:
+            continue
+        gap = 5.0
+        piece, px, py = 0, dx, dy
+        for n in range(2):
+            angle, width = cores[k + 3 + 2 * n], cores[k + 4 + 2 * n]
+            if width > 0:
+                cos, sin = math.cos(angle), math.sin(angle)
+                across = dx * cos + dy * sin
+                side = 1.0 if across > 0 else -1.0
+                piece += (across > 0) * (n + 1)
+                px, py = px - side * width / 2 * cos, py - side * width / 2 * sin
+                gap = min(gap, 5 * (abs(across) - width / 2) / radius)
+        if piece == int(cores[k + 7]):
+            continue
+        rough = 0.2 * value_noise(seed, 12 * dx / radius, 12 * dy / radius, 141 + k)
+        edge = min(gap, 5 * (1 - math.hypot(px, py) / radius) + rough)
+        lumen = value_noise(seed, 5 * dx / radius, 5 * dy / radius, 142 + k) + 1 - cores[k + 8]
+        best = max(best, min(edge, lumen))
+    return float(best)
+
+
+@njit(cache=True, nogil=True)
 def tissue_field(seed: int, x: float, y: float, area: NDArray[np.float64]) -> float:
-    """Return the field whose threshold bounds the tissue: lobes that keep off the edge of *area* (x0, y0, x1, y1)."""
+    """Return the field whose threshold bounds the tissue: lobes that keep off the edge of *area* (x0, y0, x1, y1).
+
+    Where cores follow in *area* (:data:`CORE` numbers each), these are the tissue, and the threshold is 0.
+    """
+    if area.shape[0] > 4:
+        return core_field(seed, x, y, area[4:])
     width, height = area[2] - area[0], area[3] - area[1]
     size = max(width, height)
     u, v = (x - area[0]) / size, (y - area[1]) / size

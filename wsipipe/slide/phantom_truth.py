@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -24,6 +25,7 @@ from wsipipe.slide.phantom_render import (
     textures,
     tissue_nodes,
 )
+from wsipipe.slide.phantom_tma import Core
 from wsipipe.units import Box
 
 LARGEST_UM = 8.0
@@ -43,16 +45,18 @@ class PhantomTruth:
     settings : PhantomSettings
     bad : tuple of Box
         Areas in base px whose tile data were cut short, filled in by :func:`write_phantom`.
+    cores : tuple of Core
+        Of a microarray; its tissue is what they hold.
     """
 
-    def __init__(self, settings: PhantomSettings, bad: tuple[Box, ...] = ()) -> None:
-        self.settings, self.bad = settings, bad
+    def __init__(self, settings: PhantomSettings, bad: tuple[Box, ...] = (), cores: Sequence[Core] = ()) -> None:
+        self.settings, self.bad, self.cores = settings, bad, tuple(cores)
         mpp = settings.drawn_mpp
         self.scanned: Box = settings.bounds or (0, 0, settings.width, settings.height)
-        self._area = np.array(self.scanned, np.float64)
+        self._area = np.array([*self.scanned, *(n for core in cores for n in core.numbers)], np.float64)
         self._pitch = 1000.0 / math.sqrt(settings.nuclei_per_mm2) / mpp
         self._columns = math.ceil(settings.width / self._pitch) + 1
-        self._threshold = _threshold(settings, self._area)
+        self._threshold = 0.0 if cores else _threshold(settings, self._area)
 
     @cached_property
     def _texture(self) -> NDArray[np.float32]:
