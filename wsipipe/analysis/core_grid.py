@@ -20,7 +20,7 @@ from wsipipe.analysis.core_search import STRONG, Candidates
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CATCH = 0.33
+CATCH = 0.42
 """A core is the expected one when it is within this share of the shorter step of where it is expected."""
 REACH = 1.5
 """Rows and columns over which the weight of a core in a prediction falls off."""
