@@ -144,7 +144,7 @@ def _spread(found: Candidates, steps: Floats, strong: NDArray[np.intp]) -> dict[
 
 def _neighbours(found: Candidates, tree: cKDTree, k: int, steps: Floats, pitch: float) -> float:
     around = np.concatenate([found.xy[k] + steps, found.xy[k] - steps])
-    distance, near = tree.query(around)
+    distance, near = (np.atleast_1d(a) for a in tree.query(around))
     return float(found.answer[near[distance < CATCH * pitch]].sum() + 0.01 * found.answer[k])
 
 

@@ -55,7 +55,7 @@ def core_diameter(mask: Mask, um_per_px: float) -> float | None:
     found = _peaks(best, SMALLEST_UM / coarse, STRONG)
     kinds = which[found[:, 1], found[:, 0]]
     peak, size = best[found[:, 1], found[:, 0]], sizes[kinds]
-    alone = _largest_first(found * coarse, size, peak)
+    alone = _largest_first((found * coarse).astype(np.float64), size, peak)
     if not len(alone):
         return None
     votes = np.bincount(kinds[alone], peak[alone] * size[alone] ** 2, len(sizes))
@@ -65,8 +65,8 @@ def core_diameter(mask: Mask, um_per_px: float) -> float | None:
 
 def _largest_first(xy: NDArray[np.float64], size: NDArray[np.float64], answer: Floats) -> NDArray[np.intp]:
     """Return which discs stay when those that lie in a larger one, or in one that answers better, go."""
-    order, kept = np.argsort(-answer * size), []
-    for k in order:
+    kept: list[int] = []
+    for k in np.argsort(-answer * size).tolist():
         if all(np.hypot(*(xy[k] - xy[j])) > 0.5 * max(size[k], size[j]) for j in kept):
             kept.append(k)
     return np.array(kept, np.intp)
@@ -111,7 +111,7 @@ def _template(diameter: float) -> Floats:
     r = np.hypot(x, y)
     disc = np.clip(diameter / 2 - r + 0.5, 0, 1)
     ring = np.clip(diameter * RING[1] / 2 - r + 0.5, 0, 1) - np.clip(diameter * RING[0] / 2 - r + 0.5, 0, 1)
-    return (disc / disc.sum() - ring / ring.sum()).astype(np.float32)
+    return np.asarray(disc / disc.sum() - ring / ring.sum(), np.float32)
 
 
 def _peaks(answer: Floats, distance: float, least: float) -> NDArray[np.int64]:

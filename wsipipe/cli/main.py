@@ -41,6 +41,7 @@ COMMANDS = {
     "classify": Entry("wsipipe.cli.classify:classify", "Cells", "Type cells after a few labelled ones."),
     "score": Entry("wsipipe.cli.score:score", "Cells", "Tell positive cells from negative ones: share, H, Allred."),
     "summarise": Entry("wsipipe.cli.summarise:summarise", "Cells", "Sum cells up by region: counts, shares, sizes."),
+    "tma": Entry("wsipipe.cli.tma:tma", "Slides", "Find and name the cores of a tissue microarray."),
     "features": Entry("wsipipe.cli.features:features", "Slides", "Features of a slide's tiles, for slide models."),
     "build-corpus": Entry(
         "wsipipe.cli.build_corpus:build_corpus", "Models", "Cut slides into patches for pretraining."

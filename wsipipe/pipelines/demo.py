@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsipipe.analysis.derived import NEGATIVE, POSITIVE
+from wsipipe.analysis.tma import letters
 from wsipipe.artifacts import atomic_write, check_writable
 from wsipipe.errors import SettingsError
 from wsipipe.formats.colours import KNOWN
-from wsipipe.settings import PhantomSettings
+from wsipipe.settings import MicroarraySettings, PhantomSettings
 from wsipipe.slide.phantom import PhantomTruth, write_phantom
+from wsipipe.slide.phantom_tma import Core, lay_out
 from wsipipe.units import Box
 
 BIN = 4096
@@ -34,8 +36,12 @@ def draw_demo(
     truth_path: Path | None = None,
     labels_path: Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
+    array: MicroarraySettings | None = None,
+    cores_path: Path | None = None,
 ) -> PhantomTruth:
     """Write a phantom slide and, if wanted, its truth as GeoJSON and its instance map as 16-bit PNG.
+
+    With *array* it is a microarray, whose true cores go to *cores_path* as GeoJSON.
 
     Raises
     ------
@@ -44,20 +50,50 @@ def draw_demo(
     OutputError
         When a file cannot be written.
     """
+    if array is not None:
+        settings, _ = lay_out(array, settings)
     if labels_path is not None and settings.width * settings.height > MAX_LABEL_PIXELS:
         raise SettingsError(
             f"{settings.width} x {settings.height} px are too many for one picture of labels (2^28 at most); "
             "--truth writes polygons of any slide"
         )
-    for output in (path, truth_path, labels_path):
+    for output in (path, truth_path, labels_path, cores_path):
         if output is not None:
             check_writable(output)
-    truth = write_phantom(path, settings, progress)
+    truth = write_phantom(path, settings, progress, array)
     if truth_path is not None:
         write_truth(truth, truth_path)
     if labels_path is not None:
         write_labels(truth, labels_path)
+    if cores_path is not None:
+        write_cores(truth, cores_path)
     return truth
+
+
+def write_cores(truth: PhantomTruth, path: Path) -> int:
+    """Write the cores of a drawn microarray as QuPath annotations in base px; return their number."""
+    features = [_core_feature(truth.settings.seed, core) for core in truth.cores]
+    with atomic_write(path) as file:
+        file.write(b'{"type":"FeatureCollection","features":[\n' + b",\n".join(features) + b"\n]}\n")
+    return len(features)
+
+
+def _core_feature(seed: int, core: Core) -> bytes:
+    """Return the disc of a core; its class says whether it is missing or in fragments."""
+    name = f"{letters(core.row)}-{core.column + 1}"
+    kind = "TMA core: missing" if core.missing else "TMA core: torn" if core.fragmented else "TMA core"
+    ring = np.round(shapely.get_coordinates(shapely.Point(core.x, core.y).buffer(core.radius)), 2)
+    feature = {
+        "type": "Feature",
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"wsipipe phantom core {seed} {name}")),
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {
+            "objectType": "annotation",
+            "name": name,
+            "classification": {"name": kind, "color": [0, 150, 60]},
+        },
+    }
+    return orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def write_truth(truth: PhantomTruth, path: Path) -> int:

@@ -23,7 +23,7 @@ PER_SITE = 2
 HARMONICS = 2
 CORE = 9
 """Numbers of a core of a microarray: x, y and radius (base px); two cracks through it, each by the angle of its normal
-and its width (0: none); the piece between them that is lost (-1: none); how much of it is holes (0: nothing, 1: half)."""
+and its width (0: none); the piece between them that is lost (-1: none); how much is holes (0: nothing, 1: half)."""
 
 NUCLEUS = np.dtype(
     [

@@ -64,7 +64,9 @@ def lay_out(array: MicroarraySettings, settings: PhantomSettings) -> tuple[Phant
     places -= places.min(axis=0) - margin
     width, height = (places.max(axis=0) + margin) / settings.drawn_mpp
     if max(width, height) > MOST_PIXELS:
-        raise SettingsError(f"an array of {width:,.0f} x {height:,.0f} px is too large; expected fewer or smaller cores")
+        raise SettingsError(
+            f"an array of {width:,.0f} x {height:,.0f} px is too large; expected fewer or smaller cores"
+        )
     count = array.rows * array.columns
     order = rng.permutation(count)
     missing, broken = round(array.missing * count), round(array.fragmented * count)

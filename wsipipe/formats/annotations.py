@@ -1,0 +1,75 @@
+"""Areas of a slide as annotations that QuPath shows, with names, classes and measurements."""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+import shapely
+
+from wsipipe.artifacts import atomic_write
+from wsipipe.formats.colours import Rgb
+from wsipipe.formats.geojson import qupath_origin
+
+NAMESPACE = uuid.UUID("5e1d3a52-7a0c-5a43-9b55-6f8f6f0c2a11")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """An area of a slide.
+
+    Attributes
+    ----------
+    name, kind : str
+        What it is called, and its class.
+    colour : (int, int, int)
+        Of its class.
+    shape : shapely.Geometry
+        One polygon or several, in base px.
+    measurements : mapping
+        Numbers by name.
+    """
+
+    name: str
+    kind: str
+    colour: Rgb
+    shape: shapely.Geometry
+    measurements: Mapping[str, float] = field(default_factory=dict)
+
+
+def write_annotations(path: str | os.PathLike[str], areas: Sequence[Annotation], about: Mapping[str, Any]) -> None:
+    """Write *areas* as a GeoJSON file for QuPath, atomically; the same areas give the same bytes.
+
+    Parameters
+    ----------
+    path : path
+    areas : sequence of Annotation
+        Those without an area are left out.
+    about : mapping
+        ``size`` and ``bounds`` of the slide, and its ``fingerprint``.
+
+    Raises
+    ------
+    OutputError
+    """
+    origin = np.array(qupath_origin(about["size"], about["bounds"]), np.float64)
+    features = [_feature(area, origin, str(about["fingerprint"])) for area in areas if shapely.area(area.shape) > 0]
+    with atomic_write(path) as file:
+        file.write(b'{"type":"FeatureCollection","features":[\n' + b",\n".join(features) + b"\n]}\n")
+
+
+def _feature(area: Annotation, origin: Any, fingerprint: str) -> bytes:
+    shape = shapely.transform(area.shape, lambda xy: np.round(xy - origin, 2))
+    properties: dict[str, Any] = {"objectType": "annotation", "name": area.name}
+    properties["classification"] = {"name": area.kind, "color": list(area.colour)}
+    properties["measurements"] = {k: v if math.isfinite(v) else "NaN" for k, v in area.measurements.items()}
+    identity = str(uuid.uuid5(NAMESPACE, f"{fingerprint}:{area.kind}:{area.name}:{shape.wkb_hex}"))
+    geometry = orjson.Fragment(shapely.to_geojson(shape).encode())
+    feature = {"type": "Feature", "id": identity, "geometry": geometry, "properties": properties}
+    return orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)
