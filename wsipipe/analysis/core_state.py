@@ -111,8 +111,7 @@ def _measure_one(core: Place, own: NDArray[np.bool_], corner: tuple[int, int]) -
     core.share = float((from_middle <= radius).sum()) / area
     if not len(xx):
         return
-    gap = max(1, round(0.02 * core.diameter))
-    joined = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8))
+    joined = cv2.morphologyEx(own.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     sizes = stats[1:, cv2.CC_STAT_AREA]
     large = 1 + np.flatnonzero(sizes >= PIECE * sizes.sum())

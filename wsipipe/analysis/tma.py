@@ -30,8 +30,10 @@ SMALLEST_PIECE_UM2 = 4_000.0
 """Smaller pieces of tissue are dust."""
 PX_PER_CORE = 40
 """Diameter of a core in the picture on which cores are searched for and judged."""
-LEAST_EXPLAINED = 0.5
+LEAST_EXPLAINED = 0.6
 """Share of the slide's tissue that cores have to hold, or it is no microarray."""
+ROUND, LEAST_ROUND = 0.8, 0.25
+"""A core that answers so to its disc is round; at least this share of the cores has to be."""
 Floats = NDArray[np.float32]
 
 
@@ -101,6 +103,8 @@ def find_cores(slide: Slide, base_mpp: Pair, drawn: Sequence[DrawnCore] = ()) ->
         grid = number_cores(candidates(answer, diameter / fine), diameter / fine)
         if grid is None:
             raise _no_array(slide, "no disc of tissue is on it")
+        if (grid.weight >= ROUND).mean() < LEAST_ROUND:
+            raise _no_array(slide, f"too few of its {len(grid.weight)} pieces of tissue are round")
         cores, warnings = _judged(tissue, answer, grid, diameter / fine)
         _check_explained(slide, tissue, cores)
     return Cores(_table(cores, to_base, fine, slide), diameter, warnings)

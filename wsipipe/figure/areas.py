@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -53,9 +54,12 @@ def write_areas(
     if named:
         for area in areas:
             _write_name(view, area)
-    draw_legend(view, {area.kind: area.colour for area in areas})
     draw_scale_bar(view)
-    write_png(out, view.rgb)
+    legend = {area.kind: area.colour for area in areas}
+    strip = int(np.clip(min(view.rgb.shape[:2]) / 40, 12, 60)) * (3 * len(legend) + 3) // 2 if legend else 0
+    framed = dataclasses.replace(view, rgb=np.pad(view.rgb, ((strip, 0), (0, 0), (0, 0)), constant_values=255))
+    draw_legend(framed, legend)
+    write_png(out, framed.rgb)
 
 
 def check_png(out: str | os.PathLike[str]) -> None:
