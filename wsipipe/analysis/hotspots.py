@@ -140,14 +140,21 @@ def _smallest(
 ) -> tuple[tuple[int, int], tuple[int, int, int, int] | None]:
     """Return the sides of the smallest square that holds *fewest* cells, and the square (None when there is none)."""
     ratio = mpp[0] / mpp[1]
-    high = min(plane.limit[0], math.floor(plane.limit[1] / ratio))
-    found = plane.best((high, max(1, round(high * ratio))), taken, 0, fewest)
-    best, low = found, 0
-    while found is not None and high - low > 1:  # low holds too few, high enough
+    largest = min(plane.limit[0], math.floor(plane.limit[1] / ratio))
+
+    def sides(width: int) -> tuple[int, int]:
+        return width, max(1, round(width * ratio))
+
+    low, high = 0, min(largest, max(1, round(0.1 * largest * math.sqrt(min(1.0, fewest / max(1, len(plane.x)))))))
+    best = plane.best(sides(high), taken, 0, fewest)
+    while best is None and high < largest:
+        low, high = high, min(largest, 2 * high)
+        best = plane.best(sides(high), taken, 0, fewest)
+    while best is not None and high - low > 1:  # low holds too few, high enough
         middle = (low + high) // 2
-        at = plane.best((middle, max(1, round(middle * ratio))), taken, 0, fewest)
+        at = plane.best(sides(middle), taken, 0, fewest)
         low, high, best = (low, middle, at) if at else (middle, high, best)
-    return (high, max(1, round(high * ratio))), best
+    return sides(high), best
 
 
 @dataclass(frozen=True)
@@ -186,7 +193,7 @@ class _Plane:
         def look(k: int) -> None:
             x0, y0 = k % nx * bx, k // nx * by
             block = x0, y0, min(x0 + bx - 1, last[0]), min(y0 + by - 1, last[1])
-            best_in_block(self.x, self.y, self.flag, order, starts, grid, block, sides, least, squares, best)
+            best_in_block(self.x, self.y, self.flag, order, starts, grid, block, sides, least, enough, squares, best)
 
         flat = bound.ravel()
         if flat.max() >= max(enough, 1e-9):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-MOST_PAIRS = 20_000
+MOST_PAIRS = 2_000
 """Pairs of events that are looked at in one go; a part of the plane with more is halved first."""
 
 
@@ -70,7 +70,7 @@ def _events(values: Ints, n: int, size: int, low: int, high: int, stops: Ints) -
 @njit(cache=True, nogil=True)
 def best_in_block(
     x: Ints, y: Ints, flag: NDArray[np.uint8], order: Ints, starts: Ints, grid: tuple[int, int, int, int],
-    block: tuple[int, int, int, int], size: tuple[int, int], least: int, taken: Ints, best: Ints,
+    block: tuple[int, int, int, int], size: tuple[int, int], least: int, enough: int, taken: Ints, best: Ints,
 ) -> None:  # fmt: skip
     """Put the best square with its corner in *block* into *best*, if it is better than what that holds.
 
@@ -86,6 +86,8 @@ def best_in_block(
     size : (int, int)
     least : int
         The best is the highest share of positives among squares with at least so many points; 0: the most points.
+    enough : int
+        Stop at the first square with so many points; 0: look on.
     taken : int64 (m, 4)
     best : int64 (4,)
         Positives, points, x, y of the best square so far.
@@ -95,7 +97,7 @@ def best_in_block(
     stack = np.empty((room, 4), np.int64)
     stack[0, 0], stack[0, 1], stack[0, 2], stack[0, 3] = block
     top = 1
-    while top:
+    while top and not (enough and best[1] >= enough):
         top -= 1
         x0, y0, x1, y1 = stack[top, 0], stack[top, 1], stack[top, 2], stack[top, 3]
         i0, i1 = max(0, x0 // bx), min(nx - 1, (x1 + sx - 1) // bx)
