@@ -12,23 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests import tiny
-from wsipipe import predict
 from wsipipe.embed import Embedder
 from wsipipe.errors import ModelError, SettingsError
-from wsipipe.models import checkpoint, zoo
+from wsipipe.models import checkpoint, device, zoo
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMDConfig
+from wsipipe.models.device import SmallerBatch, choose_device, choose_dtype
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import HEADS
-from wsipipe.predict import (
-    Predictor,
-    SmallerBatch,
-    card_of,
-    choose_device,
-    choose_dtype,
-    load_predictor,
-    set_threads,
-)
+from wsipipe.predict import Predictor, card_of, load_predictor, set_threads
 
 CPU = torch.device("cpu")
 
@@ -189,10 +181,10 @@ def test_a_backbone_alone_predicts_nothing(tmp_path: Path) -> None:
         Predictor(path, "cpu")
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta!"])
-def test_an_unusable_device_is_refused_in_one_line(device: str) -> None:
-    with pytest.raises(SettingsError, match=f"--device {device} cannot be used") as error:
-        choose_device(device)
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta!"])
+def test_an_unusable_device_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"--device {name} cannot be used") as error:
+        choose_device(name)
     assert "\n" not in str(error.value)
 
 
@@ -200,9 +192,9 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
     assert choose_device("cpu") == CPU
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
     assert choose_dtype("fp32", CPU) == torch.float32
-    monkeypatch.setattr(predict, "native_bf16", lambda device: True)
+    monkeypatch.setattr(device, "native_bf16", lambda chosen: True)
     assert choose_dtype("auto", CPU) == choose_dtype("bf16", CPU) == torch.bfloat16 and not caplog.records
-    monkeypatch.setattr(predict, "native_bf16", lambda device: False)
+    monkeypatch.setattr(device, "native_bf16", lambda chosen: False)
     assert choose_dtype("auto", CPU) == torch.float32
     assert choose_dtype("bf16", CPU) == torch.bfloat16 and "emulated" in caplog.text
 

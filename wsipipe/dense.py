@@ -15,7 +15,8 @@ from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, FEATURE_TIMESTEP
 from wsipipe.models.conditioning import check_encoder, open_encoder
-from wsipipe.predict import choose_device, denormals_flushed
+from wsipipe.models.device import choose_device
+from wsipipe.predict import denormals_flushed
 from wsipipe.train.diffusion import normalise
 from wsipipe.train.pictures import reconstruct
 

@@ -14,17 +14,10 @@ from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, TILE
 from wsipipe.models.conditioning import check_encoder, open_encoder
+from wsipipe.models.device import BATCH, choose_device, choose_dtype, fetched, memory_watched, sent
 from wsipipe.models.folded import Conditioned, FoldedSegmenter
 from wsipipe.models.heads import Head
-from wsipipe.predict import (
-    BATCH,
-    Recipe,
-    check_numbers,
-    choose_device,
-    choose_dtype,
-    denormals_flushed,
-    memory_watched,
-)
+from wsipipe.predict import Recipe, check_numbers, denormals_flushed
 
 WINDOW = 512
 """Side of the square around a tile that the encoder of a conditioned backbone sees, as in pretraining."""
@@ -113,11 +106,11 @@ class Embedder:
         fixed = np.zeros((self.batch, *part.shape[1:]), np.uint8)
         fixed[: len(part)] = part
         with memory_watched(self.device, self.batch):
-            pixels = torch.from_numpy(fixed).to(self.device, non_blocking=True)
             with denormals_flushed():
-                pooled = self._pooled(pixels)
-            check_numbers(pooled, self.card)
-            return pooled.cpu().numpy()
+                pooled = self._pooled(sent(fixed, self.device))
+            found: NDArray[np.float32] = fetched(pooled)()
+        check_numbers(bool(np.isfinite(found).all()), self.card)
+        return found
 
     def _pooled(self, pixels: Tensor) -> Tensor:  # (B, 256 + 2 margin, ..., 3) -> (B, D)
         inner = slice(self.margin, self.margin + TILE)

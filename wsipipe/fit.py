@@ -17,11 +17,12 @@ from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import SIZES
+from wsipipe.models.device import choose_device, trains_in_bf16
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import Head, HeadConfig
 from wsipipe.models.intact import digest_of
 from wsipipe.models.zoo import resolve
-from wsipipe.predict import choose_device, denormals_flushed
+from wsipipe.predict import denormals_flushed
 from wsipipe.settings import FitSettings
 from wsipipe.train.cached import feature_cache
 from wsipipe.train.loop import Loop
@@ -121,9 +122,8 @@ class Fitting:
             self.trained, self._folded = network.head, FoldedSegmenter(network)
 
     def arithmetic(self) -> AbstractContextManager[Any]:
-        """Return the context of a forward pass: bf16 autocast where asked for, or on a GPU."""
-        wanted = self.settings.precision
-        half = wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda")
+        """Return the context of a forward pass: bf16 autocast where asked for, or on a GPU that has it."""
+        half = trains_in_bf16(self.settings.precision, self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     def extract(self, x: Tensor) -> list[Tensor]:

@@ -5,39 +5,24 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsipipe.errors import ModelError, SettingsError
+from wsipipe.errors import ModelError
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import TILE
+from wsipipe.models.device import BATCH, SmallerBatch, choose_device, choose_dtype, fetched, memory_watched, sent
 from wsipipe.models.folded import FoldedSegmenter
 
 log = logging.getLogger(__name__)
-
-BATCH = {"cpu": 4, "cuda": 64, "mps": 16}
-"""Tiles per forward pass where none is asked for. Fixed per device type: it is part of the recipe."""
-
-
-class SmallerBatch(ModelError):
-    """The device ran out of memory; the slide must restart with the smaller batch that this carries."""
-
-    def __init__(self, batch: int) -> None:
-        super().__init__(f"out of device memory with {batch} tiles per forward pass; trying {batch // 2}")
-        self.batch = batch // 2
-        self.failed = batch
-
-    def __reduce__(self) -> tuple[type[SmallerBatch], tuple[int]]:
-        return type(self), (self.failed,)
 
 
 @dataclass(frozen=True)
@@ -49,43 +34,6 @@ class Recipe:
     engine: str
     version: str
     batch: int
-
-
-def choose_device(wanted: str) -> torch.device:
-    """Return the device that *wanted* names; ``auto`` takes a GPU when there is one.
-
-    Raises
-    ------
-    SettingsError
-    """
-    if wanted == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(kind)
-    try:
-        device = torch.device(wanted)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason, expected = str(error).splitlines()[0], "expected auto, cpu, cuda, cuda:N or mps"
-        raise SettingsError(f"--device {wanted} cannot be used ({reason}); {expected}") from error
-    return device
-
-
-def native_bf16(device: torch.device) -> bool:
-    """Whether *device* computes in bf16 natively (elsewhere it is emulated, and slower than fp32)."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and torch.cpu._is_avx512_bf16_supported()
-    return False
-
-
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """Return the arithmetic of *precision* (auto, fp32, bf16) on *device*."""
-    if precision == "auto":
-        return torch.bfloat16 if native_bf16(device) else torch.float32
-    if precision == "bf16" and not native_bf16(device):
-        log.warning("bf16 is not native on this %s: it is emulated, and slower than fp32", device.type)
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 class Predictor:
@@ -139,22 +87,46 @@ class Predictor:
             Out of device memory.
         """
         out = np.empty((len(tiles), len(self.names), TILE, TILE), np.uint8)
+        before: Callable[[], NDArray[np.uint8]] | None = None
         for start in range(0, len(tiles), self.batch):
-            part = tiles[start : start + self.batch]
-            out[start : start + self.batch] = self._forward(part)[: len(part)]
+            begun = self.begin(tiles[start : start + self.batch])
+            if before:
+                out[start - self.batch : start] = before()
+            before = begun
+        if before:
+            out[start:] = before()
         return out
 
     @torch.inference_mode()
-    def _forward(self, part: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the maps of one batch, padded with zeros to the fixed shape."""
+    def begin(self, tiles: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+        """Begin the forward pass of one batch, padded with zeros to the fixed shape; return what gives its maps.
+
+        A GPU forwards it while the next one is begun; a CPU is done when this returns.
+
+        Parameters
+        ----------
+        tiles : uint8 (n, 256, 256, 3)
+            At most :attr:`batch` of them.
+
+        Raises
+        ------
+        SmallerBatch
+            Out of device memory; what is returned may raise it too.
+        """
         fixed = np.zeros((self.batch, TILE, TILE, 3), np.uint8)
-        fixed[: len(part)] = part
+        fixed[: len(tiles)] = tiles
         with memory_watched(self.device, self.batch):
-            x = torch.from_numpy(fixed).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            x = sent(fixed, self.device).permute(0, 3, 1, 2)
             with denormals_flushed():
                 maps: Tensor = self.network((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
-            check_numbers(maps, self.card)
-            return (maps * 255).round().to(torch.uint8).cpu().numpy()
+            sound, whole = fetched(torch.isfinite(maps).all()), fetched((maps * 255).round().to(torch.uint8))
+
+        def finish() -> NDArray[np.uint8]:
+            with memory_watched(self.device, self.batch):  # what goes wrong on a GPU shows when it is waited for
+                check_numbers(bool(sound()), self.card)
+                return whole()[: len(tiles)]
+
+        return finish
 
     def probe(self) -> None:
         """Run one forward pass, so that lack of memory shows before any work is done.
@@ -166,41 +138,15 @@ class Predictor:
         self.maps(np.zeros((1, TILE, TILE, 3), np.uint8))
 
 
-def check_numbers(found: Tensor, card: ModelCard) -> None:
-    """Refuse what a network found when it is NaN or infinite, which would pass for nothing found.
+def check_numbers(sound: bool, card: ModelCard) -> None:
+    """Refuse what a network found when it is not *sound*: NaN or infinity would pass for nothing found.
 
     Raises
     ------
     ModelError
     """
-    if not torch.isfinite(found).all():
+    if not sound:
         raise ModelError(f"the network of {card.name} gives no numbers (NaN or infinity); its training has diverged")
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether *error* says that memory is used up: a GPU's own error, or the CPU allocator's plain one."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-@contextmanager
-def memory_watched(device: torch.device, batch: int) -> Iterator[None]:
-    """Say how to go on when the block, a forward pass of *batch* tiles, runs out of memory.
-
-    Raises
-    ------
-    SmallerBatch
-    ModelError
-        When not even one tile fits.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not out_of_memory(error):
-            raise
-        torch.cuda.empty_cache()
-        if batch == 1:
-            raise ModelError(f"not enough memory on {device} for a single tile; use --device cpu") from error
-        raise SmallerBatch(batch) from error
 
 
 def load_predictor(path: Path, device: str, precision: str, batch: int) -> Predictor:
@@ -251,9 +197,3 @@ def set_threads(threads: int) -> None:
     if libc is not None and hasattr(libc, "mallopt"):  # glibc has it, musl does not
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def describe(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Return device name and arithmetic in words, for reports."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"device": name, "dtype": str(dtype).removeprefix("torch.")}

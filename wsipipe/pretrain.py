@@ -20,7 +20,8 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import SettingsError
 from wsipipe.models.cmd import CMD, SIZES
-from wsipipe.predict import choose_device, denormals_flushed
+from wsipipe.models.device import can_compile, choose_device, trains_in_bf16
+from wsipipe.predict import denormals_flushed
 from wsipipe.settings import LoopSettings, PretrainSettings
 from wsipipe.train.diffusion import hide, normalise, reconstruction_loss
 from wsipipe.train.distributed import ALONE, World
@@ -61,9 +62,25 @@ def loop_settings(settings: PretrainSettings) -> LoopSettings:
 
 
 def device_of(settings: PretrainSettings, world: World) -> torch.device:
-    """Return the device of this process: with several processes, each has the GPU of its number."""
+    """Return the device of this process: with several processes, each has the GPU of its number.
+
+    Where a process sees one GPU only, as SLURM may have it, that is its own.
+
+    Raises
+    ------
+    SettingsError
+        When there are more processes on this machine than GPUs.
+    """
     device = choose_device(settings.device)
-    return torch.device("cuda", world.local) if device.type == "cuda" and world.size > 1 else device
+    if device.type != "cuda" or world.size == 1:
+        return device
+    count = torch.cuda.device_count()
+    if count > 1 and world.local >= count:
+        raise SettingsError(
+            f"{world.local_size} processes on this machine, which has {count} GPUs; expected at most one for each: "
+            f"torchrun --nproc-per-node {count}"
+        )
+    return torch.device("cuda", world.local if count > 1 else 0)
 
 
 def samples_here(settings: PretrainSettings, world: World) -> range:
@@ -103,14 +120,15 @@ class Objective:
     def __init__(self, network: nn.Module, source: Source, settings: PretrainSettings, device: torch.device) -> None:
         self.network, self.settings, self.device = network, settings, device
         self.features = source.features
-        bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
+        bf16 = trains_in_bf16(settings.precision, device)
         self.arithmetic = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the scalar loss."""
-        image = normalise(batch.images.to(self.device, non_blocking=True))
-        hidden = batch.hidden.to(self.device, non_blocking=True)
-        t = batch.timesteps.to(self.device, non_blocking=True)
+        early = self.device.type == "cuda"  # batches are pinned there; Metal would read memory that is freed
+        image = normalise(batch.images.to(self.device, non_blocking=early))
+        hidden = batch.hidden.to(self.device, non_blocking=early)
+        t = batch.timesteps.to(self.device, non_blocking=early)
         with self.arithmetic():
             output = self.network(hide(image, hidden), t, self.condition(batch))
         return reconstruction_loss(output, image, self.settings.l1, self.settings.ssim)
@@ -119,16 +137,21 @@ class Objective:
         """Return the features (B, D) of the batch's patches."""
         if self.features is None:
             return None
-        return torch.from_numpy(self.features[batch.indices.numpy()]).to(self.device, non_blocking=True)
+        return torch.from_numpy(self.features[batch.indices.numpy()]).to(self.device)
 
 
 def prepare(network: CMD, settings: PretrainSettings, device: torch.device) -> None:
-    """Make the blocks of *network* recompute their activations and compile them, as *settings* ask."""
+    """Make the blocks of *network* recompute their activations and compile them, as *settings* ask.
+
+    Each is compiled for the shapes that it sees, which never change: six of them, fewer than torch keeps for one piece
+    of code before it gives up.
+    """
+    compiles = settings.compile == "on" or (settings.compile == "auto" and can_compile(device))
     for block in network.blocks():
         if settings.checkpoint_activations:
             block.forward = partial(recomputed, block.forward, use_reentrant=False)  # type: ignore[method-assign]
-        if settings.compile == "on" or (settings.compile == "auto" and device.type == "cuda"):
-            block.compile()
+        if compiles:
+            block.compile(dynamic=False)
 
 
 def pretrain(

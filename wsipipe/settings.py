@@ -276,7 +276,10 @@ class PretrainSettings(_Checked):
     )
     device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps.", result=False)
     compile: str = knob(
-        "auto", "torch.compile of the blocks; auto: on a GPU only.", choices=("auto", "on", "off"), result=False
+        "auto",
+        "torch.compile of the blocks; auto: on a GPU, with a C compiler at hand.",
+        choices=("auto", "on", "off"),
+        result=False,
     )
     checkpoint_activations: bool = knob(
         False, "Recompute the blocks' activations in the backward pass: less memory, more time.", result=False

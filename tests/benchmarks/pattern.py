@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ class PatternPredictor:
         self.names, self.recipe, self.batch = network.names, network.recipe, network.batch
         self._maps = pattern_maps(nuclei)
         self._calls = 0
+
+    def begin(self, tiles: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+        """Return what gives the maps of *tiles*."""
+        maps = self.maps(tiles)
+        return lambda: maps
 
     def maps(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the maps (n, 2, 256, 256) of *tiles*."""

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from wsipipe.cli import doctor as command
@@ -58,6 +59,33 @@ def test_a_broken_reader_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_suggestion_takes_the_fastest_device() -> None:
     assert suggest((CPU,), ()).endswith("--device cpu")
     assert suggest((CPU, GPU, dataclasses.replace(GPU, name="cuda:1")), ()).endswith("--device cuda")
+
+
+def test_a_gpu_that_does_not_work_is_a_problem_and_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.version.cuda is not None:
+        pytest.skip("this torch may find a GPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as with a driver that torch does not match
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    found = examine(Path.cwd())
+    gpu = found.devices[1]
+    assert (gpu.name, gpu.works, gpu.memory) == ("cuda:0", False, 0)
+    assert any(line.startswith("cuda:0 does not work (") for line in found.problems)
+    assert suggest((CPU, gpu), ()).endswith("--device cpu")
+
+
+def test_gpus_that_torch_does_not_use_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "0000:17:00.0").mkdir()
+    monkeypatch.setattr(doctor, "DRIVER", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "has 1 NVIDIA GPUs, but its torch is built for CPUs" in doctor._hidden_gpus()
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES is ''" in doctor._hidden_gpus()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert "CUDA 12.8 cannot use them" in doctor._hidden_gpus()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert doctor._hidden_gpus() == ""
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_shifted_blocks_one_after_the_other_give_the_same_bytes(phantom: Phantom
     scratch = open_work(job.work, prepared)
     forwarded: list[tuple[int, int]] = []
     worker = Worker(scratch.folder, prepared.predictor)
-    worker.maps_of = lambda batch, pixels: forwarded.extend(batch) or prepared.predictor.maps(pixels)  # type: ignore
+    worker.maps_of = lambda batch, pixels: forwarded.extend(batch) or prepared.predictor.begin(pixels)  # type: ignore
     receipts: list = []
     serial.run(worker, Board(prepared.plan), receipts.append)
     publish(job, prepared, Done(receipts), QUIET)

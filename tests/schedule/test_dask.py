@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from wsipipe.errors import ClusterError, SettingsError
+from wsipipe.models.device import SmallerBatch
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.prepare import prepare
 from wsipipe.pipelines.publish import publish
@@ -167,9 +168,22 @@ def test_devices_have_forwarding_processes_of_their_own(
     assert set(by_kind[PREDICT]) == {1} and len(by_kind[PREDICT]) == 2, "each network is loaded once"
 
 
+def test_a_process_sees_the_gpu_alone_that_it_is_for() -> None:
+    """Parts of a GPU are devices too; nothing that a library does on "the" GPU may happen on another one."""
+    with DaskEngine(RunSettings(), ClusterSettings(devices="MIG-a,MIG-b"), lambda line: None) as engine:
+        seen = engine.client.run(_environment)
+        resources = engine.client.scheduler_info(n_workers=-1)["workers"]
+        forwarding = sorted(seen[a] for a, w in resources.items() if PREDICT in w["resources"])
+    assert forwarding == [("MIG-a", "cuda"), ("MIG-b", "cuda")]
+
+
+def _environment() -> tuple[str | None, str | None]:
+    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("WSIPIPE_DEVICE")
+
+
 def _networks() -> int:
     """Return how often this worker process has loaded a network."""
-    from wsipipe.schedule.work import loaded
+    from wsipipe.schedule.network import loaded
 
     return loaded.cache_info().misses
 
@@ -190,6 +204,11 @@ def test_workers_that_see_other_files_or_compute_differently_are_refused(
     dataclasses.replace(plan, recipe=plan.recipe | {"dtype": "bfloat16"}).save(tmp_path)
     with pytest.raises(ClusterError, match=r"would compute differently \(dtype float32 instead of bfloat16\)"):
         _ = worker_of(str(tmp_path)).predictor
+    (tmp_path / "fits").mkdir()
+    dataclasses.replace(plan, recipe=plan.recipe | {"batch": 8}).save(tmp_path / "fits")
+    with pytest.raises(SmallerBatch) as less:  # on a device with less memory left
+        _ = worker_of(str(tmp_path / "fits")).predictor
+    assert less.value.batch == plan.recipe["batch"] == 2
     other = dataclasses.replace(plan, model_sha256="0" * 64)
     (tmp_path / "other").mkdir()
     other.save(tmp_path / "other")
@@ -209,6 +228,7 @@ def test_how_many_tasks_are_in_flight() -> None:
 
 def test_devices_are_of_one_kind() -> None:
     assert device_list("cuda:0, cuda:1") == ["cuda:0", "cuda:1"] and device_list("") == []
-    for wrong in ("cpu,cuda:0", "gpu0"):
+    assert device_list("GPU-1f, MIG-2a") == ["GPU-1f", "MIG-2a"]
+    for wrong in ("cpu,cuda:0", "gpu0", "cuda:one", "cpu,MIG-2a"):
         with pytest.raises(SettingsError, match="expected devices of one kind"):
             device_list(wrong)

@@ -91,9 +91,10 @@ class Encoder:
 
     def _input(self, images: Tensor) -> Tensor:
         """Return *images*, uint8 (B, H, W, 3), as the network takes them: float32 (B, 3, S, S)."""
-        x = images.to(self.device).permute(0, 3, 1, 2).float() / 255
+        where = torch.device("cpu") if self.device.type == "mps" else self.device  # Metal does not resize so
+        x = images.to(where).permute(0, 3, 1, 2).float() / 255
         x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True, align_corners=False)
-        return (x - self.mean) / self.std
+        return (x.to(self.device) - self.mean) / self.std
 
 
 def open_encoder(source: str, device: torch.device) -> Encoder:

@@ -49,9 +49,18 @@ class FoldedBlock(nn.Module):
 
 
 def response(y: Tensor) -> Tensor:
-    """Return GRN's response (B, 1, C) of *y* (B, H*W, C), summed in fp32."""
-    norm = y.float().square().sum(1, keepdim=True).sqrt()
+    """Return GRN's response (B, 1, C) of *y* (B, H*W, C), summed in fp32.
+
+    On a CPU squaring and summing is four times as fast as the norm; on a GPU the norm reads bf16 as it is, and squares
+    would be two copies of the largest activation in fp32.
+    """
+    on_gpu = y.device.type == "cuda"
+    norm = torch.linalg.vector_norm(y, dim=1, keepdim=True, dtype=torch.float32) if on_gpu else _norm(y)
     return (norm / (norm.mean(-1, keepdim=True) + 1e-6)).to(y.dtype)
+
+
+def _norm(y: Tensor) -> Tensor:
+    return y.float().square().sum(1, keepdim=True).sqrt()
 
 
 class Pointwise(nn.Module):

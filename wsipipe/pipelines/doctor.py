@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
+import os
 import platform
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ import torch
 from wsipipe import __version__
 from wsipipe.errors import ModelError, WsipipeError, install_line
 from wsipipe.models.checkpoint import load
+from wsipipe.models.device import VISIBLE, native_bf16, try_out
 from wsipipe.schedule.resources import allowed_cores, allowed_memory, free_memory
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import BACKENDS, backend_versions, open_slide
@@ -30,6 +32,8 @@ LIBRARIES = (
 )  # fmt: skip
 LITTLE_MEMORY, LITTLE_DISK = 4 * 2**30, 10 * 2**30
 PROBE = 384
+DRIVER = Path("/proc/driver/nvidia/gpus")
+"""Where the NVIDIA driver lists its GPUs, one folder each."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Device:
     free: int
     bf16: bool
     detail: str
+    works: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ def examine(folder: Path) -> Report:
     """Return what there is on this machine; *folder* is where results would be written."""
     readers, devices, models = tuple(_readers()), tuple(_devices()), tuple(_models())
     disk_free = shutil.disk_usage(folder).free
-    problems = tuple(_problems(readers, models, free_memory(), disk_free, str(folder)))
+    problems = tuple(_problems(readers, devices, models, free_memory(), disk_free, str(folder)))
     return Report(
         wsipipe=__version__,
         python=platform.python_version(),
@@ -100,8 +105,8 @@ def suggest(devices: tuple[Device, ...], problems: tuple[str, ...]) -> str:
     """Return the command to begin with on a machine that has *devices*."""
     if problems:
         return "wsipipe segment slide.svs -o cells.geojson --dry-run"
-    best = devices[-1].name if len(devices) > 1 else "cpu"
-    return f"wsipipe segment slide.svs -o cells.geojson --device {best.split(':')[0]}"
+    best = [device.name for device in devices if device.works][-1:] or ["cpu"]
+    return f"wsipipe segment slide.svs -o cells.geojson --device {best[0].split(':')[0]}"
 
 
 def _version(package: str) -> str | None:
@@ -139,13 +144,35 @@ def _devices() -> Iterator[Device]:
     """Yield the CPU, then what is faster."""
     yield _cpu()
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        known = torch.cuda.get_device_properties(i)
-        free, total = torch.cuda.mem_get_info(i)
-        detail = f"compute capability {known.major}.{known.minor}, CUDA {torch.version.cuda}"
-        yield Device(f"cuda:{i}", known.name, total, free, torch.cuda.is_bf16_supported(), detail)
+        yield _gpu(torch.device("cuda", i))
     if torch.backends.mps.is_available():
-        memory = int(torch.mps.recommended_max_memory())
-        yield Device("mps", "Apple GPU", memory, memory - torch.mps.driver_allocated_memory(), True, "Metal")
+        memory, bf16 = int(torch.mps.recommended_max_memory()), native_bf16(torch.device("mps"))
+        yield Device("mps", "Apple GPU", memory, memory - torch.mps.driver_allocated_memory(), bf16, "Metal")
+
+
+def _gpu(device: torch.device) -> Device:
+    """Return what there is to know of a GPU; one that cannot be used says why."""
+    name = str(device)
+    try:
+        known = torch.cuda.get_device_properties(device)
+        try_out(device)
+        free, total = torch.cuda.mem_get_info(device)
+    except (RuntimeError, AssertionError) as error:
+        return Device(name, "does not work", 0, 0, False, str(error).splitlines()[0], works=False)
+    detail = f"compute capability {known.major}.{known.minor}, CUDA {torch.version.cuda}"
+    return Device(name, known.name, total, free, native_bf16(device), detail)
+
+
+def _hidden_gpus() -> str:
+    """Return why the NVIDIA GPUs of this machine are not used, "" where there are none or they are."""
+    found = len(list(DRIVER.glob("*"))) if DRIVER.is_dir() else 0
+    if not found or torch.cuda.is_available():
+        return ""
+    if torch.version.cuda is None:
+        return f"this machine has {found} NVIDIA GPUs, but its torch is built for CPUs; install a CUDA build of torch"
+    if (visible := os.environ.get(VISIBLE)) is not None:
+        return f"this machine has {found} NVIDIA GPUs, but {VISIBLE} is {visible!r}, which shows none of them"
+    return f"this machine has {found} NVIDIA GPUs, but CUDA {torch.version.cuda} cannot use them; update the driver"
 
 
 def _cpu() -> Device:
@@ -197,11 +224,21 @@ def _models() -> Iterator[Check]:
 
 
 def _problems(
-    readers: tuple[Check, ...], models: tuple[Check, ...], memory: int, disk: int, folder: str
+    readers: tuple[Check, ...],
+    devices: tuple[Device, ...],
+    models: tuple[Check, ...],
+    memory: int,
+    disk: int,
+    folder: str,
 ) -> Iterator[str]:
     for check in (*readers, *models):
         if check.state == "broken":
             yield f"{check.name} does not work: {check.detail}"
+    for device in devices:
+        if not device.works:
+            yield f"{device.name} does not work ({device.detail}); update its driver, or install a torch built for it"
+    if hidden := _hidden_gpus():
+        yield hidden
     if not any(check.state == "ok" for check in models):
         yield "no model is shipped with this copy; give one with --model FILE.safetensors"
     if memory < LITTLE_MEMORY:

@@ -23,13 +23,14 @@ from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
 from wsipipe.geometry import grow
 from wsipipe.models.checkpoint import model_hash
+from wsipipe.models.device import SmallerBatch
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.origin import record_of, refuse_other, write_record
 from wsipipe.pipelines.prepare import colour_warnings, slide_colours
 from wsipipe.pipelines.publish import covered_px
 from wsipipe.pipelines.request import is_stale, read_json, slide_file, slide_fingerprint
 from wsipipe.pipelines.source import Source, open_source
-from wsipipe.predict import SmallerBatch, card_of, set_threads
+from wsipipe.predict import card_of, set_threads
 from wsipipe.schedule.lease import Lease, acquire
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads

@@ -15,13 +15,13 @@ import shapely
 from wsipipe.artifacts import atomic_write, check_writable, remove_leftovers
 from wsipipe.errors import OutputError
 from wsipipe.formats.parquet import read_cells
+from wsipipe.models.device import SmallerBatch
 from wsipipe.pipelines.dry_run import check_memory
 from wsipipe.pipelines.job import SUFFIXES, SegmentJob, SegmentResult
 from wsipipe.pipelines.origin import refuse_another
 from wsipipe.pipelines.prepare import Prepared, prepare
 from wsipipe.pipelines.publish import Done, clear, publish
 from wsipipe.pipelines.request import Network, check_request, finished_before, network_of, request_of
-from wsipipe.predict import SmallerBatch
 from wsipipe.schedule.engine import Engine, open_engine
 from wsipipe.schedule.lease import Lease, acquire
 from wsipipe.schedule.progress import Progress, TileCount

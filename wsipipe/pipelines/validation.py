@@ -13,7 +13,7 @@ from wsipipe.metrics import count, pool, scores
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.pipelines.image import maps_of_all
-from wsipipe.predict import Predictor
+from wsipipe.predict import load_predictor
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import FitSettings
 from wsipipe.train.log import Log
@@ -71,7 +71,7 @@ class Validation:
             self.best, self.best_step = score, step
 
     def _score(self, model: Path) -> dict[str, float]:
-        predictor = Predictor(model, self.settings.device)
+        predictor = load_predictor(model, self.settings.device, "auto", 0)  # what is trained takes memory, too
         counted = []
         for image in self.images:
             (maps,) = maps_of_all([(image.image, image.mpp)], predictor)

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from wsipipe.errors import SettingsError
+from wsipipe.models.device import NAMED, VISIBLE, gpu_of
+from wsipipe.schedule.network import DEVICE
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.schedule.task import CELLS, PREDICT
-from wsipipe.schedule.work import DEVICE
 
 LEAN = {
     "distributed.worker.profile.enabled": False,
@@ -42,8 +43,6 @@ def local_cluster(workers: int, devices: str) -> tuple[Any, int]:
     cores = allowed_cores()
     cells = workers if workers > 1 or not names else max(1, cores - len(names))
     threads = max(1, cores // (cells + sum(name == "cpu" for name in names)))
-    if names and _has_dask_cuda() and all(name.startswith("cuda") for name in names):
-        return cuda_cluster(names, cells), threads
     specs: dict[str, Any] = {f"{PREDICT}-{i}-{name}": _spec({PREDICT: 1}, name) for i, name in enumerate(names)}
     specs |= {f"{CELLS}-{i}": _spec({CELLS: 1} if names else {}, "") for i in range(cells)}
     scheduler = {
@@ -80,9 +79,23 @@ def _spec(resources: dict[str, int], device: str) -> dict[str, Any]:
         "dashboard_address": None,
         "silence_logs": 50,
         "preload": [__name__],
-        "env": {DEVICE: device} if device else {},
+        "env": environment(device) if device else {},
     }
     return {"cls": Nanny, "options": options}
+
+
+def environment(device: str) -> dict[str, str]:
+    """Return what a process that forwards tiles on *device* has in its environment: of the GPUs it sees its own alone.
+
+    So nothing that a library does on "the" GPU happens on another one, and a part of a GPU (MIG), of which a process
+    can see but one, is a device like any other.
+
+    Raises
+    ------
+    SettingsError
+        When there is no such GPU.
+    """
+    return {DEVICE: "cuda", VISIBLE: gpu_of(device)} if kind_of(device) == "cuda" else {DEVICE: device}
 
 
 def dask_setup(worker: Any) -> None:
@@ -91,32 +104,6 @@ def dask_setup(worker: Any) -> None:
     They end when the main process does.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def cuda_cluster(devices: list[str], cells: int) -> Any:
-    """Return RAPIDS' cluster: one process per GPU, bound to the cores and the network card next to it.
-
-    Each forwards tiles in one thread and makes cells in the others.
-    """
-    from dask_cuda import LocalCUDACluster
-
-    beside = max(1, cells // len(devices))
-    return LocalCUDACluster(
-        CUDA_VISIBLE_DEVICES=[name.partition(":")[2] or "0" for name in devices],
-        threads_per_worker=1 + beside,
-        resources={PREDICT: 1, CELLS: beside},
-        device_memory_limit=0,
-        memory_limit=0,
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-        preload=[__name__],
-    )
-
-
-def _has_dask_cuda() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("dask_cuda") is not None
 
 
 def device_list(devices: str) -> list[str]:
@@ -128,7 +115,16 @@ def device_list(devices: str) -> list[str]:
         When they are not all of one kind: their numbers would differ.
     """
     names = [name.strip() for name in devices.split(",") if name.strip()]
-    kinds = {name.partition(":")[0] for name in names}
-    if len(kinds) > 1 or not kinds <= {"cpu", "cuda", "mps"}:
-        raise SettingsError(f"--devices {devices}: expected devices of one kind, such as cuda:0,cuda:1 or cpu,cpu")
+    kinds = {kind_of(name) for name in names}
+    numbers = {name.partition(":")[2] or "0" for name in names if not name.startswith(NAMED)}
+    if len(kinds) > 1 or not kinds <= {"cpu", "cuda", "mps"} or not all(map(str.isdecimal, numbers)):
+        raise SettingsError(
+            f"--devices {devices}: expected devices of one kind, such as cuda:0,cuda:1 or cpu,cpu (names of GPUs and "
+            "of parts of them, GPU-... and MIG-..., will do)"
+        )
     return names
+
+
+def kind_of(device: str) -> str:
+    """Return what kind a device is of: cpu, cuda, mps."""
+    return "cuda" if device.startswith(NAMED) else device.partition(":")[0]

@@ -8,9 +8,10 @@ from functools import lru_cache
 import wsipipe
 from wsipipe.predict import set_threads
 from wsipipe.schedule.engine import Forward
+from wsipipe.schedule.network import loaded
 from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.task import Receipt, Task
-from wsipipe.schedule.work import loaded, worker_of
+from wsipipe.schedule.work import worker_of
 
 TELL_SECONDS = 1.0
 """How often a worker tells how far it is within a block."""

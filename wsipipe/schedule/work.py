@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -27,12 +25,10 @@ from wsipipe.formats.table import cells_table
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.instances import Cells, find_cells
 from wsipipe.measure import measure
-from wsipipe.models.checkpoint import model_hash
-from wsipipe.models.zoo import resolve
 from wsipipe.polygons import expand, trace
-from wsipipe.predict import Predictor, load_predictor
 from wsipipe.raster import Raster, SlideRaster
 from wsipipe.schedule.clock import Clock
+from wsipipe.schedule.network import checked_predictor
 from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, write_maps
 from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
@@ -42,6 +38,9 @@ from wsipipe.stain import is_glass, normalise
 from wsipipe.store import open_raster
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box
+
+Maps = Callable[[], NDArray[np.uint8]]
+"""Waits for a batch of tiles that the network has begun with, and returns its maps (n, K, 256, 256)."""
 
 
 class Worker:
@@ -127,13 +126,23 @@ class Worker:
         maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
         with Threads(1) as ahead:
             shown = self._shown(tiles, ahead, clock)
+            before: tuple[list[tuple[int, int]], Maps] | None = None
             while found := list(islice(shown, self.predictor.batch)):
                 batch, pixels = [tile for tile, _ in found], np.stack([rgb for _, rgb in found])
                 with clock("network"):
-                    maps.update(zip(batch, self.maps_of(batch, pixels), strict=True))
-                if self.so_far is not None:
-                    self.so_far(block, len(maps))
+                    begun = batch, self.maps_of(batch, pixels)
+                    if before:  # a GPU is busy with what has just begun
+                        maps.update(zip(before[0], before[1](), strict=True))
+                        self._tell(block, len(maps))
+                before = begun
+            with clock("network"):
+                maps.update(zip(before[0], before[1](), strict=True) if before else ())
+                self._tell(block, len(maps))
         return maps
+
+    def _tell(self, block: int, tiles: int) -> None:
+        if self.so_far is not None:
+            self.so_far(block, tiles)
 
     def _shown(
         self, tiles: list[tuple[int, int]], ahead: Threads, clock: Clock
@@ -149,11 +158,11 @@ class Worker:
                 pending.append(ahead.submit(self._read, batches[k + 2]))
             yield from read
 
-    def maps_of(self, batch: list[tuple[int, int]], pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the maps (n, K, 256, 256) of the tiles (i, j) in *batch*, whose pixels are (n, 256, 256, 3)."""
+    def maps_of(self, batch: list[tuple[int, int]], pixels: NDArray[np.uint8]) -> Maps:
+        """Begin with the tiles (i, j) in *batch*, whose pixels are (n, 256, 256, 3); return what gives their maps."""
         with self._turn:  # a worker process may be given several tasks at a time
-            maps: NDArray[np.uint8] = self.predictor.maps(pixels)
-        return maps
+            begun: Maps = self.predictor.begin(pixels)
+        return begun
 
     def _read(self, batch: list[tuple[int, int]]) -> list[tuple[tuple[int, int], NDArray[np.uint8]]]:
         """Return those tiles of *batch* that show more than glass, with the pixels that the network sees."""
@@ -252,40 +261,3 @@ def worker_of(folder: str) -> Worker:
             f"a worker on {socket.gethostname()} does not see {error.filename}; slides, models and the output folder "
             "must be under the same path on all machines"
         ) from error
-
-
-DEVICE = "WSIPIPE_DEVICE"
-"""Environment variable of a worker process: the device that it forwards tiles on, in place of the run's."""
-
-
-@lru_cache(maxsize=1)
-def loaded(model: str, sha256: str, device: str, precision: str, batch: int) -> Predictor:
-    """Return a predictor, loaded once per worker process for any number of slides.
-
-    Raises
-    ------
-    ClusterError
-        When the checkpoint here is another one.
-    """
-    path = resolve(model)
-    if model_hash(path) != sha256:
-        raise ClusterError(f"the model {model} on {socket.gethostname()} is another file than where the run started")
-    return load_predictor(path, os.environ.get(DEVICE, device), precision, batch)
-
-
-def checked_predictor(plan: Plan) -> Predictor:
-    """Return this worker process's predictor for *plan*.
-
-    Raises
-    ------
-    ClusterError
-        When it would compute in another way than the run's recipe says.
-    """
-    predictor = loaded(plan.model, plan.model_sha256, plan.run.device, plan.run.precision, plan.run.batch)
-    if plan.recipe and (mine := asdict(predictor.recipe)) != plan.recipe:
-        differ = ", ".join(f"{k} {mine[k]} instead of {v}" for k, v in plan.recipe.items() if mine.get(k) != v)
-        raise ClusterError(
-            f"a worker on {socket.gethostname()} would compute differently ({differ}); give all forwarding workers the "
-            "same kind of device and the same versions"
-        )
-    return predictor

@@ -66,13 +66,17 @@ def ranks() -> World:
 
 @contextmanager
 def joined(world: World, device: torch.device) -> Iterator[World]:
-    """Connect the processes for the duration of the block: NCCL between GPUs, gloo between CPUs."""
+    """Connect the processes for the duration of the block: NCCL between GPUs, gloo between CPUs.
+
+    Between GPUs, what lies in the CPU's memory goes over gloo all the same: the encoder's features of a whole corpus
+    would not fit a GPU, and a barrier would have to guess which GPU is this process's.
+    """
     if world.size == 1:
         yield world
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield world
     finally:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from wsipipe.artifacts import atomic_write
-from wsipipe.errors import DatasetError
+from wsipipe.errors import DatasetError, ModelError
+from wsipipe.models.device import out_of_memory
 from wsipipe.settings import LoopSettings
 from wsipipe.train.distributed import ALONE, World
 from wsipipe.train.log import Log
@@ -51,10 +52,11 @@ class EMA:
     def update(self, network: nn.Module, step: int) -> None:
         """Move towards *network*; the decay warms up as (1 + s) / (10 + s)."""
         decay = min(self.limit, (1 + step) / (10 + step))
-        for mean, value in zip(self.network.state_dict().values(), network.state_dict().values()):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
-            else:
+        pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(means, values, 1 - decay)  # on a GPU a few kernels in place of one for each tensor
+        for mean, value in pairs:
+            if not mean.is_floating_point():
                 mean.copy_(value)
 
 
@@ -140,15 +142,29 @@ class Loop:
                 current = ahead.result()
                 if self.step + 1 < self.settings.steps:
                     ahead = pool.submit(batch, self.step + 1)
-                mine = self._gradient(split(current), loss_of, alone)
-                loss, norm = self._checked(mine, partial(rescue, current))
-                self._update(loss, norm)
+                with self._memory_watched():
+                    mine = self._gradient(split(current), loss_of, alone)
+                    loss, norm = self._checked(mine, partial(rescue, current))
+                    self._update(loss, norm)
                 report(self.step - 1, loss)
                 if self.step % self.settings.checkpoint_every == 0 or self.step == self.settings.steps:
                     self.save(self.path)
                 if self.settings.schedule == "plateau" and self.step == self.settings.steps - self.settings.cooldown:
                     self.save(self.folder / PLATEAU)
         return self.ema.network
+
+    @contextmanager
+    def _memory_watched(self) -> Iterator[None]:
+        """Say how to go on when a step runs out of memory: nothing of it is kept, so a smaller batch may go on."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise ModelError(
+                f"out of memory at step {self.step} ({str(error).splitlines()[0]}); give a smaller --batch or "
+                f"backbone, to pretrain also --accumulate or --checkpoint-activations (last checkpoint: {self.path})"
+            ) from error
 
     def _gradient(
         self,
