@@ -16,6 +16,8 @@ RULES = {
     "max_diameter_um": (0.1, 1000),
     "growth_um": (0, 1000),
     "min_probability": (0, 1),
+    "clump_threshold": (0, 1),
+    "min_type_probability": (0, 1),
 }
 """Range of each constant of the rules."""
 _PARTS = ("format", "backbone", "name", "mpp", "rules", "licence", "classes", "training")
