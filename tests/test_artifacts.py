@@ -70,8 +70,8 @@ def test_permissions_of_a_replaced_file_and_links_are_kept(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("missing/a.json", "the folder does not exist: create it first"),
         ("file/a.json", "a file where a folder is expected"),
+        ("file/deep/a.json", "a file where a folder is expected"),
         ("folder", "give the name of a file"),
         ("x" * 300, "the file name is too long"),
     ],
@@ -87,6 +87,19 @@ def test_impossible_targets_are_refused_in_one_line(tmp_path: Path, name: str, s
         assert name in message
         assert "\n" not in message
         assert "Errno" not in message
+
+
+def test_folders_above_an_output_are_made_when_it_is_written_and_not_before(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b" / "out.json"
+    artifacts.check_writable(out)
+    assert not any(tmp_path.iterdir())
+    artifacts.write_json(out, {})
+    assert out.read_text().startswith("{")
+    with artifacts.atomic_folder(tmp_path / "c" / "d.zarr") as folder:
+        (folder / "zarr.json").touch()
+    assert (tmp_path / "c" / "d.zarr" / "zarr.json").exists()
+    with pytest.raises(OutputError, match="the file name is too long"):
+        artifacts.check_writable(tmp_path / ("x" * 300) / "a.json")
 
 
 @needs_permissions

@@ -321,10 +321,13 @@ def test_what_is_in_the_way_is_not_removed(tmp_path: Path) -> None:
     assert (target / "thesis.txt").read_text() == "precious"
 
 
-def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_made(tmp_path: Path) -> None:
     raster = raster_of(picture())
-    with pytest.raises(OutputError, match="No such file or directory"):
-        write_store(raster, plan_of(raster), tmp_path / "no" / "a.zarr")
+    write_store(raster, plan_of(raster), tmp_path / "no" / "a.zarr")
+    assert open_store(tmp_path / "no" / "a.zarr")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"):
+        write_store(raster, plan_of(raster), tmp_path / "file" / "a.zarr")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

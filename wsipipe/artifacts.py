@@ -43,7 +43,7 @@ _ADVICE = {
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
-    """Open a file that takes the place of *path* only when the block ends well.
+    """Open a file that takes the place of *path* only when the block ends well; folders above it are made.
 
     Parameters
     ----------
@@ -73,6 +73,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     taken for one of writing only when its errno says so (no space, quota, file size, input/output).
     """
     target = Path(os.path.realpath(path))
+    make_parents(path)
     try:
         temporary = _create_beside(target)
     except OSError as error:
@@ -109,6 +110,7 @@ def atomic_folder(path: str | os.PathLike[str], mark: str = "zarr.json") -> Iter
     if target.is_file() or (stands and not (target / mark).is_file()):
         raise OutputError(f"cannot write {path}: something else stands there (no {mark} in it); give another name")
     temporary, old = (hidden_beside(target, end) for end in ("tmp", "old"))
+    make_parents(path)
     try:
         temporary.mkdir()
         yield temporary
@@ -129,13 +131,45 @@ def atomic_folder(path: str | os.PathLike[str], mark: str = "zarr.json") -> Iter
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise :class:`~wsipipe.errors.OutputError` when *path* could not be written; leaves nothing behind.
 
-    Called before the work begins, so that hours of it are not lost to a mistyped folder.
+    Called before the work begins, so that hours of it are not lost to a folder that may not be written to. Folders that
+    are missing count as there when they can be made (:func:`make_parents`).
     """
     target = Path(os.path.realpath(path))
     try:
-        _create_beside(target).unlink()
+        if target.parent.exists():
+            _create_beside(target).unlink()
+        else:
+            _check_parts(target)
+            above = next(parent for parent in target.parents if parent.exists())
+            probe = hidden_beside(above / target.name)
+            probe.mkdir()
+            probe.rmdir()
     except OSError as error:
         raise _refusal(path, error) from error
+
+
+def make_parents(path: str | os.PathLike[str]) -> None:
+    """Make the folders above the output *path* that are missing.
+
+    Raises
+    ------
+    OutputError
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if not target.parent.is_dir():
+            _check_parts(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise _refusal(path, NotADirectoryError(errno.ENOTDIR, "")) from error
+    except OSError as error:
+        raise _refusal(path, error) from error
+
+
+def _check_parts(target: Path) -> None:
+    """Refuse names that no file system takes."""
+    if any(len(os.fsencode(part)) > 255 for part in target.parts):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 def hidden_beside(target: Path, end: str = "tmp") -> Path:
@@ -175,8 +209,7 @@ def _create_beside(target: Path) -> Path:
     """Create and return an empty temporary file beside *target*, with its permissions."""
     mode = _mode_of_existing(target)
     temporary = hidden_beside(target)
-    if len(os.fsencode(target.name)) > 255:
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    _check_parts(target)
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     if mode is not None:
         with contextlib.suppress(OSError):  # a file system without permissions

@@ -104,6 +104,36 @@ def test_bad_config(tmp_path: Path, text: str, message: str) -> None:
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("threshold = 0.5\n[slide]\nmpp = 0.5", r"'threshold' stands outside a section; expected it below \[cells\]"),
+        ("workers = 2", r"below \[run\]"),
+        ("seed = 2", r"below \[evaluate\] or \[corpus\]|below \[\w+\] or"),
+        ("zzz = 2", r"'zzz' stands outside a section; expected it below a section, such as \[slide\]"),
+        ("slide = 2", r"slide is a section; expected \[slide\] in a line of its own"),
+        ("[slides]\nmpp = 1", "unknown section 'slides'; did you mean 'slide'"),
+    ],
+)
+def test_a_key_outside_its_section_is_told_where_it_belongs(tmp_path: Path, text: str, message: str) -> None:
+    (file := tmp_path / "run.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        read_config(file)
+
+
+@pytest.mark.parametrize("text", ["a." * 50_000 + "a = 1", "x = " + "[" * 50_000, "[slide]\n" * 200_000])
+def test_a_file_that_would_take_the_parser_gigabytes_is_not_given_to_it(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(text: str) -> None:
+        raise AssertionError("the parser was asked")
+
+    monkeypatch.setattr("tomllib.loads", stop)
+    (file := tmp_path / "run.toml").write_text(text)
+    with pytest.raises(SettingsError, match="characters; expected settings in short lines"):
+        read_config(file)
+
+
 def test_missing_config() -> None:
     with pytest.raises(SettingsError, match=r"--config nowhere.toml: cannot be read \(No such file"):
         read_config("nowhere.toml")

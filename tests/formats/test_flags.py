@@ -87,3 +87,20 @@ def test_it_comes_back_from_geojson(
     import_geojson(tmp_path / "a.geojson", tmp_path / "back.parquet", about | {"working_mpp": [0.5, 0.5]})
     before, after = (read_cells(p).set_index("cell_id")["oversize"] for p in (path, tmp_path / "back.parquet"))
     assert before.to_dict() == after.to_dict()
+
+
+def test_it_comes_back_from_measurements_as_older_qupath_lists_them(
+    make_table: Callable[..., pa.Table], master: Callable[..., Path], about: dict[str, Any], tmp_path: Path
+) -> None:
+    path = master(make_table(60))
+    format_of(tmp_path / "a.geojson").write(path, tmp_path / "a.geojson", Style(ExportSettings()))
+    content = json.loads((tmp_path / "a.geojson").read_text())
+    for feature in content["features"]:
+        told = feature["properties"]["measurements"]
+        feature["properties"]["measurements"] = [{"name": name, "value": value} for name, value in told.items()]
+    (tmp_path / "b.geojson").write_text(json.dumps(content))
+    tables = []
+    for name in ("a", "b"):
+        import_geojson(tmp_path / f"{name}.geojson", tmp_path / f"{name}.parquet", about | {"working_mpp": [0.5, 0.5]})
+        tables.append(read_cells(tmp_path / f"{name}.parquet"))
+    assert tables[1]["oversize"].any() and tables[0].equals(tables[1])

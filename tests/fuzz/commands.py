@@ -59,7 +59,7 @@ class Target:
             Where the input is now, and whether other results than the intact input's are a fault; None when nothing
             was changed.
         """
-        rng = random.Random(seed)
+        rng = random.Random(f"{self.kind} {self.files} {seed}")
         path = rng.choice(sorted(p for p in work.glob(self.files) if p.is_file()))
         if self.named and rng.random() < SOME:
             if rng.random() < 0.5:

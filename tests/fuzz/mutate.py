@@ -115,10 +115,15 @@ def setting(raw: bytes, rng: random.Random) -> bytes:
     lines = raw.decode().splitlines()
     k = rng.choice([i for i, line in enumerate(lines) if "=" in line])
     key, _, value = lines[k].partition("=")
-    what = rng.randrange(4)
+    what, number = rng.randrange(8), value.strip()
     if what == 0:
         lines.insert(0, lines.pop(k))
     elif what == 1:
+        del lines[k]
+    elif what < 5 and number.replace(".", "").isdigit():
+        scaled = float(number) * rng.choice((0.0, 0.1, 0.5, 0.9, 1.1, 2.0, 100.0))
+        lines[k] = f"{key}= {scaled if '.' in number else round(scaled)}"
+    elif what == 5:
         lines[k] = f"{rng.choice((key.upper(), key.strip() + '.x ', 'x', key[:-2], chr(34) * 2))}={value}"
     else:
         lines[k] = f"{key}= {rng.choice(LITERALS)}"

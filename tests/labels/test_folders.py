@@ -229,3 +229,11 @@ def test_a_table_that_names_no_types_is_refused(root: Path, content: str) -> Non
     (root / "set/types/P1_a.csv").write_text(content)
     message = refusal(SPEC, root)
     assert "P1_a.csv: not a table of types" in message and "id and class" in message
+
+
+def test_a_label_map_whose_header_is_cut_within_a_bracket(tmp_path: Path) -> None:
+    np.save(tmp_path / "l.npy", np.ones((4, 5), np.int32))
+    raw = (tmp_path / "l.npy").read_bytes()
+    (tmp_path / "l.npy").write_bytes(raw.replace(b"(4, 5), }", b"(4, 5 , }"))
+    with pytest.raises(DatasetError, match="not a readable label map"):
+        read_labels(tmp_path / "l.npy")

@@ -86,3 +86,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "masks.npy").write_bytes(whole)
     (tmp_path / "images.npy").unlink()
     assert "no images.npy beside it" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../up", "a\0b", "a\nb", "beyond"])
+def test_names_of_tissues_that_are_none(tmp_path: Path, name: str) -> None:
+    """They become part of the names of files."""
+    write(tmp_path, tmp_path)
+    names = np.array(["Breast", name])
+    if name == "beyond":
+        names.view(np.uint32)[3] = 0x1000074
+    np.save(tmp_path / "types.npy", names)
+    assert "types.npy: holds <U" in refusal(tmp_path) and "no names of tissues" in refusal(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from tests.conftest import Phantom
 from tests.masters import truth_master, write_master
 from wsipipe.cell_settings import SubsetSettings
 from wsipipe.classify import fit
-from wsipipe.errors import StoreError
+from wsipipe.errors import SettingsError, StoreError
+from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.parquet import metadata
 from wsipipe.pipelines.classify import ClassifyJob, run_classify
 from wsipipe.pipelines.convert import ConvertJob, run_convert
 from wsipipe.pipelines.measure import MeasureJob, run_measure
 from wsipipe.pipelines.report import ReportJob, run_report
+from wsipipe.pipelines.shown import open_pair
 from wsipipe.schedule.progress import Progress
+from wsipipe.settings import SlideSettings
 from wsipipe.slide import fingerprint
 
 SAID = "holds no cells, and neither does what is made of it"
@@ -100,3 +104,20 @@ def test_labels_that_are_no_cells_file_are_refused(phantom: Phantom, tmp_path: P
     for pair in ((cells, labels), (labels, cells)):
         with pytest.raises(StoreError, match=r"labels\.csv is not a cells file"):
             run_classify(ClassifyJob(cells, tmp_path / "out.parquet", labels=(pair,)), Progress())
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_geojson_in_place_of_cells_is_told_what_to_give(phantom: Phantom, tmp_path: Path, beside: bool) -> None:
+    cells = truth_master(tmp_path / ("cells.parquet" if beside else "others.parquet"), phantom)
+    path = tmp_path / "cells.geojson"
+    write_geojson(cells, path)
+    hint = re.escape(f"give {cells}") if beside else r"give the \.parquet of the same run, or make one of it: `wsi"
+    said = rf"cells\.geojson is not a cells file \(\.parquet\) but geojson; {hint}"
+    for run in (
+        lambda: run_report(ReportJob(path, slide=str(phantom.path)), Progress()),
+        lambda: open_pair(str(phantom.path), path, SlideSettings()),
+    ):
+        with pytest.raises(StoreError, match=said):
+            run()
+    with pytest.raises(SettingsError, match=r"cells\.geojson holds cells, not a slide; give the slide"):
+        open_pair(str(path), None, SlideSettings())

@@ -220,6 +220,12 @@ def test_glass_is_an_empty_but_valid_result(tmp_path: Path) -> None:
     assert result.cells == 0 and json.loads(out.read_bytes())["features"] == []
 
 
+def test_a_zarr_is_made_by_convert(phantom: Phantom, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cells\.zarr: segment writes single files.*`wsipipe convert cells\.parq"):
+        run_segment(job_of(phantom.path, tmp_path / "cells.zarr"), QUIET)
+    assert not any(tmp_path.iterdir())
+
+
 def test_unknown_endings_are_refused_before_any_work(phantom: Phantom, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cells\.xml: unknown kind of output"):
         run_segment(job_of(phantom.path, tmp_path / "cells.xml"), QUIET)

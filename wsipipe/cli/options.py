@@ -8,7 +8,6 @@ A knob's default, unit, range and help are written once, in :mod:`wsipipe.settin
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
 import types
 import typing
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import click
 
 from wsipipe.cli.sections import SECTIONS as SECTIONS
+from wsipipe.cli.slips import outside, unknown
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import SettingsError
 
@@ -138,8 +138,10 @@ def read_config(path: str | Path) -> Config:
         raise SettingsError(f"--config {path}: not a TOML file ({error})") from error
     sections, datasets = {}, content.pop("datasets", [])
     for name, table in content.items():
-        if name not in SECTIONS or not isinstance(table, dict):
-            raise SettingsError(f"{path}: {_unknown('section', name, SECTIONS)}")
+        if not isinstance(table, dict):
+            raise SettingsError(f"{path}: {outside(name, SECTIONS)}")
+        if name not in SECTIONS:
+            raise SettingsError(f"{path}: {unknown('section', name, SECTIONS)}")
         sections[name] = _read_section(SECTIONS[name], table, f"{path} [{name}]")
     return Config(str(path), sections, tuple(datasets))
 
@@ -218,7 +220,7 @@ def _read_section(cls: type[Any], table: Mapping[str, Any], where: str) -> dict[
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in names:
-            raise SettingsError(f"{where}: {_unknown('key', key, names)}")
+            raise SettingsError(f"{where}: {unknown('key', key, names)}")
         values[name] = _convert(value, _type(cls, name), f"{where} {key}")
         _check_alone(cls, name, values[name], f"{where} {key}")
     return values
@@ -241,9 +243,3 @@ def _check_alone(cls: type[Any], name: str, value: Any, where: str) -> None:
         cls(**{name: value})
     except SettingsError as error:
         raise SettingsError(f"{where}: {error}") from error
-
-
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1, cutoff=0.0)[0]
-    return f"unknown {what} {name!r}; did you mean {near!r}? Known: {', '.join(names)}"

@@ -45,6 +45,8 @@ _TYPES: dict[str, pa.DataType] = {
     "bbox": BBOX,
 }
 """Columns that every master file has."""
+_EXPORTS = (".geojson.gz", ".geojson", ".csv.gz", ".csv", ".gpkg", ".json.gz", ".json", ".h5", ".html")
+"""Endings of what is made of a master file, and is none."""
 _OPTIONAL = {"nucleus": pa.binary(), "class_probability": pa.float32()}
 
 
@@ -85,6 +87,7 @@ def check_master(path: str | os.PathLike[str]) -> dict[str, Any]:
         When *path* is not a master file of wsipipe, or not as it was written.
     """
     name = os.fspath(path)
+    _refuse_export(name)
     try:
         found = os.stat(name)
         raw = _checked(name, (found.st_ino, found.st_size, found.st_mtime_ns))
@@ -93,6 +96,18 @@ def check_master(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise StoreError(f"{name} is not a cells file, or it is damaged: {reason}; copy it again") from error
     about: dict[str, Any] = from_json(raw)
     return about
+
+
+def _refuse_export(name: str) -> None:
+    """Say what to give in place of a file that was made of a cells file, by its ending."""
+    ending = next((end for end in _EXPORTS if name.lower().endswith(end)), None)
+    if ending is None or not os.path.isfile(name):
+        return
+    beside = name[: -len(ending)] + ".parquet"
+    hint = f"give {beside}" if os.path.isfile(beside) else "give the .parquet of the same run"
+    if ending.startswith(".geojson"):
+        hint += f", or make one of it: `wsipipe measure {name} --slide SLIDE -o cells.parquet`"
+    raise StoreError(f"{name} is not a cells file (.parquet) but {ending[1:]}; {hint}")
 
 
 @lru_cache(maxsize=64)

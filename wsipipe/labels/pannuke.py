@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Content
-from wsipipe.labels.pictures import check_pixels
+from wsipipe.labels.pictures import NPY_FAILURES, check_pixels
 from wsipipe.labels.sources import Item, files_under, unique
 
 CHANNELS = ("Neoplastic", "Inflammatory", "Connective", "Dead", "Epithelial")
 """Types of the mask channels, in order; a sixth channel marks the background."""
 MPP = 0.25
+LAST_LETTER = 0xD7FF
+"""Of those that two bytes hold; what follows are halves of letters."""
 
 
 def items(path: Path) -> list[Item]:
@@ -75,13 +77,22 @@ def _tissues(path: Path | None, count: int) -> list[str]:
     tissues = _mapped(path, mapped=False)
     if tissues.shape != (count,):
         raise DatasetError(f"{path}: types have shape {tissues.shape}; expected ({count},), one tissue per image")
+    if tissues.dtype.kind != "U" or not _are_words(tissues):
+        raise DatasetError(f"{path}: holds {tissues.dtype} that are no names of tissues; was the copy cut short?")
     return [f"_{tissue}" for tissue in tissues.tolist()]
+
+
+def _are_words(names: NDArray[np.str_]) -> bool:
+    """Whether all *names* are letters and may be part of a file's name; damage makes numbers that are no letters."""
+    codes = np.ascontiguousarray(names.astype(names.dtype.newbyteorder("="))).view(np.uint32)
+    odd = (codes > LAST_LETTER) | ((codes > 0) & (codes < ord(" "))) | np.isin(codes, [ord(c) for c in "/\\"])
+    return not odd.any() and not any("\0" in name for name in names.tolist())
 
 
 def _mapped(path: Path, mapped: bool = True) -> NDArray[Any]:
     try:
         return np.asanyarray(np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+    except NPY_FAILURES as error:
         raise DatasetError(f"{path}: not a readable NPY file ({in_words(error)}); was the copy cut short?") from error
 
 

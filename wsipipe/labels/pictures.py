@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsipipe.errors import DatasetError, SlideError, in_words
+from wsipipe.errors import FAILURES, DatasetError, SlideError, in_words
 from wsipipe.labels.annotated import numbered
 from wsipipe.slide import open_slide
 
@@ -22,7 +23,9 @@ MAX_PIXELS = 16_384**2
 COLOUR = ("RGB", "RGBA", "P")
 """Modes of Pillow that hold 8-bit colour."""
 
-_FAILURES = (UnidentifiedImageError, OSError, EOFError, ValueError, SyntaxError, Image.DecompressionBombError)
+NPY_FAILURES = (*FAILURES, TokenError)
+"""What NumPy raises on a damaged NPY file, whose header is Python."""
+_FAILURES = (*NPY_FAILURES, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

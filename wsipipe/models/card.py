@@ -49,13 +49,23 @@ def check_card(entry: Any, version: int, heads: Collection[str]) -> None:
     for part in ("name", "licence"):
         _expect(isinstance(entry[part], str), part, entry[part], "text")
     _expect(_number(0.05, 5)(entry["mpp"]), "mpp", entry["mpp"], "0.05 to 5 µm/px")
-    _expect(isinstance(entry["training"], dict), "training", entry["training"], "an object")
+    _expect(isinstance(entry.get("digest", ""), str), "digest", entry.get("digest"), "text")
+    _check_training(entry["training"])
     _expect(isinstance(entry.get("normalise", False), bool), "normalise", entry.get("normalise"), "true or false")
     _check_backbone(entry["backbone"])
     if entry.get("head"):
         _check_head(entry["head"], heads)
     _check_rules(entry["rules"])
     _check_colours(entry["classes"], entry.get("colours"))
+
+
+def _check_training(said: Any) -> None:
+    """Look at those parts of the training that are asked for later: which encoder it was."""
+    _expect(isinstance(said, dict), "training", said, "an object")
+    settings = said.get("settings") or {}
+    _expect(isinstance(settings, dict), "training's settings", settings, "an object")
+    for encoder in (said.get("encoder"), settings.get("encoder")):
+        _expect(encoder is None or isinstance(encoder, str), "training's encoder", encoder, "its name")
 
 
 def _check_backbone(said: Any) -> None:

@@ -137,7 +137,7 @@ def check_encoder(card: ModelCard, encoder: Encoder | None) -> None:
     wanted = card.backbone.condition
     if not wanted:
         return
-    name = card.training.get("settings", {}).get("encoder") or f"one with features {wanted} wide"
+    name = (card.training.get("settings") or {}).get("encoder") or f"one with features {wanted} wide"
     if encoder is None:
         raise SettingsError(f"the backbone {card.name} is conditioned on an encoder: give it, --encoder {name}")
     width = encoder(torch.zeros(1, 64, 64, 3, dtype=torch.uint8)).shape[1]

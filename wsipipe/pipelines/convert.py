@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsipipe.artifacts import check_writable
+from wsipipe.artifacts import check_writable, make_parents
 from wsipipe.cell_settings import SubsetSettings, ZarrSettings
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.exports import Format, Style, format_of
@@ -98,6 +98,7 @@ def _master(job: ConvertJob) -> Iterator[Path]:
     if job.subset.everything:
         yield job.cells
         return
+    make_parents(job.outputs[0])
     with tempfile.TemporaryDirectory(prefix=".wsipipe-", dir=job.outputs[0].parent) as folder:
         part = Path(folder) / "cells.parquet"
         write_subset(job.cells, part, job.subset)

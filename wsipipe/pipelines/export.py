@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import HALF
@@ -40,6 +41,7 @@ def export_model(
     """
     if out.exists() and out.samefile(source):
         raise SettingsError(f"{out} is the model itself; choose another -o")
+    check_writable(out)
     network, card = checkpoint.load(source)
     given: dict[str, Any] = {key: value for key, value in rules.items() if value is not None}
     if normalise and card.colours is None:

@@ -18,7 +18,7 @@ import wsipipe
 from wsipipe.artifacts import atomic_write, digest, write_json
 from wsipipe.cell_settings import FeatureSettings
 from wsipipe.embed import Embedder
-from wsipipe.errors import OutputError, TileReadError
+from wsipipe.errors import TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
 from wsipipe.geometry import grow
@@ -85,8 +85,6 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
         What stood at the output is untouched.
     """
     check_suffix(job.output)
-    if not job.output.parent.is_dir():
-        raise OutputError(f"cannot write {job.output}: the folder does not exist: create it first")
     path = resolve(job.model).resolve()
     grid = replace(job.grid, target_mpp=job.grid.target_mpp or card_of(path).mpp, overlap=job.features.overlap)
     with acquire(job.output) as lease:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import wsipipe
-from wsipipe.artifacts import check_writable
+from wsipipe.artifacts import check_writable, make_parents
 from wsipipe.cell_settings import MeasureSettings, StainSettings
 from wsipipe.context import Crowd
 from wsipipe.errors import OutputError, SettingsError, StoreError
@@ -112,6 +112,7 @@ def _master(job: MeasureJob, slide: Slide) -> Iterator[tuple[Path, int]]:
         "imported": job.cells.name,
         "version": wsipipe.__version__,
     }
+    make_parents(job.output)
     with tempfile.TemporaryDirectory(prefix=".wsipipe-", dir=job.output.parent) as folder:
         master = Path(folder) / "cells.parquet"
         yield master, import_geojson(job.cells, master, about).left_out

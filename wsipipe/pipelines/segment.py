@@ -91,6 +91,11 @@ def run_segment(job: SegmentJob, progress: Progress) -> SegmentResult:
 def check_outputs(job: SegmentJob) -> None:
     """Raise OutputError when an output has an unknown ending or cannot be written, before any work is done."""
     for path in job.outputs:
+        if path.name.endswith(".zarr"):
+            raise OutputError(
+                f"{path}: segment writes single files, convert the rest: `wsipipe segment ... -o cells.parquet`, then "
+                f"`wsipipe convert cells.parquet -o {path}`"
+            )
         if not path.name.endswith(SUFFIXES):
             raise OutputError(f"{path}: unknown kind of output; expected a name ending in {', '.join(SUFFIXES)}")
     for path in job.wanted:

@@ -20,6 +20,8 @@ from wsipipe.tissue import Tissue, find_tissue
 from wsipipe.units import Pair
 
 MASTER = ".parquet"
+CELLS = (MASTER, ".geojson", ".geojson.gz")
+"""Endings of files that hold cells."""
 AREA_TOLERANCE = 1e-3
 """Tissue that is found again may differ by this share of its area from what the run recorded."""
 
@@ -58,6 +60,8 @@ def open_pair(path: str, master: Path | None, settings: SlideSettings) -> tuple[
         When the cells are those of a slide of another size.
     SlideError, StoreError
     """
+    if path.lower().endswith(CELLS):
+        raise SettingsError(f"{path} holds cells, not a slide; give the slide that they lie on, and the cells after it")
     about = metadata(master) if master is not None else None
     location = open_store(path).raster.slide.path if is_store(path) else path
     slide = open_slide(location, _as_run(settings, about))

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wsipipe.artifacts import from_json, hidden_beside, short_name
+from wsipipe.artifacts import from_json, hidden_beside, make_parents, short_name
 from wsipipe.errors import OutputBusy, OutputError
 
 BEATS = 6
@@ -143,6 +143,7 @@ def acquire(output: Path, seconds: float = 120.0) -> Lease:
     OutputError
         When nothing can be written there.
     """
+    make_parents(output)
     earlier = check_free(output, seconds)
     mine = _file(output, max(earlier, default=0) + 1)
     try:
