@@ -86,7 +86,7 @@ def test_out_of_range_names_the_option() -> None:
         ("[grid]\noverlap = 300", r"\[grid\] overlap: overlap is 300; expected 0 to 128 px"),
         ("[grid]\noverlapp = 3", r"\[grid\]: unknown key 'overlapp'; did you mean 'overlap'\? Known: target_mpp"),
         ("[tisue]\nmargin_um = 3", "unknown section 'tisue'; did you mean 'tissue'"),
-        ("overlap = 3", "unknown section 'overlap'"),
+        ("overlap = 3", "'overlap' stands outside a section"),
         ("[grid]\noverlap = '3'", r"\[grid\] overlap is '3'; expected a whole number"),
         ("[grid]\noverlap = true", "expected a whole number"),
         ("[slide]\nmpp = 'x'", "expected a number"),

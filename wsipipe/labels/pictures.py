@@ -23,9 +23,9 @@ MAX_PIXELS = 16_384**2
 COLOUR = ("RGB", "RGBA", "P")
 """Modes of Pillow that hold 8-bit colour."""
 
-NPY_FAILURES = (*FAILURES, TokenError)
+NPY_FAILURES: tuple[type[Exception], ...] = (*FAILURES, TokenError)
 """What NumPy raises on a damaged NPY file, whose header is Python."""
-_FAILURES = (*NPY_FAILURES, UnidentifiedImageError, Image.DecompressionBombError)
+_FAILURES: tuple[type[Exception], ...] = (*NPY_FAILURES, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
