@@ -17,7 +17,8 @@ OUT   ?= demo
 JOBS  ?= 2
 PYTEST_ARGS ?=
 # fuzz: damaged inputs for each command and kind of input
-FUZZ  ?= 1400
+FUZZ  ?= 200
+FUZZ_LOG ?= fuzz.jsonl
 
 .PHONY: help demo test lint fuzz test-slow test-readers bench cucim-cpu default-model docs dist clean
 .DEFAULT_GOAL := help
@@ -26,7 +27,7 @@ help:
 	@echo "make demo            segment a phantom slide; make demo SLIDE=slide.svs: your own"
 	@echo "make test            ruff, mypy, import-linter and the tests (no slow ones, no GPU)"
 	@echo "make test-slow       the slow tests, those that need a GPU (skipped without one), and a search for new examples"
-	@echo "make fuzz            damaged inputs by the thousand, none of which may surprise (FUZZ=1400 for each command)"
+	@echo "make fuzz            damaged inputs by the thousand, none of which may surprise (FUZZ=200 for each command and kind)"
 	@echo "make test-readers    what spatialdata and ome-zarr make of our files (in an environment of their own, 1.2 GB)"
 	@echo "make bench           speed and memory, measured on this machine (about 10 minutes)"
 	@echo "make cucim-cpu       install cuCIM's CPU reader without the CUDA packages"
@@ -70,7 +71,7 @@ test: lint
 	$(BIN)/pytest -m "not slow and not gpu" -n $(JOBS) $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.dev
-	WSIPIPE_FUZZ=$(FUZZ) $(BIN)/pytest tests/fuzz -n $(JOBS) -rP $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --count $(FUZZ) --log $(FUZZ_LOG)
 
 test-slow: $(VENV)/.dev
 	$(BIN)/pytest -m "slow or gpu or hypothesis" --hypothesis-profile=search $(PYTEST_ARGS)

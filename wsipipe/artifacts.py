@@ -35,7 +35,6 @@ _ADVICE = {
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "writing there is not permitted: choose another folder",
     errno.EROFS: "the file system is read-only: choose another folder",
-    errno.ENOENT: "the folder does not exist: create it first",
     errno.ENOTDIR: "a part of the path is a file where a folder is expected",
     errno.ENAMETOOLONG: "the file name is too long",
 }
