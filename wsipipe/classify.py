@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 from wsipipe.artifacts import digest, from_json, write_json
 from wsipipe.errors import ModelNotFound, NotAModel, SettingsError, in_words
+from wsipipe.plain import text_of
 
 FORMAT = 1
 LEAST = 2
@@ -114,7 +115,7 @@ class Classifier:
         ModelNotFound, NotAModel
         """
         try:
-            found = from_json(Path(path).read_text(encoding="utf-8"))
+            found = from_json(text_of(path))
             stated = found.pop("digest", None)
             if found.pop("wsipipe_classifier") != FORMAT:
                 raise ValueError("of another version")

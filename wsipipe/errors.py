@@ -148,6 +148,8 @@ def in_words(error: BaseException) -> str:
     """
     text = str(error).strip().splitlines()
     said = text[0] if text else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if isinstance(error, KeyError):
         return f"{said[:60]} is missing"
     if isinstance(error, UnicodeDecodeError):

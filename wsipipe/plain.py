@@ -5,13 +5,18 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import enum
+import errno
 import hashlib
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+SHELL = ("/dev/", "/proc/")
+"""Where a shell keeps the pipes that stand for files."""
 JSON_ESCAPE = "wsipipe.json"
 """Name of the error handler that keeps file names in JSON which are not UTF-8."""
 
@@ -43,6 +48,19 @@ codecs.register_error(JSON_ESCAPE, _json_escape)
 def readable(name: str) -> str:
     """Return the *name* of a file for files that hold UTF-8 text only; bytes that are none are written out."""
     return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def text_of(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+    """Return the text in a file; OSError for a pipe or device in a folder, on which one would wait for ever."""
+    refuse_special(path)
+    return Path(path).read_text(encoding=encoding)
+
+
+def refuse_special(path: str | os.PathLike[str]) -> None:
+    """Raise OSError for a pipe, socket or device, unless the shell made it (``<(command)``)."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or os.fspath(path).startswith(SHELL)):
+        raise OSError(errno.EINVAL, "it is a pipe, socket or device, not a file")
 
 
 def _no_number(name: str) -> float:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import pyarrow as pa
 
 from tests.fuzz import mutate
 from tests.fuzz.mutate import BYTES, CELLS, CSV, GEOJSON, JSON, MODEL, STORE, TEXT, TOML, Mutator
 from wsipipe.cli.main import main
-from wsipipe.errors import WsipipeError
+from wsipipe.errors import FAILURES, WsipipeError
 
 ALWAYS = ("--device", "cpu", "--precision", "fp32", "--batch", "1")
 NETWORK = ("--model", "tiny.safetensors", *ALWAYS)
@@ -72,7 +73,7 @@ class Target:
             mutator = rng.choice(self.mutators)
             try:
                 changed = mutator(changed, rng) or b" "
-            except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, ArithmeticError):
+            except (*FAILURES, pa.ArrowException):
                 break  # damaged beyond what this mutator reads
             used.append(mutator)
         if changed == raw:

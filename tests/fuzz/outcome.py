@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -60,6 +61,8 @@ class Outcome:
 class Bench:
     """Runs one command on damaged inputs.
 
+    Everything happens in children of this process, which itself starts no thread: a child would miss it.
+
     Parameters
     ----------
     target : Target
@@ -73,74 +76,83 @@ class Bench:
     """
 
     def __init__(self, target: Target, root: Path) -> None:
-        self.target, self.intact = target, make(target.kind, root)
-        self.work = root / f"work-{os.getpid()}"
-        self._fresh()
-        path = sorted(p for p in self.work.glob(target.files) if p.is_file())[0]
-        status, text = self._run(path)
-        assert status == 0, f"the intact input is not taken: {text}"
-        self._lines, self._results = set(text.splitlines()), results(self.work / "out")
+        self.target, self.work = target, root / f"work-{os.getpid()}"
+        self.said, self.told = root / f"said-{os.getpid()}.txt", root / f"told-{os.getpid()}.json"
+        assert self._child(lambda: make(target.kind, root) and 0) == 0, f"no input: {self.said.read_text()}"
+        self.intact = root / target.kind
+        status = self._try(lambda: (sorted(p for p in self.work.glob(target.files) if p.is_file())[0], False))
+        assert status == 0, f"the intact input is not taken: {self.said.read_text()}"
+        self._lines, self._results = set(self.said.read_text().splitlines()), self._report()["results"]
 
     def try_seed(self, seed: int) -> Outcome | None:
         """Return the outcome of the input that *seed* makes; None where that is the intact one."""
-        self._fresh()
-        damaged = self.target.damage(self.work, seed)
-        if damaged is None:
-            return None
-        path, strict = damaged
-        status, text = self._run(path)
-        return Outcome(self._judge(status, text, strict), text[-1500:])
+        status, text = self._try(lambda: self.target.damage(self.work, seed)), self.said.read_text(errors="replace")
+        report = self._report()
+        return None if report.get("same") else Outcome(self._judge(status, text, report), text[-1500:])
 
-    def _judge(self, status: int | None, text: str, strict: bool) -> str:
+    def _judge(self, status: int | None, text: str, report: dict[str, Any]) -> str:
         if status is None:
             return "hang"
         if "Traceback" in text or status < 0 or status == CRASHED:
             return "traceback"
         if status:
             lines = [line for line in text.splitlines() if line.startswith("wsipipe: error: ")]
-            if self.target.kind != "sheet" and len(lines) != 1:
+            if RIDDLES.search(text) or (self.target.kind != "sheet" and len(lines) != 1):
                 return "riddle"
-            if RIDDLES.search(text):
-                return "riddle"
-            left = [p for p in (self.work / "out").glob("cells.*") if p.is_file() and not p.name.startswith(".")]
+            left = [p for p in (self.work / "out").glob("cells.*") if p.is_file()]
             return "half-written" if left else "refused"
-        if results(self.work / "out") == self._results:
+        if report["results"] == self._results:
             return "same"
         if WARNS.search("\n".join(set(text.splitlines()) - self._lines)):
             return "riddle" if RIDDLES.search(text) else "warned"
-        return "silent" if strict else "other"
+        return "silent" if report["strict"] else "other"
 
-    def _fresh(self) -> None:
+    def _try(self, damage: Callable[[], tuple[Path, bool] | None]) -> int | None:
+        """Let a child *damage* the input and run the command; return its exit code, see :meth:`_child`."""
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree(self.intact, self.work)
         (self.work / "out").mkdir()
+        self.told.unlink(missing_ok=True)
+        return self._child(lambda: self._attempt(damage()))
 
-    def _run(self, path: Path) -> tuple[int | None, str]:
-        """Return exit code (negative: a signal; None: out of time or memory) and what was printed."""
-        said = self.work / "said.txt"
-        args = self.target.args
+    def _attempt(self, damaged: tuple[Path, bool] | None) -> int:
+        """Run the command, in a child, and leave behind what came of it."""
+        if damaged is None:
+            self.told.write_text(json.dumps({"same": True}))
+            return 0
+        path, strict = damaged
+        os.chdir(self.work)
+        code = run(self.target.args(str(path.relative_to(self.work))))
+        found = results(Path("out")) if not code else {}
+        self.told.write_text(json.dumps({"strict": strict, "results": found}))
+        return code
+
+    def _report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.told.read_text()) if self.told.exists() else {}
+        return found
+
+    def _child(self, work: Callable[[], int]) -> int | None:
+        """Do *work* in a child; return its exit code (negative: a signal; None: out of time or memory)."""
         child = os.fork()
         if not child:
-            _child(lambda: run(args(str(path.relative_to(self.work)))), self.work, said)
+            _end_with(work, self.said)
         _, status, used = os.wait4(child, 0)
-        text = said.read_text(errors="replace")
         code = os.waitstatus_to_exitcode(status)
         late = code in (-signal.SIGXCPU, -signal.SIGALRM, -signal.SIGKILL)
-        return None if late or used.ru_maxrss > MEMORY_KB else code, text
+        return None if late or used.ru_maxrss > MEMORY_KB else code
 
 
 CRASHED = 99
 
 
-def _child(work: Callable[[], int], folder: Path, said: Path) -> None:
-    """Do *work* in this process, a child, and end it."""
+def _end_with(work: Callable[[], int], said: Path) -> None:
+    """Do *work* in this process, a child, within limits, and end it."""
     code = CRASHED
     try:
         with said.open("w", buffering=1) as stream:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
             sys.stdout = sys.stderr = stream
-            os.chdir(folder)
             os.environ["SLURM_CPUS_PER_TASK"] = "1"  # one core, as others have the rest
             signal.alarm(WALL_SECONDS)
             resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,15 +140,7 @@ def write_dicom(path: Path, rgb: NDArray[np.uint8], mpp: float, tile: int = 128)
 
 def _store(folder: Path) -> None:
     _jpeg(folder)
-    assert _apart(["tile", str(folder / "slide.tiff"), "-o", str(folder / "slide.zarr"), "--shard", "1024"]) == 0
-
-
-def _apart(args: list[str]) -> int:
-    """Run a command in a process of its own: its threads would not live on in the children of this one."""
-    child = os.fork()
-    if not child:
-        os._exit(main(args))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert main(["tile", str(folder / "slide.tiff"), "-o", str(folder / "slide.zarr"), "--shard", "1024"]) == 0
 
 
 def _cells(folder: Path) -> None:
@@ -174,7 +165,7 @@ def _cells(folder: Path) -> None:
 def _classifier(folder: Path) -> None:
     _cells(folder)
     cells, labels, out = (str(folder / name) for name in ("cells.parquet", "cells.geojson", "types.json"))
-    assert _apart(["classify", cells, "--fit", labels, "--save", out]) == 0
+    assert main(["classify", cells, "--fit", labels, "--save", out]) == 0
 
 
 def _model(folder: Path) -> None:

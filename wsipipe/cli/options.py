@@ -22,6 +22,7 @@ from wsipipe.cli.sections import SECTIONS as SECTIONS
 from wsipipe.cli.slips import outside, unknown
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import SettingsError
+from wsipipe.plain import text_of
 
 CONFIG_CHARS, CONFIG_LINE = 1_000_000, 10_000
 """Characters of a file of settings, and of one line of it: the parser takes gigabytes for a key of 50,000 parts."""
@@ -128,7 +129,7 @@ def read_config(path: str | Path) -> Config:
         When the file is missing, not TOML, or holds an unknown section or key or a value out of range.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = text_of(path)
         if len(text) > CONFIG_CHARS or max(map(len, text.splitlines()), default=0) > CONFIG_LINE:
             raise SettingsError(f"--config {path}: {len(text):,} characters; expected settings in short lines")
         content = tomllib.loads(text)

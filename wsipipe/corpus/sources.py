@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsipipe.errors import DatasetError, in_words
-from wsipipe.plain import readable
+from wsipipe.plain import readable, refuse_special
 from wsipipe.slide.opening import is_url
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -129,6 +129,7 @@ def _is_slide_folder(path: Path) -> bool:
 
 def _read_csv(path: Path, root: Path | None) -> Iterator[Source]:
     try:
+        refuse_special(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             rows, columns = list(reader), [name.strip() for name in reader.fieldnames or ()]

@@ -18,12 +18,13 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from wsipipe.errors import StoreError
+from wsipipe.errors import StoreError, in_words
 from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.parquet import merge_parts, write_part
 from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.geometry import mended
 from wsipipe.measure import MEASURES
+from wsipipe.plain import refuse_special
 
 SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")
 MALFORMED = (
@@ -79,16 +80,17 @@ def read_drawn(path: Path, origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
     StoreError
     """
     try:
+        refuse_special(path)
         raw = path.read_bytes()
         content = orjson.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
         features = content.get("features", [content]) if isinstance(content, dict) else content
         if not isinstance(features, list):
-            raise TypeError("no list of features")
+            raise ValueError("it holds no list of features")
         return [_drawn(f, origin) for f in features if f.get("geometry")]
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MALFORMED as error:
-        raise StoreError(f"{path}: not GeoJSON as QuPath writes it ({' '.join(str(error).split())})") from error
+        raise StoreError(f"{path}: not GeoJSON as QuPath writes it ({in_words(error)})") from error
 
 
 def _drawn(feature: Mapping[str, Any], origin: tuple[int, int]) -> Drawn:

@@ -26,6 +26,7 @@ from wsipipe.errors import StoreError, in_words
 from wsipipe.formats.table import BBOX
 from wsipipe.geometry import FARTHEST
 from wsipipe.measure import MEASURES
+from wsipipe.plain import refuse_special
 
 SEAL, OPEN = "digest", "0" * 64
 """Key of the metadata that holds the SHA-256 of the file, and what stands in its place while that is computed."""
@@ -89,10 +90,11 @@ def check_master(path: str | os.PathLike[str]) -> dict[str, Any]:
     name = os.fspath(path)
     _refuse_export(name)
     try:
+        refuse_special(name)
         found = os.stat(name)
         raw = _checked(name, (found.st_ino, found.st_size, found.st_mtime_ns))
     except (OSError, UnicodeError, pa.ArrowException, shapely.errors.ShapelyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = in_words(error)
         raise StoreError(f"{name} is not a cells file, or it is damaged: {reason}; copy it again") from error
     about: dict[str, Any] = from_json(raw)
     return about

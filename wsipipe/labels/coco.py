@@ -16,6 +16,7 @@ from wsipipe.labels.annotated import Content
 from wsipipe.labels.outlines import Outline, paint
 from wsipipe.labels.pictures import read_picture
 from wsipipe.labels.sources import Item, files_under, picture_of, unique
+from wsipipe.plain import text_of
 
 KEYS = ("images", "annotations")
 
@@ -42,7 +43,7 @@ def is_coco(path: Path) -> bool:
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds."""
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        return from_json(text_of(path))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not a readable JSON file ({in_words(error)})") from error
 

@@ -25,6 +25,7 @@ from wsipipe.labels.annotated import DEFAULT_MPP, UNKNOWN, Content, DatasetSpec
 from wsipipe.labels.outlines import Outline, paint
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, MAX_PIXELS
 from wsipipe.labels.sources import Item, files_under, picture_of
+from wsipipe.plain import text_of
 from wsipipe.raster import open_slide_raster
 from wsipipe.raster.fill import fill
 from wsipipe.settings import SlideSettings
@@ -70,7 +71,7 @@ def read_objects(path: Path) -> list[Drawn]:
     DatasetError
     """
     try:
-        content = from_json(path.read_text(encoding="utf-8"))
+        content = from_json(text_of(path))
         features = content.get("features", [content]) if isinstance(content, dict) else content
         return [_drawn(feature) for feature in features if feature.get("geometry")]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, shapely.errors.ShapelyError) as error:

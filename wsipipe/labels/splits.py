@@ -12,6 +12,7 @@ from wsipipe.artifacts import from_json
 from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Annotated, DatasetSpec
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, SLIDE_SUFFIXES
+from wsipipe.plain import text_of
 
 SPLITS = ("train", "val", "test")
 
@@ -41,7 +42,7 @@ def read_split(path: Path) -> dict[str, str]:
     DatasetError
     """
     try:
-        listed = from_json(path.read_text(encoding="utf-8"))
+        listed = from_json(text_of(path))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not a readable split file ({in_words(error)}); expected JSON") from error
     if not isinstance(listed, dict) or not all(k in SPLITS and isinstance(v, list) for k, v in listed.items()):

@@ -16,7 +16,7 @@ from typing import Any
 
 from wsipipe.errors import SettingsError, SlideNotFound, in_words
 from wsipipe.pipelines.job import SegmentJob
-from wsipipe.plain import readable
+from wsipipe.plain import readable, text_of
 from wsipipe.settings import CellSettings, GridSettings, SlideSettings, TissueSettings
 from wsipipe.store import is_store
 
@@ -176,7 +176,7 @@ def read_table(path: Path) -> list[Entry]:
     SettingsError
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read as a CSV table ({in_words(error)})") from error
     header = text.splitlines()[0] if text.strip() else ""

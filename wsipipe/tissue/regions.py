@@ -21,6 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from wsipipe.artifacts import atomic_write, from_json
 from wsipipe.errors import SettingsError, in_words
 from wsipipe.geometry import mended
+from wsipipe.plain import text_of
 from wsipipe.settings import TissueSettings
 from wsipipe.slide.overview import Gaps, overview
 from wsipipe.slide.protocol import Slide, SlideInfo
@@ -203,7 +204,7 @@ def _annotation(index: int, polygon: shapely.Polygon) -> dict[str, Any]:
 def _read_shapes(path: Path) -> list[shapely.Polygon]:
     """Return the polygons of a GeoJSON file, each made valid."""
     try:
-        content = from_json(path.read_text(encoding="utf-8-sig"))
+        content = from_json(text_of(path, "utf-8-sig"))
     except OSError as error:
         why = error.strerror
         raise SettingsError(f"--tissue {path}: cannot be read ({why}); expected auto, none or a file") from error
