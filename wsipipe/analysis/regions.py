@@ -123,7 +123,7 @@ def _on_slide(
 ) -> Sequence[shapely.Geometry]:
     """Return the polygons of each region, without what sticks out of the slide."""
     slide = shapely.box(0, 0, size[0], size[1])
-    shapes = [_polygons(shapely.intersection(_polygons(d.shape), slide)) for d in drawn]
+    shapes = [_polygons(shapely.normalize(shapely.intersection(_polygons(d.shape), slide))) for d in drawn]
     outside = [f"{name!r}" for name, shape in zip(names, shapes) if shapely.area(shape) == 0]
     if outside:
         raise SettingsError(

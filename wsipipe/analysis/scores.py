@@ -78,6 +78,8 @@ def allred(share: float, strength: float) -> tuple[int, int]:
 BINS = 256
 LEAST_SHARE, FEWEST_CELLS = 0.005, 50
 """A smaller share of cells is no population of its own; fewer cells show none."""
+FAINT = 0.05
+"""Density that is added before the logarithm is taken: about that of a negative nucleus."""
 LEAST_APART = 3.0
 """Two populations lie apart by at least so many standard deviations of the negative one."""
 
@@ -85,8 +87,8 @@ LEAST_APART = 3.0
 def suggest(values: Floats, steps: int) -> tuple[float, ...]:
     """Return thresholds that *values*, optical densities of all cells, suggest; () when they show one population.
 
-    The first is the minimum-error threshold (Kittler and Illingworth 1986), which, unlike Otsu's, minds that few
-    cells spread widely and many hardly at all. The other two cut the positive cells by Otsu's criterion in three.
+    The first is Otsu's threshold of the logarithm of the densities (Otsu 1979): positive cells spread widely, and their
+    few faint ones are missed without it. The other two cut the positive cells by Otsu's criterion in three.
 
     Parameters
     ----------
@@ -97,7 +99,7 @@ def suggest(values: Floats, steps: int) -> tuple[float, ...]:
     known = np.sort(values[np.isfinite(values)])
     if len(known) < FEWEST_CELLS:
         return ()
-    first = _minimum_error(known)
+    first = _otsu(known)
     below, above = known[known < first], known[known >= first]
     if min(len(below), len(above)) < LEAST_SHARE * len(known):
         return ()
@@ -115,25 +117,13 @@ def _histogram(values: Floats) -> tuple[Floats, Floats]:
     return counts.astype(np.float64), (edges[1:] + edges[:-1]) / 2
 
 
-def _minimum_error(values: Floats) -> float:
-    counts, middles = _histogram(values)
-    half = (middles[1] - middles[0]) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        parts = [_moments(counts, middles), _moments(counts[::-1], middles[::-1])]
-        (p, s), (q, r) = parts[0], (parts[1][0][::-1], parts[1][1][::-1])
-        p, s, q, r = p[:-1], s[:-1], q[1:], r[1:]
-        least = (2 * half) ** 2 / 12
-        cost = p * np.log(s + least) + q * np.log(r + least) - 2 * (p * np.log(p) + q * np.log(q))
-    cost[~np.isfinite(cost)] = np.inf
-    k = int(np.argmin(cost))
-    empty = counts[k + 1 :] > 0  # where bins between are empty, the middle of the gap
-    return float((middles[k] + middles[k + 1 + int(np.argmax(empty))]) / 2)
-
-
-def _moments(counts: Floats, middles: Floats) -> tuple[Floats, Floats]:
-    """Return share and variance of the cells up to each bin."""
-    n, x, xx = (np.cumsum(counts * middles**power) for power in (0, 1, 2))
-    return n / n[-1], np.maximum(xx / n - (x / n) ** 2, 0)
+def _otsu(values: Floats) -> float:
+    """Return the threshold that parts the logarithms of *values* in two, the most apart."""
+    counts, middles = _histogram(np.log(FAINT + np.maximum(values, 0)))
+    n, x = np.cumsum(counts), np.cumsum(counts * middles)
+    between = (x[-1] * n / n[-1] - x) ** 2 / np.maximum(n * (n[-1] - n), 1e-9)
+    k = int(np.argmax(between[:-1]))
+    return float(np.exp((middles[k] + middles[k + 1]) / 2) - FAINT)
 
 
 def _otsu_in_three(values: Floats) -> tuple[float, float]:
