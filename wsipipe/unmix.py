@@ -154,7 +154,7 @@ def read_vectors(path: Path) -> StainVectors:
         return vectors_of(from_json(found.group(1) if found else text), path.stem)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, SettingsError):
-            raise SettingsError(f"--stain-vectors {path}: {error}") from error
+            raise SettingsError(f"--stain-vectors {path} cannot be used: {error}") from error
         raise SettingsError(
             f"--stain-vectors {path}: not a file of stain vectors ({error}); expected he, hdab, estimate, auto, or a "
             "file with the JSON of QuPath's setColorDeconvolutionStains"

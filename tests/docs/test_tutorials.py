@@ -64,7 +64,7 @@ def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
 
 
 def test_every_page_has_a_test_and_checks_what_it_writes() -> None:
-    assert {page.stem for page in TUTORIALS} == {"segment", "batch", "qupath", "train", "slurm"}
+    assert {page.stem for page in TUTORIALS} == {"segment", "batch", "qupath", "regions", "ki67", "train", "slurm"}
     for page in TUTORIALS:
         assert any(block.language == "bash" and not block.title for block in blocks(page)), page
         assert any(block.language == "text" for block in blocks(page)), page

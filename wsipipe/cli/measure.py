@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import click
 from wsipipe.cell_settings import MeasureSettings, StainSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.settings import SlideSettings
+
+DECILE = re.compile(r"_od_p\d0$")
+"""Columns that are too many for the table in the terminal."""
 
 
 @click.command(cls=Command)
@@ -58,6 +62,8 @@ def measure(cells: Path, slide: str, output: Path, config: Any, **options: Any) 
     if done.bad:
         click.echo(f"warning: {done.bad} areas could not be read; cells there are measured on background", err=True)
     click.echo(f"{'':<38}{'5 %':>10}{'median':>10}{'95 %':>10}")
-    for name, low, middle, high in totals(output, done.columns[2:]):
-        click.echo(f"{name:<38}{low:>10.4g}{middle:>10.4g}{high:>10.4g}")
+    shown = tuple(name for name in done.columns[2:] if not DECILE.search(name))
+    for name, low, middle, high in totals(output, shown):
+        if middle == middle:  # a stain that the slide does not have is NaN
+            click.echo(f"{name:<38}{low:>10.4g}{middle:>10.4g}{high:>10.4g}")
     click.echo(f"{done.cells:,} cells: wrote {output}")
