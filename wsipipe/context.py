@@ -47,7 +47,12 @@ def ring_means(
     width_px : int
         Steps that cells grow by; where two meet, the ring ends.
     """
-    ring = rings(labels, taken, width_px, count).ravel()
+    return means(rings(labels, taken, width_px, count), stains, count)
+
+
+def means(labels: NDArray[np.int32], stains: NDArray[np.float32], count: int) -> NDArray[np.float64]:
+    """Return the mean of each stain (count, k) over the pixels of *labels* (h, w) 1 to *count*; NaN without any."""
+    ring = labels.ravel()
     pixels = np.bincount(ring, minlength=count + 1)[1:]
     each = range(stains.shape[2])
     sums = [np.bincount(ring, weights=stains[..., k].ravel(), minlength=count + 1)[1:] for k in each]

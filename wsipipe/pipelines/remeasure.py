@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsipipe import texture
 from wsipipe.cell_settings import MeasureSettings
 from wsipipe.compartments import compartment_names, compartment_stains
-from wsipipe.context import Crowd, ring_means, rings
+from wsipipe.context import Crowd, means, rings
 from wsipipe.formats.windows import SIDES, Windows, paint
 from wsipipe.geometry import grow, intersect
 from wsipipe.measure import MEASURES, measure, stain_names
@@ -29,6 +29,8 @@ FROM_OUTLINE = ("x", "y", "area_um2", "perimeter_um", "solidity")
 """What is known of a cell too small to hold a pixel's centre."""
 
 Columns = dict[str, NDArray[np.float64]]
+Own = tuple[str, list[str]]
+"""Column that holds nuclei, and identities of the cells of a square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,8 @@ class Measurer:
         found: Columns = {name: np.full(len(polygons), np.nan) for name in self.names}
         for rows in self._squares(table):
             whole = shapely.from_wkb(table["geometry"].take(rows).to_numpy()) if column == "nucleus" else None
-            for name, values in self._measured(polygons[rows], whole, column).items():
+            own = column, table["cell_id"].take(rows).to_pylist()
+            for name, values in self._measured(polygons[rows], whole, own).items():
                 found[name][rows] = values
         for name, values in found.items():
             data = pa.array(values, pa.float64()) if name in CENTRE else pa.array(values.astype(np.float32))
@@ -112,11 +115,11 @@ class Measurer:
         for k in range(int(square.max(initial=-1)) + 1):
             yield np.flatnonzero(square.ravel() == k)
 
-    def _measured(self, polygons: NDArray[np.object_], whole: NDArray[np.object_] | None, column: str) -> Columns:
+    def _measured(self, polygons: NDArray[np.object_], whole: NDArray[np.object_] | None, own: Own) -> Columns:
         """Return the measurements of the cells of one square: their nuclei, and *whole* cells where they are known."""
         grid, count = self.raster.grid, len(polygons)
         x0, y0, x1, y1 = shapely.total_bounds(polygons if whole is None else whole).tolist()
-        window = intersect(grow(grid.grid_box((x0, y0, x1, y1)), self._ring + 2), (0, 0, *grid.size))
+        window = intersect(grow(grid.grid_box((x0, y0, x1, y1)), 2 * self._ring + 2), (0, 0, *grid.size))
         cells = painted(polygons, window, grid.scale)
         rgb = self.raster.read(window)
         found = measure(cells, polygons, rgb, grid, self.vectors)
@@ -128,44 +131,49 @@ class Measurer:
             xy_um = np.column_stack([found["x"], found["y"]]) * base
             found |= self._named("neighbours", np.column_stack(self._crowd.neighbours(xy_um, self._radius)))
         if {"texture", "ring", "stains"} & set(self.settings.added):
-            found |= self._pictured(cells, rgb, whole, column)
+            found |= self._pictured(cells, rgb, whole, own)
         return found
 
     @property
     def _radius(self) -> float:
         return self.settings.neighbours_um
 
-    def _pictured(
-        self, cells: Painted, rgb: NDArray[np.uint8], whole: NDArray[np.object_] | None, column: str
-    ) -> Columns:
+    def _pictured(self, cells: Painted, rgb: NDArray[np.uint8], outer: NDArray[np.object_] | None, own: Own) -> Columns:
         """Return texture, ring and compartments of the cells of one square."""
         stains, count, found = self.vectors.amounts(rgb), len(cells.sums), Columns()
-        labels, added = cells.label_image, set(self.settings.added)
+        added = set(self.settings.added)
         if "texture" in added:
             nuclear = self.vectors.keys.index("hematoxylin") if "hematoxylin" in self.vectors.keys else 0
-            numbers = texture.haralick(labels, stains[..., nuclear], self.settings.grey_levels, count)
+            numbers = texture.haralick(cells.label_image, stains[..., nuclear], self.settings.grey_levels, count)
             found |= self._named("texture", numbers)
-        around = "stains" in added and whole is None
-        taken = self._taken(cells, column) if "ring" in added or around else labels > 0
+        if not {"ring", "stains"} & added:
+            return found
+        everyone, place = self._everyone(cells, own)
+        nuclei, ring = place[everyone], place[rings(everyone, everyone > 0, self._ring, len(place) - 1)]
         if "ring" in added:
-            found |= self._named("ring", ring_means(labels, taken, stains, self._ring, count))
+            found |= self._named("ring", means(ring, stains, count))
         if "stains" in added:
-            if whole is None:
-                cytoplasm = rings(labels, taken, self._ring, count)
-            else:
-                outer = painted(whole, cells.window, self.raster.grid.scale).label_image
-                cytoplasm = np.where(labels > 0, 0, outer).astype(np.int32)
-            numbers = compartment_stains(labels, cytoplasm, stains, count)
+            if outer is not None:
+                whole = painted(outer, cells.window, self.raster.grid.scale).label_image
+                ring = np.where(everyone > 0, 0, whole).astype(np.int32)
+            numbers = compartment_stains(nuclei, ring, stains, count)
             found |= dict(zip(compartment_names(self.vectors), numbers.T))
         return found
 
-    def _taken(self, cells: Painted, column: str) -> NDArray[np.bool_]:
-        """Return which pixels of the window belong to any cell, also of other squares."""
-        taken = cells.label_image > 0
-        for _, others in self._windows.over(self.raster.grid.base_box(cells.window), [column]):
-            shapes = shapely.from_wkb(others[column].to_numpy())
-            taken |= painted(shapes, cells.window, self.raster.grid.scale).label_image > 0
-        return taken
+    def _everyone(self, cells: Painted, own: Own) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return all cells of the window, also of other squares, as labels, and the number of each among its own.
+
+        They are painted in the order of the file, whatever the square, so that no ring depends on where squares lie.
+        """
+        column, ids = own
+        mine = {id_: k for k, id_ in enumerate(ids, 1)}
+        shapes, numbers = [np.zeros(0, np.object_)], [0]
+        for _, table in self._windows.over(self.raster.grid.base_box(cells.window), [column, "cell_id"]):
+            shapes.append(shapely.from_wkb(table[column].to_numpy()))
+            numbers += [mine.get(id_, 0) for id_ in table["cell_id"].to_pylist()]
+        return painted(np.concatenate(shapes), cells.window, self.raster.grid.scale).label_image, np.array(
+            numbers, np.int32
+        )
 
     def _named(self, kind: str, values: NDArray[np.float64]) -> Columns:
         prefixes = {"texture": ("texture_",), "neighbours": ("nearest_", "neighbours_"), "ring": ("ring_",)}

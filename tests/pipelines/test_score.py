@@ -1,0 +1,183 @@
+"""`measure --add stains` and `wsipipe score` on a drawn H-DAB slide whose brown nuclei are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from wsipipe.cell_settings import MeasureSettings, StainSettings
+from wsipipe.cli.main import main
+from wsipipe.compartments import compartment_stains
+from wsipipe.formats.parquet import metadata, read_cells
+from wsipipe.pipelines import remeasure
+from wsipipe.pipelines.demo import draw_demo
+from wsipipe.pipelines.measure import MeasureJob, run_measure
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import PhantomSettings
+from wsipipe.unmix import HDAB
+
+
+def run(*args: object) -> int:
+    return main([str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a slide, its nuclei, and these measured by stain."""
+    folder = tmp_path_factory.mktemp("hdab")
+    settings = PhantomSettings(width=1536, height=1024, tissue=1.0, mpp=0.5, staining="hdab", positive=0.3)
+    draw_demo(folder / "slide.tiff", settings, folder / "nuclei.geojson")
+    told = Told()
+    run_measure(_job(folder, "measured.parquet"), told)
+    assert any(line.startswith("stains: taken for Hematoxylin and DAB") for line in told.lines)
+    return folder
+
+
+class Told(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def _job(folder: Path, out: str, vectors: str = "auto") -> MeasureJob:
+    return MeasureJob(
+        folder / "nuclei.geojson", str(folder / "slide.tiff"), folder / out, MeasureSettings(add="stains"),
+        stain=StainSettings(vectors),
+    )  # fmt: skip
+
+
+def truth(folder: Path) -> pd.Series[str]:
+    features = json.loads((folder / "nuclei.geojson").read_text())["features"]
+    return pd.Series({f["id"]: f["properties"]["classification"]["name"] for f in features})
+
+
+def test_statistics_are_numpys() -> None:
+    rng = np.random.default_rng(0)
+    nuclei, cytoplasm = np.zeros((2, 30, 40), np.int32)
+    nuclei[2:9, 3:11], nuclei[20:21, 5:6] = 1, 2
+    cytoplasm[9:14, 3:11] = 1
+    stains = rng.normal(0.5, 0.3, (30, 40, 2)).astype(np.float32)
+    found = compartment_stains(nuclei, cytoplasm, stains, 3).reshape(3, 3, 2, 11)
+    for c, mask in enumerate((nuclei == 1, cytoplasm == 1, (nuclei == 1) | (cytoplasm == 1))):
+        for k in range(2):
+            values = stains[..., k][mask].astype(np.float64)
+            wanted = [values.mean(), values.max(), *np.percentile(values, range(10, 100, 10))]
+            np.testing.assert_allclose(found[0, c, k], wanted, rtol=1e-9)
+    assert np.isnan(found[1, 1]).all() and np.isfinite(found[1, 0]).all() and np.isnan(found[2]).all()
+
+
+def test_the_share_is_that_of_the_drawing(drawn: Path, tmp_path: Path, capfd: Any) -> None:
+    """Within a point, cell by cell nearly without exception; nothing brown is read as haematoxylin."""
+    outputs = ("-o", tmp_path / "a.parquet", "--table", tmp_path / "a.csv", "--page", tmp_path / "a.html")
+    assert run("score", drawn / "measured.parquet", *outputs, "--slide", drawn / "slide.tiff") == 0
+    cells, true = read_cells(tmp_path / "a.parquet").set_index("cell_id"), truth(drawn)
+    same = cells["class"] == true[cells.index]
+    assert len(cells) > 300 and same.mean() > 0.985
+    share = (true == "Positive").mean()
+    assert pd.read_csv(tmp_path / "a.csv")["positive_share"][0] == pytest.approx(share, abs=0.01)
+    brown = cells["class"] == "Positive"
+    assert cells["hematoxylin_od_mean"][brown].median() < cells["hematoxylin_od_mean"][~brown].median()
+    assert cells["eosin_od_mean"].isna().all() and cells["dab_od_mean"].min() > -0.02
+    page = (tmp_path / "a.html").read_text()
+    assert (
+        page.count("data:image/jpeg") == 16
+        and "Nucleus: DAB OD mean" in page
+        and "http:" not in page
+        and "https:" not in page
+    )
+    assert "suggested by the histogram: 0." in capfd.readouterr().out
+
+
+def test_steps_add_up(drawn: Path, tmp_path: Path) -> None:
+    args = ("--marker", "er", "--intensity-thresholds", "0.2,0.5,0.8")
+    assert (
+        run("score", drawn / "measured.parquet", *args, "-o", tmp_path / "a.parquet", "--table", tmp_path / "a.csv")
+        == 0
+    )
+    row = pd.read_csv(tmp_path / "a.csv").iloc[0]
+    counts = [row[f"{name}_cells"] for name in ("negative", "1+", "2+", "3+")]
+    assert sum(counts) == row["cells"] and all(counts)
+    assert row["h_score"] == pytest.approx(100 * np.dot(counts, range(4)) / sum(counts), abs=1e-5)
+    assert row["allred"] == row["allred_proportion"] + row["allred_intensity"] and row["allred_proportion"] == 3
+    again = metadata(tmp_path / "a.parquet")
+    assert again["classes"]["2+"] == [225, 150, 50] and again["score"]["thresholds"] == [0.2, 0.5, 0.8]
+
+
+def test_scoring_again_replaces_the_grade(drawn: Path, tmp_path: Path) -> None:
+    """Types stay, grades do not pile up, and colours reach every format."""
+    cells = drawn / "measured.parquet"
+    assert run("score", cells, "-o", tmp_path / "a.parquet") == 0
+    assert run("score", tmp_path / "a.parquet", "--intensity-thresholds", "5", "-o", tmp_path / "b.parquet") == 0
+    assert set(read_cells(tmp_path / "b.parquet")["class"]) == {"Negative"}
+    assert run("convert", tmp_path / "a.parquet", "-o", tmp_path / "a.geojson") == 0
+    first = json.loads((tmp_path / "a.geojson").read_text())["features"][0]["properties"]
+    colour = {"Negative": [90, 90, 180], "Positive": [200, 50, 50]}[first["classification"]["name"]]
+    assert first["classification"]["color"] == colour
+    assert {"Nucleus: DAB OD mean", "Cytoplasm: Hematoxylin OD p90", "Cell: DAB OD max"} <= set(first["measurements"])
+
+
+def test_cells_without_a_cytoplasm_are_not_scored(drawn: Path, tmp_path: Path, capfd: Any) -> None:
+    """A nucleus walled in by others has no ring."""
+    features = json.loads((drawn / "nuclei.geojson").read_text())["features"][:3]
+    walls = [shapely.box(100, 100, 112, 112), shapely.box(100, 100, 112, 112).buffer(8)]
+    walls[1] = shapely.difference(walls[1], shapely.box(100, 100, 106, 130))  # never painted over the first
+    for feature, shape in zip(features, [walls[0], shapely.box(100, 112, 112, 124), shapely.box(300, 300, 312, 312)]):
+        feature["geometry"] = json.loads(shapely.to_geojson(shape))
+    around = [shapely.box(*b) for b in ((88, 88, 124, 100), (88, 100, 100, 124), (112, 100, 124, 124))]
+    extra = [{**features[0], "id": "", "geometry": json.loads(shapely.to_geojson(shape))} for shape in around]
+    path = tmp_path / "n.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [*features, *extra]}))
+    args = ("--slide", drawn / "slide.tiff", "--add", "stains", "--stain-vectors", "hdab", "-o", tmp_path / "m.parquet")
+    assert run("measure", path, *args) == 0
+    assert run("score", tmp_path / "m.parquet", "--compartment", "cytoplasm", "-o", tmp_path / "a.parquet") == 0
+    assert "1 cells lack the compartment, and are not scored" in capfd.readouterr().out
+    scored = read_cells(tmp_path / "a.parquet").set_index("cell_id")["class"]
+    assert scored.isna().sum() == 1
+
+
+def test_compartments_do_not_depend_on_squares(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where nuclei overlap and rings meet, which others of other squares have a part in."""
+    monkeypatch.setattr(remeasure, "SIDE", 300)
+    run_measure(_job(drawn, "again.parquet"), Progress())
+    one, other = (read_cells(drawn / f"{name}.parquet").set_index("cell_id") for name in ("measured", "again"))
+    names = [name for name in one.columns if name.startswith(("nucleus_", "cytoplasm_", "cell_"))]
+    assert len(names) == 66
+    pd.testing.assert_frame_equal(one[names], other[names])
+
+
+def test_vectors_are_recorded_and_taken_again(drawn: Path, tmp_path: Path) -> None:
+    assert metadata(drawn / "measured.parquet")["stain_vectors"] == HDAB.as_dict()
+    job = _job(drawn, "again.parquet")
+    told = Told()
+    again = MeasureJob(drawn / "measured.parquet", job.slide, tmp_path / "again.parquet", job.measure)
+    run_measure(again, told)
+    assert not told.lines, "nothing was guessed"
+    run_measure(_job(drawn, "estimated.parquet", "estimate"), told)
+    assert "from the default" in told.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("--marker", "her2"), 2, "--marker her2: not one of ki67, er, pr, p53; say where it lies"),
+        (("--stain", "red"), 2, "has no column nucleus_red_od_mean: its cells were measured for Hematoxylin and DAB"),
+        (("--intensity-thresholds", "0.4,0.2,0.6"), 2, "expected one number or three that rise"),
+        (("--table", "a.txt"), 6, "a summary is a"),
+    ],
+)
+def test_bad_input_is_one_line(
+    drawn: Path, tmp_path: Path, args: tuple[str, ...], code: int, said: str, capfd: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run("score", drawn / "measured.parquet", "-o", "a.parquet", *args) == code
+    told = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    assert len(told) == 1 and said in told[0] and not list(tmp_path.iterdir())
