@@ -154,6 +154,23 @@ class ScoreSettings(Checked):
 
 
 @dataclass(frozen=True)
+class HotSpotSettings(Checked):
+    """Squares with the most cells, as regions of their own."""
+
+    hot_spots: int = knob(
+        0, "Number of hot spots to find: disjoint squares, the best anywhere on the slide.", low=0, high=100
+    )
+    hot_spot_area: float = knob(
+        0.0, "Area of each (0: the smallest that holds 500 cells).", unit="mm²", low=0, high=400
+    )
+    by: str = knob(
+        "density",
+        "The best have the most cells, or the highest share of positive ones (among squares with 500 scored cells).",
+        choices=("density", "positive"),
+    )
+
+
+@dataclass(frozen=True)
 class SummariseSettings(Checked):
     """How the numbers of regions are told."""
 

@@ -62,7 +62,7 @@ def test_most_cells(field: tuple[np.ndarray, np.ndarray], side_um: float, k: int
     taken: list[list[int]] = []
     for spot in spots:
         box = whole(spot)
-        assert 0 <= box[0] and 0 <= box[1] and box[2] <= SIZE[0] * UNIT and box[3] <= SIZE[1] * UNIT
+        assert box[0] >= 0 and box[1] >= 0 and box[2] <= SIZE[0] * UNIT and box[3] <= SIZE[1] * UNIT
         assert not any(_overlap(box, other) for other in taken)
         assert count(xy, box).sum() == spot.cells
         sides = (box[2] - box[0], box[3] - box[1])

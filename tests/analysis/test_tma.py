@@ -92,7 +92,7 @@ def test_cores_that_lost_a_part_are_told() -> None:
 
 
 def test_what_drifted_out_of_a_core_belongs_to_it() -> None:
-    true, slide = draw(MicroarraySettings(rows=3, columns=4, fragmented=0.5, spacing_um=1100), seed=9)
+    _, slide = draw(MicroarraySettings(rows=3, columns=4, fragmented=0.5, spacing_um=1100), seed=9)
     cores = find_cores(slide, (MPP, MPP))
     discs = shapely.area(cores.table.geometry) / (np.pi * cores.diameter_um**2 / 4 / MPP**2)
     assert discs.max() > 1.05 and discs.min() > 0.97
@@ -138,7 +138,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a drawn array, its true cores, and those found."""
     folder = tmp_path_factory.mktemp("tma")
     slide, truth = str(folder / "array.tiff"), str(folder / "truth.geojson")
-    size = "--rows 3 --columns 4 --rotation 5 --missing 0.17 --fragmented 0.17 --mpp 4 --seed 8".split()
+    size = ["--rows", "3", "--columns", "4", "--rotation", "5", "--mpp", "4", "--seed", "8"]
+    size += ["--missing", "0.17", "--fragmented", "0.17"]
     assert main(["demo-slide", slide, "--tma", *size, "--cores", truth]) == 0
     out = [str(folder / name) for name in ("cores.geojson", "cores.csv", "grid.png")]
     assert main(["tma", slide, "-o", out[0], "-o", out[1], "--overlay", out[2]]) == 0
@@ -211,7 +212,10 @@ def test_an_edited_file_is_the_truth(drawn: Path) -> None:
     [
         (lambda f: f[1]["properties"].update(name="A-1"), "two cores are called 'A-1'"),
         (lambda f: f.clear(), "no core in it"),
-        (lambda f: f[0]["geometry"].update(coordinates=[[[-9, -9], [-5, -9], [-5, -5], [-9, -9]]]), "outside the slide"),
+        (
+            lambda f: f[0]["geometry"].update(coordinates=[[[-9, -9], [-5, -9], [-5, -5], [-9, -9]]]),
+            "outside the slide",
+        ),
     ],
 )
 def test_a_bad_edited_file(drawn: Path, change: object, words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -270,6 +270,4 @@ class _Sums:
         y0, y1 = np.minimum(j + top, ny), np.minimum(j + bottom + 1, ny)
         x0, x1 = np.minimum(i + left, nx), np.minimum(i + right + 1, nx)
         table = self._table
-        return np.asarray(
-            table[np.ix_(y1, x1)] - table[np.ix_(y0, x1)] - table[np.ix_(y1, x0)] + table[np.ix_(y0, x0)]
-        )
+        return np.asarray(table[np.ix_(y1, x1)] - table[np.ix_(y0, x1)] - table[np.ix_(y1, x0)] + table[np.ix_(y0, x0)])

@@ -7,6 +7,7 @@ from typing import Any
 from wsipipe.cell_settings import (
     ClassifySettings,
     FeatureSettings,
+    HotSpotSettings,
     MeasureSettings,
     ScoreSettings,
     StainSettings,
@@ -51,6 +52,7 @@ SECTIONS: dict[str, type[Any]] = {
     "classify": ClassifySettings,
     "score": ScoreSettings,
     "summarise": SummariseSettings,
+    "hot-spots": HotSpotSettings,
     "visualize": VisualizeSettings,
     "evaluate": EvaluateSettings,
     "corpus": CorpusSettings,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsipipe.cell_settings import SummariseSettings
+from wsipipe.cell_settings import HotSpotSettings, SummariseSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
 
 if TYPE_CHECKING:
@@ -38,11 +38,16 @@ WIDEST = 40
     help="The table that named the slides of the batch: its columns go into every row.",
 )  # fmt: skip
 @click.option("--slide", default="", metavar="SLIDE", help="The slide, where it is not where the run record says.")
+@click.option("--tma", is_flag=True, help="Find the cores of a microarray: a row each. See `wsipipe tma`.")
+@click.option(
+    "--names", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None, metavar="FILE",
+    help="With --tma: a sheet (.csv) that names the cores, or .geojson with corrected ones.",
+)  # fmt: skip
 @config_option
-@options_for(SummariseSettings)
+@options_for(HotSpotSettings, SummariseSettings)
 def summarise(
     cells: tuple[Path, ...], outputs: tuple[Path, ...], regions: Path | None, measurements: tuple[str, ...],
-    sheet: Path | None, slide: str, config: Any, **options: Any,
+    sheet: Path | None, slide: str, tma: bool, names: Path | None, config: Any, **options: Any,
 ) -> int:  # fmt: skip
     """Sum up the cells of every region of every slide: one row each, ready for statistics.
 
@@ -59,6 +64,8 @@ def summarise(
       wsipipe summarise cells.parquet --regions annotations.geojson -o regions.csv
       wsipipe summarise cells.parquet --regions annotations.geojson -o measured.geojson
       wsipipe summarise out/ --regions annotations/ --sheet cohort.csv -o cohort.parquet
+      wsipipe summarise cells.parquet --tma --names patients.csv -o cores.csv
+      wsipipe summarise cells.parquet --hot-spots 3 --hot-spot-area 0.25 -o spots.geojson
       wsipipe summarise cells.parquet -o tissue.csv --measurement area_um2 --measurement eccentricity
     """
     from wsipipe.cli.progress import TerminalProgress
@@ -71,6 +78,9 @@ def summarise(
         sheet=sheet,
         slide=slide,
         measurements=measurements,
+        tma=tma,
+        names=names,
+        hot_spots=collect(HotSpotSettings, options, config),
         settings=collect(SummariseSettings, options, config),
     )
     with TerminalProgress() as progress:

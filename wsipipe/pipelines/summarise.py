@@ -15,10 +15,11 @@ from wsipipe.analysis.counted import default_measurements, read_counted
 from wsipipe.analysis.regions import TISSUE, WHOLE, read_regions, regions_frame
 from wsipipe.analysis.summary import Row, summarise
 from wsipipe.artifacts import check_writable
-from wsipipe.cell_settings import SummariseSettings
+from wsipipe.cell_settings import HotSpotSettings, SummariseSettings
 from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
 from wsipipe.formats.parquet import metadata
 from wsipipe.formats.summary import check_excel, ending_of, write_summary
+from wsipipe.pipelines.found_regions import core_regions, hot_spot_regions, without_doubtful_shares
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.sheet import columns_of, read_sheet
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
@@ -51,6 +52,11 @@ class SummariseJob:
         The slide, where it is not where the run record says.
     measurements : tuple of str
         Columns to sum up; by default size and stain.
+    tma : bool
+        Find the cores of a microarray.
+    names : Path, optional
+        What names the cores, or corrects them.
+    hot_spots : HotSpotSettings
     """
 
     cells: tuple[Path, ...]
@@ -59,6 +65,9 @@ class SummariseJob:
     sheet: Path | None = None
     slide: str = ""
     measurements: tuple[str, ...] = ()
+    tma: bool = False
+    names: Path | None = None
+    hot_spots: HotSpotSettings = field(default_factory=HotSpotSettings)
     settings: SummariseSettings = field(default_factory=SummariseSettings)
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
 
@@ -137,11 +146,17 @@ def list_results(sources: Sequence[Path]) -> dict[str, Path]:
 
 
 def regions_of_slide(job: SummariseJob, name: str, master: Path, about: Mapping[str, Any], tell: Tell) -> Any:
-    """Return the regions of a slide, as :mod:`wsipipe.analysis.regions` says: all tissue first, then those drawn."""
+    """Return the regions of a slide, as :mod:`wsipipe.analysis.regions` says: all tissue, those drawn, its cores."""
     parts = [_tissue(job, master, about, tell)]
     path = _regions_file(job, name, tell)
     if path is not None:
         parts.append(read_regions(path, about, tell))
+    if job.tma:
+        parts.append(core_regions(master, about, job.slide, job.names, job.slide_settings, tell))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
     filled = [part for part in parts if len(part)]
     frame: geopandas.GeoDataFrame = pd.concat(filled, ignore_index=True) if len(filled) > 1 else filled[0]
     return frame
@@ -153,10 +168,14 @@ def rows_of_slide(job: SummariseJob, name: str, master: Path, progress: Progress
     warn_of_none(master, about, progress)
     regions = regions_of_slide(job, name, master, about, progress.say)
     cells = read_counted(master, job.measurements or default_measurements(master))
+    if job.hot_spots.hot_spots:
+        regions = _joined([regions, hot_spot_regions(cells, about, job.hot_spots, progress.say)])
     um2 = about.get("tissue_area_um2")
     rows = summarise(cells, regions, job.settings, um2 * 1e-6 if um2 else None)
-    hidden = regions[["id", "colour", "geometry"]].to_dict("records")
-    return [row | {str(key): value for key, value in extra.items()} for row, extra in zip(rows, hidden)]
+    rows = [without_doubtful_shares(row) for row in rows]
+    beside = regions.drop(columns=["name", "classification", "kind", "parent"])
+    more = [{str(k): v for k, v in extra.items() if v is not None and v == v} for extra in beside.to_dict("records")]
+    return [{"geometry": None} | row | extra for row, extra in zip(rows, more)]
 
 
 def _tissue(job: SummariseJob, master: Path, about: Mapping[str, Any], tell: Tell) -> geopandas.GeoDataFrame:
@@ -206,6 +225,10 @@ def _check(job: SummariseJob, masters: Mapping[str, Path]) -> None:
             f"--regions {job.regions} holds the regions of one slide, and there are {len(masters)}; give a folder with "
             "NAME.geojson for each"
         )
+    if job.names is not None and not job.tma:
+        raise SettingsError(f"--names {job.names} names the cores of a microarray; give --tma too")
+    if job.names is not None and len(masters) > 1:
+        raise SettingsError(f"--names {job.names} goes with one slide, and there are {len(masters)}")
     if len(masters) > 1 and job.slide:
         raise SettingsError(f"--slide {job.slide} goes with one cells file, and there are {len(masters)}")
 
