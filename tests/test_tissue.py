@@ -12,11 +12,11 @@ from tests.conftest import Phantom
 from wsipipe.corpus.candidates import Look
 from wsipipe.corpus.filters import Measures, measure, why_not
 from wsipipe.errors import SettingsError
+from wsipipe.quality.fields import measure_field
+from wsipipe.quality.focus import LEAST_SHARPNESS
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings
 from wsipipe.slide import ArraySlide, open_slide, require_mpp
 from wsipipe.tissue import Tissue, find_tissue, viewer_origin
-from wsipipe.tissue.focus import LEAST_SHARPNESS
-from wsipipe.tissue.quality import measure_field
 from wsipipe.tissue.search import tissue_mask
 
 UM = 8.0

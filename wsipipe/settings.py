@@ -44,6 +44,10 @@ class TissueSettings(_Checked):
     min_tissue_um2: float = knob(20_000.0, "Tissue pieces smaller than this are dust.", unit="µm²", low=0)
     min_hole_um2: float = knob(5_000.0, "Holes smaller than this are filled.", unit="µm²", low=0)
     margin_um: float = knob(16.0, "Tissue is grown by this much.", unit="µm", low=0, high=1000)
+    exclude_quality: str = knob(
+        "",
+        "Leave faults out of the tissue: all, or some of out-of-focus, pen, fold, bubble, dust; see `wsipipe quality`.",
+    )
 
 
 @dataclass(frozen=True)
@@ -212,11 +216,11 @@ class MicroarraySettings(_Checked):
 
     rows: int = knob(5, "Rows of cores.", low=1, high=40)
     columns: int = knob(7, "Columns of cores.", low=1, high=60)
-    core_um: float = knob(600.0, "Diameter of a core.", unit="um", low=100, high=4000)
-    spacing_um: float = knob(900.0, "From the middle of a core to the next.", unit="um", low=120, high=8000)
+    core_um: float = knob(600.0, "Diameter of a core.", unit="µm", low=100, high=4000)
+    spacing_um: float = knob(900.0, "From the middle of a core to the next.", unit="µm", low=120, high=8000)
     rotation: float = knob(0.0, "The array is turned by this.", unit="degrees", low=-40, high=40)
-    bend_um: float = knob(0.0, "Rows sag, and columns lean, by this much.", unit="um", low=-2000, high=2000)
-    jitter_um: float = knob(20.0, "Cores lie off their places by up to this.", unit="um", low=0, high=1000)
+    bend_um: float = knob(0.0, "Rows sag, and columns lean, by this much.", unit="µm", low=-2000, high=2000)
+    jitter_um: float = knob(20.0, "Cores lie off their places by up to this.", unit="µm", low=0, high=1000)
     missing: float = knob(0.0, "Share of the cores that are not there.", low=0, high=0.9)
     fragmented: float = knob(0.0, "Share of the cores that are in pieces, some of which are lost.", low=0, high=1)
 

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from wsipipe.tissue.search import outline
+from wsipipe.quality.shapes import outline
 
 MISSING = 0.08
 """A place with a smaller share of tissue holds no core."""

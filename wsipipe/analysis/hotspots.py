@@ -204,7 +204,7 @@ class _Plane:
                 break
             look(k)
         p, n, x, y = best.tolist()
-        return (p, n, x, y) if n >= max(1, least, enough) else None
+        return (p, n, x, y) if n >= max(1, least, enough) and (p or not least) else None
 
     def _grid(self, sides: tuple[int, int]) -> tuple[int, int, int, int]:
         """Return width and height of a bin in units, and how many there are in x and y."""

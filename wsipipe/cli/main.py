@@ -34,6 +34,9 @@ COMMANDS = {
     "segment": Entry("wsipipe.cli.segment:segment", "Slides", "Find the cells of a slide; write them as polygons."),
     "tile": Entry("wsipipe.cli.tile:tile", "Slides", "Store tissue and tile pixels of a slide as sharded Zarr."),
     "report": Entry("wsipipe.cli.report:report", "Slides", "Show results as HTML pages that open anywhere."),
+    "quality": Entry(
+        "wsipipe.cli.quality:quality", "Slides", "Map what is wrong with a slide: blur, pen, folds, bubbles, dust."
+    ),
     "view": Entry("wsipipe.cli.view:view", "Slides", "Look at a slide and its cells in the browser."),
     "info": Entry("wsipipe.cli.info:info", "Slides", "Show what a slide file says of itself."),
     "convert": Entry("wsipipe.cli.convert:convert", "Cells", "Write found cells in another format."),

@@ -15,13 +15,13 @@ from wsipipe.corpus.sources import Source
 from wsipipe.corpus.splits import rank
 from wsipipe.errors import MissingMpp, SettingsError, TileReadError, UnsupportedSlide
 from wsipipe.geometry import intersect
+from wsipipe.quality.light import glass_colour, optical_density
 from wsipipe.raster import Pixels, SlideRaster, slide_grid
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings
 from wsipipe.slide import Slide, fingerprint, open_slide, require_mpp, thumbnail
 from wsipipe.slide.overview import read_tolerantly
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.tissue import Tissue, find_tissue
-from wsipipe.tissue.search import glass_colour, optical_density
 from wsipipe.units import Box, Pair
 
 TOLERANCE = 0.98

@@ -8,22 +8,16 @@ import cv2
 import numpy as np
 
 from wsipipe.corpus.candidates import Look
+from wsipipe.quality.focus import reduced, sharpness
+from wsipipe.quality.folds import fold_mask
+from wsipipe.quality.ink import SMOOTHING_UM, THRESHOLD, signal_and_ink
 from wsipipe.raster import Pixels
 from wsipipe.settings import CorpusSettings
-from wsipipe.tissue.focus import reduced, sharpness
-from wsipipe.tissue.search import SMOOTHING_UM, THRESHOLD, optical_density, signal_and_ink
 
 COARSE_MPP = 2.0
 """Resolution at which glass, pen and folds are told apart."""
 SMALLEST_INK_UM2 = 1500.0
 """Smaller spots of the colour of ink are pigment."""
-FOLD_UM = 6.0
-"""Radius over which density is averaged: wider than a nucleus, narrower than a fold."""
-FOLD_RATIO = 1.8
-"""A fold absorbs at least this much more than the slide's tissue does in the median."""
-FOLD_DENSITY = 0.55
-"""And at least this much (mean optical density). No field of 450 public H&E images has more than 9 % of that."""
-
 REASONS = {
     "outside": "outside the tissue",
     "unreadable": "unreadable pixels",
@@ -55,7 +49,12 @@ def measure(pixels: Pixels, mpp: float, look: Look) -> Measures:
     signal, ink = signal_and_ink(np.asarray(smooth, np.uint8), look.glass, um_per_px, SMALLEST_INK_UM2)
     glass = (signal < THRESHOLD) & ~ink
     focus = sharpness(pixels, mpp, look.mpp)
-    return Measures(float(glass.mean()), float(ink.mean()), focus, _folds(coarse, um_per_px, look))
+    return Measures(
+        float(glass.mean()),
+        float(ink.mean()),
+        focus,
+        float(fold_mask(coarse, um_per_px, look.glass, look.density).mean()),
+    )
 
 
 def why_not(measures: Measures, settings: CorpusSettings) -> str:
@@ -67,10 +66,3 @@ def why_not(measures: Measures, settings: CorpusSettings) -> str:
     if measures.focus < settings.min_focus:
         return "blur"
     return "folds" if measures.folds > settings.max_folds else ""
-
-
-def _folds(coarse: Pixels, um_per_px: float, look: Look) -> float:
-    """Return the share of a patch that is much denser than the slide's tissue, over more than a nucleus."""
-    density = optical_density(coarse, look.glass).mean(axis=2)
-    average = cv2.GaussianBlur(density, (0, 0), FOLD_UM / um_per_px, borderType=cv2.BORDER_REFLECT)
-    return float((average > max(FOLD_DENSITY, FOLD_RATIO * look.density)).mean())

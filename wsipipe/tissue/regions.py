@@ -22,11 +22,13 @@ from wsipipe.artifacts import atomic_write, from_json
 from wsipipe.errors import SettingsError, in_words
 from wsipipe.geometry import mended
 from wsipipe.plain import text_of
+from wsipipe.quality.fields import quality_warnings
+from wsipipe.quality.map import faults_named, quality_map
+from wsipipe.quality.shapes import outline
 from wsipipe.settings import TissueSettings
 from wsipipe.slide.overview import Gaps, overview
 from wsipipe.slide.protocol import Slide, SlideInfo
-from wsipipe.tissue.quality import quality_warnings
-from wsipipe.tissue.search import outline, tissue_mask
+from wsipipe.tissue.search import tissue_mask
 from wsipipe.units import Box, Pair
 
 Mask = NDArray[np.bool_]
@@ -154,8 +156,31 @@ def find_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings, bounds: 
         tissue = search_tissue(slide, base_mpp, settings)
     else:
         tissue = Tissue.from_geojson(settings.tissue, slide.info, base_mpp, viewer_origin(slide.info))
+    if settings.exclude_quality:
+        tissue = without_faults(tissue, slide, base_mpp, settings.exclude_quality)
     looked_at = tissue.polygons if bounds is None else tissue.clipped(bounds)
     return dataclasses.replace(tissue, warnings=(*tissue.warnings, *quality_warnings(slide, base_mpp, looked_at)))
+
+
+def without_faults(tissue: Tissue, slide: Slide, base_mpp: Pair, names: str) -> Tissue:
+    """Return *tissue* without the areas that the quality map calls by one of *names*; a warning says how much went.
+
+    Raises
+    ------
+    SettingsError
+        When a name is none of a fault.
+    """
+    kinds = faults_named(names, "--exclude-quality")
+    found = quality_map(slide, base_mpp)
+    faults = shapely.union_all([polygon for kind in kinds for polygon in found.areas(kind)])
+    left = Tissue.of(
+        shapely.difference(shapely.MultiPolygon(tissue.polygons), faults), slide.info, base_mpp, tissue.source
+    )
+    lost = (tissue.area_um2 - left.area_um2) * 1e-6
+    what = ", ".join(kind.label for kind in kinds)
+    line = f"{lost:.3g} mm² of tissue left out by --exclude-quality ({what})"
+    warnings = (*tissue.warnings, line, *found.warnings)
+    return dataclasses.replace(left, warnings=warnings, unread_um2=tissue.unread_um2)
 
 
 def search_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings) -> Tissue:

@@ -7,8 +7,8 @@ import math
 import cv2
 import numpy as np
 
+from wsipipe.quality.light import Pixels
 from wsipipe.settings import CorpusSettings
-from wsipipe.tissue.search import Pixels
 
 FOCUS_MPP = 0.5
 """Resolution at which sharpness is measured, in µm/px."""

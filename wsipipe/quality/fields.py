@@ -15,9 +15,9 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe.errors import TileReadError
+from wsipipe.quality.focus import COARSEST_MPP, FOCUS_MPP, LEAST_SHARPNESS, reduced, sharpness
+from wsipipe.quality.light import Pixels, optical_density
 from wsipipe.slide.protocol import Slide
-from wsipipe.tissue.focus import COARSEST_MPP, FOCUS_MPP, LEAST_SHARPNESS, reduced, sharpness
-from wsipipe.tissue.search import Pixels, optical_density
 from wsipipe.units import Pair
 
 FIELD_MPP = FOCUS_MPP

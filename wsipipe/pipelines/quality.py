@@ -1,0 +1,150 @@
+"""The story of ``wsipipe quality``: what is wrong with a slide, as areas and numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsipipe.artifacts import atomic_write, check_writable
+from wsipipe.errors import SettingsError
+from wsipipe.figure.areas import check_png, write_areas
+from wsipipe.formats.annotations import Annotation, write_annotations
+from wsipipe.formats.colours import Rgb
+from wsipipe.formats.parquet import batches
+from wsipipe.pipelines.shown import open_pair
+from wsipipe.quality.map import FAULTS, Quality, QualityMap, quality_map
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import SlideSettings
+from wsipipe.slide import fingerprint, require_mpp
+
+COLOURS: dict[Quality, Rgb] = {
+    Quality.OUT_OF_FOCUS: (40, 80, 255),
+    Quality.PEN: (0, 170, 80),
+    Quality.FOLD: (255, 130, 0),
+    Quality.BUBBLE: (0, 190, 220),
+    Quality.DUST: (90, 90, 90),
+}
+OUTPUTS = (".geojson", ".csv")
+STEPS = 1000
+
+
+@dataclass(frozen=True)
+class QualityJob:
+    """Which slide, and where to write.
+
+    Attributes
+    ----------
+    cells : Path, optional
+        A master file whose cells are counted in each kind of area.
+    """
+
+    slide: str
+    outputs: tuple[Path, ...] = ()
+    overlay: Path | None = None
+    cells: Path | None = None
+    slide_settings: SlideSettings = field(default_factory=SlideSettings)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A line of the table: a kind of places, its area, its share of all that is not glass, areas, cells (or None)."""
+
+    kind: Quality
+    area_mm2: float
+    share: float
+    areas: int
+    cells: int | None
+
+
+@dataclass(frozen=True)
+class QualityFound:
+    """The table, and what there is to say."""
+
+    rows: tuple[Found, ...]
+    warnings: tuple[str, ...]
+
+
+def run_quality(job: QualityJob, progress: Progress) -> QualityFound:
+    """Write the areas of a slide with a fault.
+
+    Raises
+    ------
+    SettingsError, SlideError, StoreError, OutputError
+    """
+    for path in job.outputs:
+        if not path.name.lower().endswith(OUTPUTS):
+            raise SettingsError(
+                f"--output {path}: areas are written to {' or '.join(OUTPUTS)}; give a name that ends so"
+            )
+        check_writable(path)
+    if job.overlay is not None:
+        check_png(job.overlay)
+        check_writable(job.overlay)
+    slide, warnings = open_pair(job.slide, job.cells, job.slide_settings)
+    with slide:
+        done = 0
+        progress.start("quality", STEPS)
+
+        def tell(share: float) -> None:
+            nonlocal done
+            progress.advance("quality", round(share * STEPS) - done)
+            done = round(share * STEPS)
+
+        found = quality_map(slide, require_mpp(slide.info, job.slide_settings), tell)
+        areas = {kind: _annotations(found, kind) for kind in FAULTS}
+        rows = _rows(found, areas, None if job.cells is None else _cells(found, job.cells))
+        about = {"size": slide.info.size, "bounds": slide.info.bounds, "fingerprint": fingerprint(slide.info.path)}
+        every = [area for kind in FAULTS for area in areas[kind]]
+        for path in job.outputs:
+            _write(path, every, rows, about)
+        if job.overlay is not None:
+            write_areas(slide, every, job.overlay, named=False, fill=0.35)
+    return QualityFound(rows, (*warnings, *found.warnings))
+
+
+def _annotations(found: QualityMap, kind: Quality) -> list[Annotation]:
+    """Return the areas of a kind, numbered from top to bottom."""
+    um2 = found.mpp**2 / (found.scale[0] * found.scale[1])
+    name = kind.label.capitalize()
+    return [
+        Annotation(f"{name} {k}", name, COLOURS[kind], shape, {"area_um2": round(shape.area * um2, 1)})
+        for k, shape in enumerate(found.areas(kind), 1)
+    ]
+
+
+def _cells(found: QualityMap, cells: Path) -> dict[Quality, int]:
+    """Return how many cells of a master file lie in each kind of places."""
+    counts = np.zeros(len(Quality), np.int64)
+    for batch in batches(cells, ["x", "y"]):
+        xy = np.column_stack([batch["x"].to_numpy(), batch["y"].to_numpy()])
+        counts += np.bincount(found.at(xy), minlength=len(Quality))
+    return {kind: int(counts[kind]) for kind in Quality}
+
+
+def _rows(
+    found: QualityMap, areas: Mapping[Quality, Sequence[Annotation]], cells: Mapping[Quality, int] | None
+) -> tuple[Found, ...]:
+    tissue = sum(found.area_mm2(kind) for kind in Quality if kind is not Quality.GLASS)
+    rows = []
+    for kind in Quality:
+        area = found.area_mm2(kind)
+        share = 0.0 if kind is Quality.GLASS or not tissue else area / tissue
+        rows.append(Found(kind, area, share, len(areas.get(kind, ())), None if cells is None else cells[kind]))
+    return tuple(rows)
+
+
+def _write(path: Path, areas: Sequence[Annotation], rows: Sequence[Found], about: Mapping[str, Any]) -> None:
+    if not path.name.lower().endswith(".csv"):
+        write_annotations(path, areas, about)
+        return
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["quality", "area_mm2", "share", "areas", *(["cells"] if rows[0].cells is not None else [])])
+        for row in rows:
+            cells = [] if row.cells is None else [row.cells]
+            writer.writerow([row.kind.label, round(row.area_mm2, 6), round(row.share, 6), row.areas, *cells])
