@@ -1,4 +1,4 @@
-"""The quality map: faults painted on a drawn slide are found where they are, and real slides are judged as they look."""
+"""The quality map: faults painted on a drawn slide are found where they are, real slides are judged as they look."""
 
 from __future__ import annotations
 
@@ -40,18 +40,16 @@ def paint(blur: float = 1.5) -> tuple[NDArray[np.uint8], Painted]:
 
     blurred = (x > 1250) & (x < 1800) & (y > 400) & (y < 900)
     light[blurred] = cv2.GaussianBlur(light, (0, 0), blur / MPP)[blurred]
-    fold = np.abs(x - 700 - 60 * np.sin(y / 120)) < 40
-    fold &= (y > 500) & (y < 1300)
-    light[fold] = light[fold] * np.roll(light, 90, axis=1)[fold] / 243
-    light[fold] = light[fold] * np.roll(light, 200, axis=1)[fold] / 243
+    fold = (np.abs(x - 2150 - 40 * np.sin(y / 120)) < 45) & (y > 1350) & (y < 2050)
+    for shift in (90, 200, 310):
+        light[fold] *= np.roll(light, shift, axis=1)[fold] / 243
     away = np.hypot(x - 1500, y - 1700)
     light *= np.where(np.abs(away - 240) < 18, 0.4, 1.0)[..., None]
     bubble = away < 258
-    pen = np.abs(y - 2350 - 0.1 * (x - 1000)) < 60
-    pen &= (x > 300) & (x < 2000)
+    pen = (np.abs(y - 140 - 0.02 * (x - 1000)) < 80) & (x > 220) & (x < 2350)
     light[pen] = light[pen] * np.array([0.12, 0.2, 0.75])
     dust = np.zeros((SIDE, SIDE), np.uint8)
-    for k, (cx, cy) in enumerate([(60, 60), (2480, 90), (100, 2450), (2450, 2440), (2500, 1200), (50, 1300)]):
+    for k, (cx, cy) in enumerate([(1200, 300), (2480, 60), (100, 2450), (2450, 2440), (2500, 1200), (50, 1300)]):
         cv2.circle(dust, (cx, cy), 14 + 3 * k, 1, -1)
     light[dust > 0] = 40
     noise = np.random.default_rng(0).normal(0, 1.0, (SIDE, SIDE, 1))

@@ -17,8 +17,8 @@ FINE_UM, COARSE_UM = 0.4, 1.6
 """Widths (sigma) of the two filters."""
 CURVE_UM = (0.0, 0.75, 1.0, 1.5, 2.0, 3.0)
 CURVE_RATIO = (0.676, 0.25, 0.2, 0.15, 0.138, 0.12)
-"""Sigma of a Gaussian by which sharp tissue was blurred (then noise of 1.5 grey levels and JPEG 80, as of a scanner), and
-the median ratio after it, of fields of four public sets; see the decision on quality."""
+"""Sigma of a Gaussian by which sharp tissue was blurred (then noise of 1.5 grey levels and JPEG 80, as of a scanner),
+and the median ratio after it, of fields of four public sets; see the decision on quality."""
 WINDOW_UM = 12.0
 """Sigma of the window over which detail is averaged."""
 FAINT = 0.15

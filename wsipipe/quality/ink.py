@@ -6,6 +6,7 @@ shadow or dust; what absorbs red more than green is blue or green ink, and so on
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from wsipipe.quality.light import Floats, Mask, Pixels, optical_density
@@ -18,6 +19,8 @@ GREY_WEIGHT = 0.35
 """Weight of mean OD beside its spread over the colours: pale grey tissue counts, grey glass does not."""
 SMOOTHING_UM = 8.0
 SMALLEST_INK_UM2 = 10_000.0
+DENSE, COLD = 0.6, 0.75
+"""Ink over tissue has at least this mean optical density, and absorbs red at least by this share of green."""
 
 
 def signal_and_ink(
@@ -57,3 +60,18 @@ def _ink(od: Floats, spread: Floats, mean: Floats) -> tuple[Mask, Mask]:
     black = (mean > 0.6) & (spread < 0.15 * mean)
     maybe = ((red > 1.05 * green) & (spread > 0.03)) | ((red < 0.15 * green) & (blue > 0.8 * green) & (green > 0.1))
     return cold | warm | black, maybe | ((mean > 0.15) & (spread < 0.2 * mean))
+
+
+def over_tissue(ink: Mask, od: Floats, um_per_px: float) -> Mask:
+    """Return the *ink* with what of it lies over tissue, bool (h, w): dense, and as blue or black as no large area is.
+
+    There the colours of both add up, and only its connection with ink on glass tells that it is ink.
+    """
+    if not ink.any():
+        return ink
+    mean = od.mean(axis=2)
+    dense = (mean > DENSE) & (od[..., 0] > COLD * od[..., 1])
+    near = grow(ink, max(1, round(3 * SMOOTHING_UM / um_per_px)))
+    _, labels = cv2.connectedComponents((dense | near).astype(np.uint8), connectivity=8)
+    touching = np.unique(labels[ink])
+    return np.asarray(ink | (dense & np.isin(labels, touching[touching > 0])), dtype=bool)

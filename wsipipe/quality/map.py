@@ -1,7 +1,7 @@
 """The quality map of a slide: what is wrong with it, place by place, at about 8 um/px.
 
-It is made of the slide itself, before any search for tissue (which would leave out blurred and inked parts), and nothing
-is dropped on account of it unless that is asked for.
+It is made of the slide itself, before any search for tissue (which would leave out blurred and inked parts), and
+nothing is dropped on account of it unless that is asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wsipipe.errors import SettingsError
 from wsipipe.quality.blur import blur_um, detail
 from wsipipe.quality.focus import COARSEST_MPP, FOCUS_MPP
 from wsipipe.quality.folds import fold_mask
-from wsipipe.quality.ink import SMOOTHING_UM, THRESHOLD, signal_and_ink
+from wsipipe.quality.ink import SMOOTHING_UM, THRESHOLD, over_tissue, signal_and_ink
 from wsipipe.quality.light import Floats, Mask, Pixels, glass_colour, optical_density
 from wsipipe.quality.marks import bubble_mask, dust_mask, grey_marks
 from wsipipe.quality.shapes import drop_small, outline
@@ -34,8 +34,8 @@ BLOCK = 64
 MARGIN = 10
 """Pixels more on each side: more than the filters reach."""
 MOST_BLUR_UM = 0.9
-"""Blur (sigma) from which tissue is out of focus (a ratio of 0.22). Of places in sharp fields of four public sets one in a
-thousand has a ratio under 0.35; blurred by 1.5 um and with a scanner's noise, half are at 0.15 and 95 % under 0.22."""
+"""Blur (sigma) from which tissue is out of focus (a ratio of 0.22). Of places in sharp fields of four public sets one
+in a thousand has a ratio under 0.35; blurred by 1.5 um, with a scanner's noise, half are at 0.15 and 95 % under 0.22."""
 SMALLEST_UM2 = {"out of focus": 2_500.0, "fold": 2_000.0}
 """Smaller areas are not told."""
 
@@ -134,6 +134,7 @@ def quality_map(slide: Slide, base_mpp: Pair, progress: Callable[[float], None] 
     sigma = max(1.0, SMOOTHING_UM / 2 / um)
     smooth = np.asarray(cv2.GaussianBlur(rgb, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.uint8)
     signal, ink = signal_and_ink(smooth, glass, um)
+    ink = over_tissue(ink, optical_density(smooth, glass), um)
     tissue: Mask = (signal >= THRESHOLD) & ~ink
     rims, specks = grey_marks(od, um, tissue)
     bubbles = bubble_mask(rims & ~ink, um)
