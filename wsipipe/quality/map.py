@@ -35,7 +35,7 @@ MARGIN = 10
 """Pixels more on each side: more than the filters reach."""
 MOST_BLUR_UM = 0.9
 """Blur (sigma) from which tissue is out of focus (a ratio of 0.22). Of places in sharp fields of four public sets one
-in a thousand has a ratio under 0.35; blurred by 1.5 um, with a scanner's noise, half are at 0.15 and 95 % under 0.22."""
+in a thousand has a ratio under 0.35; blurred by 1.5 um, with a scanner's noise, half are at 0.15, 95 % under 0.22."""
 SMALLEST_UM2 = {"out of focus": 2_500.0, "fold": 2_000.0}
 """Smaller areas are not told."""
 
