@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 FUZZ  ?= 200
 FUZZ_LOG ?= fuzz.jsonl
 
-.PHONY: help demo test lint fuzz test-slow test-readers bench cucim-cpu default-model docs dist clean
+.PHONY: help demo test lint fuzz test-slow test-readers gpu-check bench cucim-cpu default-model docs dist clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make test-slow       the slow tests, those that need a GPU (skipped without one), and a search for new examples"
 	@echo "make fuzz            damaged inputs by the thousand, none of which may surprise (FUZZ=200 for each command and kind)"
 	@echo "make test-readers    what spatialdata and ome-zarr make of our files (in an environment of their own, 1.2 GB)"
+	@echo "make gpu-check       check and measure this machine's GPU: gpu-check/report.md (4 minutes)"
 	@echo "make bench           speed and memory, measured on this machine (about 10 minutes)"
 	@echo "make cucim-cpu       install cuCIM's CPU reader without the CUDA packages"
 	@echo "make default-model   train the shipped models again from their data"
@@ -83,6 +84,9 @@ $(READERS)/.done: | $(BIN)/python
 
 test-readers: $(VENV)/.dev $(READERS)/.done
 	WSIPIPE_CONSUMERS="$(CURDIR)/$(READERS)/bin/python" $(BIN)/pytest tests/formats/test_zarr.py $(PYTEST_ARGS)
+
+gpu-check: $(VENV)/.dev
+	$(BIN)/python -m tests.gpu_check
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.bench_cells

@@ -85,7 +85,7 @@ def test_the_batch_shape_is_fixed_whatever_the_number_of_tiles(
     predictor: Predictor, tiles: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder = Recorder(predictor.network)
-    monkeypatch.setattr(predictor, "network", recorder)
+    monkeypatch.setattr(predictor, "forward", recorder)
     assert predictor.maps(tiles[:0]).shape == (0, 4, 256, 256) and not recorder.shapes
     for n, passes in ((1, 1), (2, 1), (3, 2), (5, 3)):
         recorder.shapes.clear()
@@ -143,9 +143,9 @@ def test_out_of_memory_leads_to_a_smaller_batch(path: Path, monkeypatch: pytest.
     made: list[int] = []
     plain = Predictor.__init__
 
-    def limited(self: Predictor, path: Path, device: str, precision: str, batch: int) -> None:
-        plain(self, path, device, precision, batch)
-        self.network = Recorder(self.network, limit=2)
+    def limited(self: Predictor, path: Path, *asked: object) -> None:
+        plain(self, path, *asked)  # type: ignore[arg-type]
+        self.forward = Recorder(self.network, limit=2)
         made.append(self.batch)
 
     monkeypatch.setattr(Predictor, "__init__", limited)
@@ -157,7 +157,7 @@ def test_out_of_memory_leads_to_a_smaller_batch(path: Path, monkeypatch: pytest.
 
 def test_no_memory_for_one_tile_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(path, "cpu", "fp32", 1)
-    monkeypatch.setattr(predictor, "network", Recorder(predictor.network, limit=0))
+    monkeypatch.setattr(predictor, "forward", Recorder(predictor.network, limit=0))
     with pytest.raises(ModelError, match="not enough memory on cpu for a single tile"):
         predictor.probe()
 

@@ -20,6 +20,7 @@ from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import TILE
 from wsipipe.models.device import BATCH, SmallerBatch, choose_device, choose_dtype, fetched, memory_watched, sent
+from wsipipe.models.engines import engine_for
 from wsipipe.models.folded import FoldedSegmenter
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Predictor:
         As in :class:`wsipipe.settings.RunSettings`.
     batch : int
         Tiles per forward pass; 0 takes the device's default.
+    engine : str
+        What computes the network, by its name in :data:`wsipipe.models.engines.ENGINES`.
 
     Attributes
     ----------
@@ -55,7 +58,9 @@ class Predictor:
     recipe : Recipe
     """
 
-    def __init__(self, path: Path, device: str = "auto", precision: str = "auto", batch: int = 0) -> None:
+    def __init__(
+        self, path: Path, device: str = "auto", precision: str = "auto", batch: int = 0, engine: str = "torch"
+    ) -> None:
         network, self.card = checkpoint.load(path)
         if not isinstance(network, Segmenter):
             raise ModelError(f"{path} is a backbone without a head; fit one with `wsipipe fit`, or name a segmenter")
@@ -65,8 +70,10 @@ class Predictor:
         self.names = network.head.map_names
         folded = FoldedSegmenter(network)
         self.network = folded.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        dtype = str(self.dtype).removeprefix("torch.")
-        self.recipe = Recipe(self.device.type, dtype, "eager", torch.__version__.partition("+")[0], self.batch)
+        chosen, dtype = engine_for(engine, self.device, self.dtype), str(self.dtype).removeprefix("torch.")
+        self.recipe = Recipe(self.device.type, dtype, chosen.name_on(self.device), chosen.version(), self.batch)
+        example = torch.zeros(self.batch, 3, TILE, TILE, device=self.device, dtype=self.dtype)
+        self.forward = chosen.make(self.network, example.to(memory_format=torch.channels_last))
 
     def maps(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the maps of *tiles*, as probability * 255.
@@ -118,7 +125,7 @@ class Predictor:
         with memory_watched(self.device, self.batch):
             x = sent(fixed, self.device).permute(0, 3, 1, 2)
             with denormals_flushed():
-                maps: Tensor = self.network((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
+                maps: Tensor = self.forward((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
             sound, whole = fetched(torch.isfinite(maps).all()), fetched((maps * 255).round().to(torch.uint8))
 
         def finish() -> NDArray[np.uint8]:
@@ -149,12 +156,12 @@ def check_numbers(sound: bool, card: ModelCard) -> None:
         raise ModelError(f"the network of {card.name} gives no numbers (NaN or infinity); its training has diverged")
 
 
-def load_predictor(path: Path, device: str, precision: str, batch: int) -> Predictor:
+def load_predictor(path: Path, device: str, precision: str, batch: int, engine: str = "torch") -> Predictor:
     """Return a predictor with the largest batch, *batch* or smaller, that fits the device's memory."""
     while True:
-        predictor = Predictor(path, device, precision, batch)
+        predictor = Predictor(path, device, precision, batch, engine)
         try:
-            if batch or predictor.device.type != "cpu":  # a CPU's default batch is small
+            if batch or engine != "torch" or predictor.device.type != "cpu":  # a CPU's default batch is small
                 predictor.probe()
             return predictor
         except SmallerBatch as error:

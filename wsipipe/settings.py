@@ -123,9 +123,12 @@ class StoreSettings(_Checked):
     )
 
 
+ENGINE_NAMES = "torch", "compile", "openvino"
+
+
 @dataclass(frozen=True)
 class RunSettings(_Checked):
-    """How the work is cut up and where it runs. Only device, precision and batch can change the result."""
+    """How the work is cut up and where it runs. Only device, precision, engine and batch can change the result."""
 
     block: int = knob(3072, "Side of a block of work (working grid).", unit="px", low=256, high=65536, result=False)
     workers: int = knob(1, "Worker processes; above 1 they are scheduled by Dask.", low=1, high=1024, result=False)
@@ -134,6 +137,15 @@ class RunSettings(_Checked):
         "auto", "Arithmetic of the network; auto: bf16 where it is native, else fp32.", choices=("auto", "fp32", "bf16")
     )
     batch: int = knob(0, "Tiles per forward pass (0: chosen for the device).", low=0, high=4096, result=False)
+    engine: str = knob(
+        "torch",
+        "What computes the network; another one gives slightly other cells. openvino: on a CPU, in fp32.",
+        choices=ENGINE_NAMES,
+        result=False,
+    )
+    readers: int = knob(
+        0, "Threads that read and decode for each forwarding process (0: 1, for a GPU 4).", low=0, high=64, result=False
+    )
     max_bad_tiles: float = knob(
         0.05, "Fail the slide when more than this share of the analysed pixels cannot be read.", low=0, high=1
     )

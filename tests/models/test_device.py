@@ -147,7 +147,7 @@ class Greedy(nn.Module):
 def test_the_activations_of_a_failed_pass_are_let_go_of_while_the_error_is_held(path: Path) -> None:
     """The next, smaller batch is tried while whoever caught the error still has it, and with it the traceback."""
     predictor = Predictor(path, "cpu", "fp32", 2)
-    predictor.network = greedy = Greedy()  # type: ignore[assignment]
+    predictor.forward = greedy = Greedy()
     gc.disable()
     try:
         predictor.probe()

@@ -14,7 +14,7 @@ from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSe
 if TYPE_CHECKING:
     from wsipipe.pipelines.tune import Trial
 
-NOT_HERE = ("expand_um", "block", "workers", "max_bad_tiles")
+NOT_HERE = ("expand_um", "block", "workers", "max_bad_tiles", "readers")
 SHOWN = 10
 
 

@@ -11,7 +11,7 @@ from wsipipe.cell_settings import FeatureSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings
 
-NOT_OF_FEATURES = ("block", "workers")
+NOT_OF_FEATURES = ("block", "workers", "engine", "readers")
 
 
 @click.command(cls=Command)

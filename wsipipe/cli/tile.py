@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wsipipe.tissue import Tissue
 
 FILE = click.Path(path_type=Path, dir_okay=False)
-NOT_OF_TILING = ("block", "device", "precision", "batch")
+NOT_OF_TILING = ("block", "device", "precision", "batch", "engine", "readers")
 
 
 @click.command(cls=Command)

@@ -188,7 +188,8 @@ def predicted(
 
 def _load(job: EvaluateJob) -> Predictor:
     set_threads(allowed_cores())
-    return load_predictor(resolve(job.model), job.run.device, job.run.precision, job.run.batch)
+    run = job.run
+    return load_predictor(resolve(job.model), run.device, run.precision, run.batch, run.engine)
 
 
 def _check_out(folder: Path) -> None:

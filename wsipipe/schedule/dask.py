@@ -132,7 +132,7 @@ class DaskEngine:
             self._count()
         from distributed import KilledWorker
 
-        wanted = (model, sha256, run.device, run.precision, batch)
+        wanted = (model, sha256, run.device, run.precision, batch, run.engine)
         future = self.client.submit(describe, self._threads, wanted, pure=False, resources=self._resources(PREDICT))
         watch = self._watch(future.cancel)
         try:

@@ -19,7 +19,7 @@ DEVICE = "WSIPIPE_DEVICE"
 
 
 @lru_cache(maxsize=1)
-def loaded(model: str, sha256: str, device: str, precision: str, batch: int) -> Predictor:
+def loaded(model: str, sha256: str, device: str, precision: str, batch: int, engine: str) -> Predictor:
     """Return a predictor, loaded once per worker process for any number of slides.
 
     Raises
@@ -30,7 +30,7 @@ def loaded(model: str, sha256: str, device: str, precision: str, batch: int) -> 
     path = resolve(model)
     if model_hash(path) != sha256:
         raise ClusterError(f"the model {model} on {socket.gethostname()} is another file than where the run started")
-    return load_predictor(path, os.environ.get(DEVICE, device), precision, batch)
+    return load_predictor(path, os.environ.get(DEVICE, device), precision, batch, engine)
 
 
 def checked_predictor(plan: Plan) -> Predictor:
@@ -43,7 +43,8 @@ def checked_predictor(plan: Plan) -> Predictor:
     SmallerBatch
         When its device has less memory left than the one that the recipe was made on.
     """
-    predictor = loaded(plan.model, plan.model_sha256, plan.run.device, plan.run.precision, plan.run.batch)
+    run = plan.run
+    predictor = loaded(plan.model, plan.model_sha256, run.device, run.precision, run.batch, run.engine)
     if plan.recipe and (mine := asdict(predictor.recipe)) != plan.recipe:
         if mine["batch"] < plan.recipe["batch"] and mine | {"batch": plan.recipe["batch"]} == plan.recipe:
             raise SmallerBatch(2 * mine["batch"])

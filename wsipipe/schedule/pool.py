@@ -34,7 +34,7 @@ class PoolEngine:
     def __init__(self) -> None:
         set_threads(network_threads())
         self._loading = threading.Lock()
-        self._loaded: OrderedDict[tuple[str, str, str, int], Predictor] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str, str, int, str], Predictor] = OrderedDict()
 
     def __enter__(self) -> Self:
         return self
@@ -59,12 +59,13 @@ class PoolEngine:
         return Forward.of(self._load(model, sha256, run, batch))
 
     def _load(self, model: str, sha256: str, run: RunSettings, batch: int) -> Predictor:
-        key = sha256, run.device, run.precision, batch
+        key = sha256, run.device, run.precision, batch, run.engine
         with self._loading:  # the next slide is prepared in another thread
             if key not in self._loaded:
                 while len(self._loaded) >= KEPT_NETWORKS:
                     self._loaded.popitem(last=False)
-                self._loaded[key] = load_predictor(resolve(model), run.device, run.precision, batch)
+                path = resolve(model)
+                self._loaded[key] = load_predictor(path, run.device, run.precision, batch, run.engine)
             self._loaded.move_to_end(key)
             return self._loaded[key]
 

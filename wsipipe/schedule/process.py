@@ -45,7 +45,7 @@ def _teller(folder: str) -> SoFar:
     return tell
 
 
-def describe(threads: int, wanted: tuple[str, str, str, str, int]) -> tuple[str, Forward]:
+def describe(threads: int, wanted: tuple[str, str, str, str, int, str]) -> tuple[str, Forward]:
     """Return the version of wsipipe in a worker process, and what its network is like."""
     use_threads(threads)
     return wsipipe.__version__, Forward.of(loaded(*wanted))

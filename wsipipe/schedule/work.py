@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import socket
 import threading
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from itertools import islice
@@ -30,6 +31,7 @@ from wsipipe.raster import Raster, SlideRaster
 from wsipipe.schedule.clock import Clock
 from wsipipe.schedule.network import checked_predictor
 from wsipipe.schedule.progress import SoFar
+from wsipipe.schedule.resources import allowed_cores
 from wsipipe.schedule.scratch import Scratch, pieces, read_maps, read_pixels, write_maps
 from wsipipe.schedule.task import PREDICT, Plan, Receipt, Task
 from wsipipe.schedule.threads import Threads
@@ -74,18 +76,29 @@ class Worker:
 
     def close(self) -> None:
         """Close the slide, if it was opened."""
-        raster = vars(self).pop("raster", None)
-        if isinstance(raster, SlideRaster):
-            raster.close()
+        for raster in vars(self).pop("rasters", ()):
+            if isinstance(raster, SlideRaster):
+                raster.close()
+
+    @property
+    def readers(self) -> int:
+        """Threads that read ahead of the network."""
+        on_gpu = self.plan.recipe.get("device", "cpu") != "cpu"
+        return self.plan.run.readers or (min(4, allowed_cores()) if on_gpu else 1)
 
     @cached_property
-    def raster(self) -> Raster:
-        """Pixels of the slide."""
+    def rasters(self) -> tuple[Raster, ...]:
+        """Pixels of the slide, which each reading thread opens for itself: one object decodes one region at a time."""
         p = self.plan
         raster = open_raster(p.source, p.slide, p.grid.target_mpp, p.grid.allow_upsample)
         if raster.fingerprint != p.slide_fingerprint:
             raise changed(p.source)
-        return raster
+        return (raster, *(pickle.loads(pickle.dumps(raster)) for _ in range(self.readers - 1)))
+
+    @property
+    def raster(self) -> Raster:
+        """Pixels of the slide."""
+        return self.rasters[0]
 
     @cached_property
     def predictor(self) -> Any:
@@ -112,7 +125,8 @@ class Worker:
             core = self.plan.blocks[task.block]
             pixels = {key: self.raster.read(box) for key, box in pieces(core) if self.plan.has_tiles(box)}
         read = [self.plan.tiles.box(i, j) for i, j in tiles] + [core]
-        bad = tuple(b for b in self.raster.bad if any(not is_empty(intersect(b, box)) for box in read))
+        known = sorted({box for raster in self.rasters for box in raster.bad})
+        bad = tuple(b for b in known if any(not is_empty(intersect(b, box)) for box in read))
         with clock("scratch"):
             if bad:
                 write_json(self.scratch.bad(task.block), bad)
@@ -124,7 +138,7 @@ class Worker:
     ) -> dict[tuple[int, int], NDArray[np.uint8]]:
         """Return the maps of those *tiles* that show more than glass; pixels are read ahead of the network."""
         maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
-        with Threads(1) as ahead:
+        with Threads(self.readers) as ahead:
             shown = self._shown(tiles, ahead, clock)
             before: tuple[list[tuple[int, int]], Maps] | None = None
             while found := list(islice(shown, self.predictor.batch)):
@@ -147,15 +161,14 @@ class Worker:
     def _shown(
         self, tiles: list[tuple[int, int]], ahead: Threads, clock: Clock
     ) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8]]]:
-        """Yield those *tiles* that show more than glass, with their pixels; two batches are read *ahead*."""
+        """Yield those *tiles* that show more than glass, with their pixels; a few batches are read *ahead*."""
         size = self.predictor.batch
-        batches = [tiles[k : k + size] for k in range(0, len(tiles), size)]
-        pending = [ahead.submit(self._read, batch) for batch in batches[:2]]
-        for k in range(len(batches)):
+        batches = enumerate(tiles[k : k + size] for k in range(0, len(tiles), size))
+        pending = deque(ahead.submit(self._read, *one) for one in islice(batches, self.readers + 1))
+        while pending:
             with clock("decode"):
-                read = pending.pop(0).result()
-            if k + 2 < len(batches):
-                pending.append(ahead.submit(self._read, batches[k + 2]))
+                read = pending.popleft().result()
+            pending.extend(ahead.submit(self._read, *one) for one in islice(batches, 1))
             yield from read
 
     def maps_of(self, batch: list[tuple[int, int]], pixels: NDArray[np.uint8]) -> Maps:
@@ -164,9 +177,10 @@ class Worker:
             begun: Maps = self.predictor.begin(pixels)
         return begun
 
-    def _read(self, batch: list[tuple[int, int]]) -> list[tuple[tuple[int, int], NDArray[np.uint8]]]:
-        """Return those tiles of *batch* that show more than glass, with the pixels that the network sees."""
-        read = [(tile, self.raster.read(self.plan.tiles.box(*tile))) for tile in batch]
+    def _read(self, k: int, batch: list[tuple[int, int]]) -> list[tuple[tuple[int, int], NDArray[np.uint8]]]:
+        """Return those tiles of batch *k* that show more than glass, with the pixels that the network sees."""
+        raster = self.rasters[k % self.readers]
+        read = [(tile, raster.read(self.plan.tiles.box(*tile))) for tile in batch]
         return [(tile, normalise(rgb, self.plan.stain)) for tile, rgb in read if not is_glass(rgb)]
 
     # --- cells: maps → cells ---------------------------------------------------------------------------------------
