@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 import shapely
@@ -18,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsipipe.errors import OutputError, StoreError
-from wsipipe.formats import geojson, parquet, text
+from wsipipe.formats import geojson, parquet, stream, text
 from wsipipe.settings import ExportSettings
 
 Make = Callable[..., pa.Table]
@@ -135,6 +137,23 @@ def test_compressed_bytes_depend_on_the_text_alone(make_table: Make, master: Mas
     assert gzip.decompress(packed) == (tmp_path / "a.geojson").read_bytes()
 
 
+def test_gzip_has_members_of_a_fixed_size_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MEMBER", 1000)
+    content = np.random.default_rng(0).integers(32, 127, 3500, np.uint8).tobytes()
+    for name, size in (("a", 7), ("b", 3500)):
+        with stream.opened(tmp_path / name, True) as file:
+            for start in range(0, len(content), size):
+                file.write(content[start : start + size])
+    packed = (tmp_path / "a").read_bytes()
+    assert packed == (tmp_path / "b").read_bytes() and gzip.decompress(packed) == content
+    assert packed.count(b"\x1f\x8b\x08") >= 4
+    with stream.opened(tmp_path / "none", True):
+        pass
+    assert gzip.decompress((tmp_path / "none").read_bytes()) == b""
+
+
 def test_small_batches_change_nothing(
     make_table: Make, master: Master, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +195,28 @@ def test_numbers_are_rounded_and_short(points: list[tuple[float, float]], decima
         assert np.allclose(found, np.subtract(point, origin), rtol=0, atol=0.5000001 * 10**-decimals + 1e-9)
         shortest = (np.format_float_positional(value, trim="-") for value in found)
         assert raw == f"[{','.join(shortest)}]".encode()
+
+
+@given(st.lists(st.floats(-1e10, 1e10) | st.sampled_from([-0.0, 0.00004, 0.5, 12.0, 1e10]), min_size=1, max_size=6))
+@settings(deadline=None)
+def test_numbers_of_objects_are_written_as_orjson_does(values: list[float]) -> None:
+    row = np.round(np.array([values]), 4)
+    names = [f'n"{k}' for k in range(len(values))]
+    assert text.number_objects(row, names, 4) == [orjson.dumps(dict(zip(names, row[0].tolist(), strict=True)))]
+
+
+def test_what_is_no_number_is_text_and_what_is_too_large_is_written_too(
+    make_table: Make, master: Master, tmp_path: Path
+) -> None:
+    table, odd = make_table(4), [math.nan, math.inf, -math.inf, 3e30]
+    place = table.schema.get_field_index("area_um2")
+    geojson.write_geojson(master(table.set_column(place, table.schema.field(place), pa.array(odd, pa.float32()))),
+                          tmp_path / "a.geojson")  # fmt: skip
+    areas = [feature["properties"]["measurements"]["area_um2"] for feature in _load(tmp_path / "a.geojson")]
+    assert sorted(map(str, areas)) == sorted(["NaN", "Infinity", "-Infinity", str(float(np.float32(3e30)))])
+    assert text.number_objects(np.array([[math.nan, math.inf, -math.inf]]), ["a", "b", "c"], 4) == [
+        b'{"a":"NaN","b":"Infinity","c":"-Infinity"}'
+    ]
 
 
 def test_polygon_text_of_holes_and_slices() -> None:

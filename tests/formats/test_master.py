@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -37,11 +39,24 @@ def rewrite(path: Path, table: pa.Table, **about: Any) -> None:
 
 
 def test_what_was_written_passes_and_is_read_once(cells: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(cells)  # another process wrote it
     about = metadata(cells)
     assert about["cells"] == 40 and "digest" not in about
     about["size"] = "changed by a caller"
     monkeypatch.setattr("wsipipe.formats.master._check_rows", lambda *args: pytest.fail("read again"))
     assert metadata(cells)["size"] == [1200, 800]
+
+
+def test_what_this_process_wrote_is_not_read_again_until_it_changes(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr("wsipipe.formats.master._check_rows", lambda table, about, where: looked.append(where))
+    assert metadata(cells)["cells"] == 40 and not looked
+    cells.rename(tmp_path / "moved.parquet")
+    assert metadata(tmp_path / "moved.parquet")["cells"] == 40 and not looked
+    copied = shutil.copy2(tmp_path / "moved.parquet", cells)
+    assert metadata(copied) == metadata(tmp_path / "moved.parquet") and len(looked) == 4, "a copy is another file"
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,13 @@ from wsipipe.formats.colours import class_colours
 from wsipipe.formats.columns import flag_names, measurement_names, numbers, qupath_name
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.formats.stream import opened, separated
-from wsipipe.formats.text import point_coordinates, polygon_coordinates
+from wsipipe.formats.text import number_objects, point_coordinates, polygon_coordinates
 from wsipipe.settings import ExportSettings
 from wsipipe.units import Box, Pair
 
 _ROWS = 16384
 _MEASUREMENT_DECIMALS = 4
+_NUCLEUS = b'},"nucleusGeometry":{"type":"Polygon","coordinates":'
 _UNREADABLE = {"name": "Unreadable", "color": [128, 128, 128]}
 
 
@@ -95,13 +96,15 @@ class _Style:
     origin: Pair
     decimals: int
     points: bool
-    classes: Mapping[str, orjson.Fragment]
+    classes: Mapping[str | None, bytes]
     stains: Mapping[str, str]
 
     @classmethod
     def of(cls, about: Mapping[str, Any], settings: ExportSettings) -> _Style:
         colours = class_colours(about.get("classes") or {}).items()
-        classes = {name: orjson.Fragment(orjson.dumps({"name": name, "color": rgb})) for name, rgb in colours}
+        classes: dict[str | None, bytes] = {None: b""}
+        for name, rgb in colours:
+            classes[name] = b'"classification":' + orjson.dumps({"name": name, "color": rgb}) + b","
         origin, stains = qupath_origin(about["size"], about["bounds"]), about.get("stain_vectors") or {}
         return cls(origin, settings.decimals, settings.points, classes, stains)
 
@@ -110,16 +113,12 @@ class _Style:
         shapes, kind, text = self._geometry(batch)
         nuclei = self._polygons(batch, "nucleus") if kind == "cell" else None
         columns = batch["cell_id"].to_pylist(), batch["class"].to_pylist(), _measurements(batch, self.stains)
+        geometry = b',"geometry":{"type":"' + shapes.encode() + b'","coordinates":'
+        properties = b'},"properties":{"objectType":"' + kind.encode() + b'",'
         for i, (id_, name, measurements) in enumerate(zip(*columns, strict=True)):
-            feature = {"type": "Feature", "id": id_, "geometry": _shape(shapes, text[i])}
-            if nuclei is not None:
-                feature["nucleusGeometry"] = _shape("Polygon", nuclei[i])
-            properties: dict[str, Any] = {"objectType": kind}
-            if name is not None:
-                properties["classification"] = self.classes[name]
-            properties["measurements"] = measurements
-            feature["properties"] = properties
-            yield orjson.dumps(feature)
+            place = geometry, text[i], *((_NUCLEUS, nuclei[i]) if nuclei else ()), properties
+            head = b'{"type":"Feature","id":', orjson.dumps(id_)
+            yield b"".join((*head, *place, self.classes[name], b'"measurements":', measurements, b"}}"))
 
     def unreadable(self, boxes: Sequence[Box]) -> list[bytes]:
         """Return an annotation for each box (base pixels) that could not be read."""
@@ -144,24 +143,22 @@ class _Style:
         return polygon_coordinates(batch[column], self.origin, self.decimals)
 
 
-def _shape(kind: str, coordinates: bytes) -> dict[str, Any]:
-    return {"type": kind, "coordinates": orjson.Fragment(coordinates)}
-
-
 def _batches(table: pa.Table) -> list[pa.RecordBatch]:
     batches: list[pa.RecordBatch] = table.to_batches(max_chunksize=_ROWS)
     return batches
 
 
-def _measurements(batch: pa.RecordBatch, stains: Mapping[str, str]) -> list[dict[str, float | str]]:
-    """Return measurements and flags (0, 1) of each row by name; what is not a number as the text that QuPath reads."""
+def _measurements(batch: pa.RecordBatch, stains: Mapping[str, str]) -> list[bytes]:
+    """Return the JSON of measurements and flags (0, 1) of each row; what is not a number as the text QuPath reads."""
     columns = [*measurement_names(batch.schema), *flag_names(batch.schema)]
     values, names = numbers(batch, columns, _MEASUREMENT_DECIMALS), [qupath_name(name, stains) for name in columns]
+    if not (np.abs(values) >= 1e15 / 10**_MEASUREMENT_DECIMALS)[np.isfinite(values)].any():
+        return number_objects(values, names, _MEASUREMENT_DECIMALS)
     rows: list[dict[str, float | str]] = [dict(zip(names, row, strict=True)) for row in values.tolist()]
     for i, j in np.argwhere(~np.isfinite(values)).tolist():
         value = values[i, j]
         rows[i][names[j]] = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return rows
+    return [orjson.dumps(row) for row in rows]
 
 
 def _write_collection(

@@ -6,10 +6,13 @@ outlines and metadata are as :mod:`wsipipe.formats.parquet` writes them, so that
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import IO, Any
@@ -32,6 +35,8 @@ SEAL, OPEN = "digest", "0" * 64
 """Key of the metadata that holds the SHA-256 of the file, and what stands in its place while that is computed."""
 LONGEST, LARGEST = 4_000_000, 1e12
 """Side in px and area in px² that no slide exceeds."""
+KEPT = 64
+"""Files whose state is remembered."""
 SLACK = 2.0
 """Base pixels by which an outline may leave the box that is stated for it: boxes are rounded."""
 _TYPES: dict[str, pa.DataType] = {
@@ -91,8 +96,8 @@ def check_master(path: str | os.PathLike[str]) -> dict[str, Any]:
     _refuse_export(name)
     try:
         refuse_special(name)
-        found = os.stat(name)
-        raw = _checked(name, (found.st_ino, found.st_size, found.st_mtime_ns))
+        stamp = _stamp(name)
+        raw = _WRITTEN.get(stamp) or _checked(name, stamp)
     except (OSError, UnicodeError, pa.ArrowException, shapely.errors.ShapelyError) as error:
         reason = in_words(error)
         raise StoreError(f"{name} is not a cells file, or it is damaged: {reason}; copy it again") from error
@@ -112,8 +117,36 @@ def _refuse_export(name: str) -> None:
     raise StoreError(f"{name} is not a cells file (.parquet) but {ending[1:]}; {hint}")
 
 
-@lru_cache(maxsize=64)
-def _checked(path: str, _stamp: tuple[int, int, int]) -> bytes:
+Stamp = tuple[int, int, int, int]
+_WRITTEN: OrderedDict[Stamp, bytes] = OrderedDict()
+"""Metadata, in JSON, of the files that this process has written, by what tells a file and its state."""
+
+
+def vouch(path: str | os.PathLike[str]) -> None:
+    """Note that this process has just written and sealed the file at *path*: it need not be looked at again.
+
+    It gets a time that is finer than what a file system notes, so that no change however soon has the same one.
+    """
+    name, now = os.fspath(path), time.time_ns()
+    with contextlib.suppress(OSError):
+        os.utime(name, ns=(now, now))
+        _WRITTEN[_stamp(name)] = _stated((pq.read_metadata(name).metadata or {})[b"wsipipe"], name)
+        while len(_WRITTEN) > KEPT:
+            _WRITTEN.popitem(last=False)
+
+
+def _stamp(path: str) -> Stamp:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _stated(raw: bytes, path: str) -> bytes:
+    """Return what metadata say of a file, without its digest."""
+    return json.dumps({key: value for key, value in _about(raw, path).items() if key != SEAL}).encode()
+
+
+@lru_cache(maxsize=KEPT)
+def _checked(path: str, _stamp: Stamp) -> bytes:
     """Return the metadata, in JSON, of a file that passes."""
     with pq.ParquetFile(path) as file:
         raw = (file.metadata.metadata or {}).get(b"wsipipe")
@@ -128,7 +161,7 @@ def _checked(path: str, _stamp: tuple[int, int, int]) -> bytes:
         _expect(about["cells"] == file.metadata.num_rows, path, "cells", about["cells"], f"{file.metadata.num_rows}")
         for i in range(file.metadata.num_row_groups):
             _check_rows(file.read_row_group(i), about, f"{path}, row group {i}")
-    return json.dumps({key: value for key, value in about.items() if key != SEAL}).encode()
+    return _stated(raw, path)
 
 
 def _expect(good: bool, where: str, what: str, value: object, wanted: str) -> None:

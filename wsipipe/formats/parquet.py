@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from wsipipe.artifacts import atomic_write, canonical_json
 from wsipipe.formats.colours import class_colours
-from wsipipe.formats.master import OPEN, SEAL, check_master, seal
+from wsipipe.formats.master import OPEN, SEAL, check_master, seal, vouch
 from wsipipe.formats.parts import BIN_PX, read_parts, write_part
 from wsipipe.formats.table import KEYS, cells_table
 
@@ -133,6 +133,8 @@ class CellWriter(contextlib.AbstractContextManager["CellWriter"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+        if error is None:
+            vouch(self._path)
 
     def _finish(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

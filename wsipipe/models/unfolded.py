@@ -39,7 +39,7 @@ def written_as_convolutions(network: nn.Module) -> Iterator[None]:
     """Let *network*, and no other, compute its blocks as convolutions inside the block."""
     changed = [module for module in network.modules() if type(module) in SPELLINGS]
     for module in changed:
-        module.forward = SPELLINGS[type(module)].__get__(module)  # type: ignore[index, method-assign]
+        module.forward = SPELLINGS[type(module)].__get__(module)
     try:
         yield
     finally:
