@@ -167,7 +167,8 @@ def test_small_batches_change_nothing(
 def test_errors(make_table: Make, master: Master, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not a cells file"):
         geojson.write_geojson(tmp_path / "missing", tmp_path / "a.geojson")
-    with pytest.raises(OutputError, match="folder does not exist"):
+    (tmp_path / "no").touch()
+    with pytest.raises(OutputError, match="a file where a folder is expected"):
         geojson.write_geojson(master(make_table(3)), tmp_path / "no" / "a.geojson")
 
 

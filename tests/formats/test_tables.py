@@ -118,9 +118,10 @@ def test_unknown_class_and_other_files_are_refused(make_table: Make, master: Mas
     with pytest.raises(SettingsError, match="no class 'Tumour' in these cells; expected some of Inflammatory, Neopl"):
         write_subset(path, tmp_path / "part.parquet", SubsetSettings(classes="Tumour"))
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    (tmp_path / "no").touch()
     for write in (write_csv, write_geopackage, write_cell_patches):
         with pytest.raises(StoreError, match="not a cells file"):
             write(tmp_path / "other.parquet", tmp_path / "a.out")
-        with pytest.raises(OutputError, match="folder does not exist"):
+        with pytest.raises(OutputError, match="a file where a folder is expected"):
             write(path, tmp_path / "no" / "a.out")
     assert not list(tmp_path.glob("a.out*"))

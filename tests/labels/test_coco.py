@@ -132,8 +132,8 @@ def test_bad_files(tmp_path: Path) -> None:
     told = content("polygons")
     file = write(tmp_path, told)
     cases: list[tuple[Any, str]] = [
-        (told | {"annotations": [{"id": 1, "image_id": 99}]}, "missing or unknown: 99"),
-        (told | {"images": [{"id": 7}]}, "missing or unknown: 'file_name'"),
+        (told | {"annotations": [{"id": 1, "image_id": 99}]}, "not COCO as it should be (99 is missing)"),
+        (told | {"images": [{"id": 7}]}, "not COCO as it should be ('file_name' is missing)"),
         (told | {"images": [told["images"][0] | {"width": 51}]}, "one.png is 50 x 40 px; the file says 51 x 40"),
         (told | {"images": [told["images"][0] | {"file_name": "none.png"}]}, "no picture none.png"),
     ]
@@ -141,7 +141,7 @@ def test_bad_files(tmp_path: Path) -> None:
         ([[1, 2, 3]], "no usable segmentation"),
         ({"size": [40, 51], "counts": [40 * 51]}, "its size is [40, 51], the image's [40, 50]"),
         ({"size": [40, 50], "counts": [5, 5]}, "its runs add up to 10 px, the image has 2000"),
-        ({"counts": [5, 5]}, "no usable segmentation ('size')"),
+        ({"counts": [5, 5]}, "no usable segmentation ('size' is missing)"),
     ):
         cases.append((told | {"annotations": [{"id": 3, "image_id": 7, "segmentation": segmentation}]}, said))
     for changed, said in cases:

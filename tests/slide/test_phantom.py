@@ -114,6 +114,7 @@ def test_bounds_need_room(tmp_path: Path) -> None:
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "no").touch()
     with pytest.raises(OutputError, match="cannot write"):
         write_phantom(tmp_path / "no" / "x.svs", PhantomSettings(width=64, height=64, tissue=0))
 
