@@ -157,7 +157,8 @@ def test_errors(slide: ArraySlide, master: Master, tmp_path: Path) -> None:
         overlay.write_overlay(slide, path, tmp_path / "a.jpg")
     with pytest.raises(StoreError):
         overlay.write_overlay(slide, tmp_path / "missing", tmp_path / "a.png")
-    with pytest.raises(OutputError, match="folder does not exist"):
+    (tmp_path / "no").touch()
+    with pytest.raises(OutputError, match="a file where a folder is expected"):
         overlay.write_overlay(slide, path, tmp_path / "no" / "a.png", max_side=100)
 
 

@@ -249,6 +249,7 @@ def test_a_conditioned_backbone_is_never_asked_without_its_encoder(
 
 
 def test_errors(phantom: Phantom, model: Path, tmp_path: Path) -> None:
-    for name, said in (("a.pt", "expected a name ending in .h5 or .zarr"), ("no/a.h5", "folder does not exist")):
+    (tmp_path / "no").touch()
+    for name, said in (("a.pt", "expected a name ending in .h5 or .zarr"), ("no/a.h5", "a file where a folder is")):
         with pytest.raises(OutputError, match=said):
             run_features(_job(phantom, tmp_path / name, model), Progress())
