@@ -23,9 +23,11 @@ def main() -> int:
     parser.add_argument("--log", type=Path, default=Path("fuzz.jsonl"), help="outcomes, one a line")
     parser.add_argument("--only", default="", help="part of the names of those wanted, such as 'svs' or '→ segment'")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; the same command goes on")
+    parser.add_argument("--part", default="0/1", help="k/n: every n-th command and kind, from the k-th on")
     parser.add_argument("--totals", action="store_true", help="print what the log says, and run nothing")
     asked = parser.parse_args()
-    wanted = [name for name in TARGETS if asked.only in name]
+    first, step = map(int, asked.part.split("/"))
+    wanted = [name for name in TARGETS if asked.only in name][first::step]
     found = _read(asked.log)
     if not asked.totals:
         end = time.monotonic() + asked.seconds
