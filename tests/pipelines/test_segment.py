@@ -14,6 +14,7 @@ import shapely
 
 import wsipipe
 from tests.conftest import Phantom
+from wsipipe.cell_settings import StainSettings
 from wsipipe.errors import OutputError, SettingsError, SlideError
 from wsipipe.formats.parquet import metadata, read_cells
 from wsipipe.pipelines.job import SegmentJob
@@ -26,9 +27,11 @@ from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.task import PREDICT, Board
 from wsipipe.schedule.work import Worker
-from wsipipe.settings import CellSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.settings import CellSettings, GridSettings, PhantomSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.slide.phantom import write_phantom
 from wsipipe.stain import is_glass
 from wsipipe.tiling import TILE
+from wsipipe.unmix import HDAB
 
 QUIET = Progress()
 
@@ -282,3 +285,23 @@ def test_a_run_that_cannot_fit_is_refused(phantom: Phantom, tmp_path: Path, monk
     monkeypatch.setattr("wsipipe.pipelines.dry_run.free_memory", lambda: 10 * 2**20)
     with pytest.raises(SettingsError, match="give a smaller --block"):
         run_segment(job_of(phantom.path, tmp_path / "c.parquet"), QUIET)
+
+
+def test_stains_of_an_hdab_slide(tmp_path: Path) -> None:
+    """Cells of a brown slide are measured by DAB, however the work is cut up, and that is told and recorded."""
+    slide = tmp_path / "slide.tiff"
+    write_phantom(slide, PhantomSettings(width=768, height=512, tissue=1.0, mpp=0.5, staining="hdab", positive=0.3))
+    told: list[str] = []
+    progress = Progress()
+    progress.say = told.append  # type: ignore[method-assign]
+    run_segment(job_of(slide, tmp_path / "a.parquet"), progress)
+    assert any(line.startswith("stains: taken for Hematoxylin and DAB") for line in told)
+    run_segment(job_of(slide, tmp_path / "b.parquet", block=256), QUIET)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    cells = read_cells(tmp_path / "a.parquet")
+    assert cells["eosin_od_mean"].isna().all() and cells["dab_od_mean"].max() > 0.3
+    assert metadata(tmp_path / "a.parquet")["stain_vectors"] == HDAB.as_dict()
+    run_segment(job_of(slide, tmp_path / "c.parquet", stain=StainSettings("he")), QUIET)
+    other = read_cells(tmp_path / "c.parquet")
+    assert "dab_od_mean" not in other and other["eosin_od_mean"].notna().all()
+    assert other["cell_id"].tolist() == cells["cell_id"].tolist()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wsipipe.cell_settings import StainSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import OutputError, SettingsError
@@ -50,7 +51,7 @@ SOME_FAILED = 9
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the output even if it is of another slide.")
 @config_option
 @options_for(SlideSettings, TissueSettings, GridSettings, CellSettings, RunSettings, ClusterSettings, ExportSettings)
-@options_for(BatchSettings)
+@options_for(StainSettings, BatchSettings)
 def segment(
     slides: tuple[str, ...],
     outputs: tuple[str, ...],
@@ -102,6 +103,7 @@ def segment(
         run=collect(RunSettings, options, config),
         export=collect(ExportSettings, options, config),
         cluster=collect(ClusterSettings, options, config),
+        stain=collect(StainSettings, options, config),
     )
     folder = _folder(slides, outputs)
     if folder is None:

@@ -81,12 +81,12 @@ def table_of(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def _column(name: str, values: Sequence[Any]) -> pd.Series[Any]:
-    present = [v for v in values if v is not None and not (isinstance(v, float) and math.isnan(v))]
+    kept = [None if isinstance(v, float) and math.isnan(v) else v for v in values]
+    present = [v for v in kept if v is not None]
     if name in TEXTS or any(isinstance(v, str) for v in present):
-        return pd.Series([None if v is None else str(v) for v in values], dtype=object)
+        return pd.Series([None if v is None else str(v) for v in kept], dtype=object)
     whole = bool(present) and all(isinstance(v, int | np.integer) for v in present)
-    kept = [v if v in present or not isinstance(v, float) else None for v in values]
-    return pd.Series(kept, dtype="Int64") if whole else pd.Series(values, dtype="float64")
+    return pd.Series(kept, dtype="Int64" if whole else "float64")
 
 
 def _write_parquet(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> None:

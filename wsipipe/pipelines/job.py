@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsipipe.cell_settings import StainSettings
 from wsipipe.settings import (
     CellSettings,
     ClusterSettings,
@@ -55,6 +56,7 @@ class SegmentJob:
     run: RunSettings = field(default_factory=RunSettings)
     export: ExportSettings = field(default_factory=ExportSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    stain: StainSettings = field(default_factory=StainSettings)
     overwrite: bool = False
     copy: str = ""
 

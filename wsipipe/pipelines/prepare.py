@@ -20,11 +20,12 @@ from wsipipe.formats.parquet import write_part
 from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.geometry import Grid, grow, is_empty
 from wsipipe.instances import CellRules
-from wsipipe.measure import MEASURES
+from wsipipe.measure import MEASURES, stain_names
 from wsipipe.models.checkpoint import ModelCard, Rules
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.request import Network, grid_settings, network_of, settings_of
 from wsipipe.pipelines.source import Source, open_source
+from wsipipe.pipelines.stains import pixels_in, stains_of
 from wsipipe.predict import Predictor
 from wsipipe.rules import CLUMP_PART_UM2, CLUMP_SHARE_UM2
 from wsipipe.schedule.pool import PoolEngine
@@ -39,6 +40,7 @@ from wsipipe.store import StoreRaster
 from wsipipe.tiling import TileGrid, select_tiles
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
+from wsipipe.unmix import HE
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,7 @@ class Prepared:
     def empty_part(self, scratch: Scratch) -> Path:
         """Write and return a part without cells, for a slide without tissue."""
         path = scratch.part(0)
-        measures = {name: np.zeros(0) for name in MEASURES}
+        measures = {name: np.zeros(0) for name in (*MEASURES, *stain_names(self.plan.vectors))}
         none = np.zeros(0, np.object_)
         nuclei = none if self.plan.expand_um else None
         table = cells_table(
@@ -109,12 +111,17 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
     with closing(source):
         plan = _plan(job, network, source, batch)
         plan = replace(plan, selected=_selected(plan, source.tissue), stamp=original)
-        colours = _colours(plan, source) if network.card.colours else None
+        boxes = _shown(plan, source)
+        colours = slide_colours(source, boxes) if network.card.colours else None
         change = network.card.change_for(job.grid.stain, colours)
-        plan = replace(plan, stain=change, fingerprint=digest([plan.fingerprint, change]))
+        vectors, told = stains_of(job.stain.stain_vectors, lambda: pixels_in(source.raster, boxes))
+        stains = vectors.as_dict()
+        plan = replace(plan, stain=change, stain_vectors=stains, fingerprint=digest([plan.fingerprint, change, stains]))
         if isinstance(source.raster, StoreRaster):
             source.raster.require(plan.tiles, plan.selected)
     warnings = (*source.warnings, *colour_warnings(job.grid.stain, network.card, colours))
+    if told and vectors != HE:
+        progress.say(told)
     for warning in warnings:
         progress.say(f"warning: {warning}")
     return Prepared(
@@ -163,11 +170,11 @@ def _plan(job: SegmentJob, network: Network, source: Source, batch: int) -> Plan
     )
 
 
-def _colours(plan: Plan, source: Source) -> Colours | None:
-    """Return the slide's colours, as the whole tissue has them whatever the bounds; None when there is hardly any."""
+def _shown(plan: Plan, source: Source) -> list[Box]:
+    """Return the tiles (grid px) that show the slide's colours: of the whole tissue, whatever the bounds."""
     everywhere = plan.bounds is None or isinstance(source.raster, StoreRaster)
     chosen = np.argwhere(plan.selected if everywhere else _selected(replace(plan, bounds=None), source.tissue))
-    return slide_colours(source, [plan.tiles.box(i, j) for j, i in chosen.tolist()])
+    return [plan.tiles.box(i, j) for j, i in chosen.tolist()]
 
 
 def slide_colours(source: Source, boxes: Sequence[Box]) -> Colours | None:

@@ -175,6 +175,7 @@ def file_metadata(prepared: Prepared, bad: Sequence[Box], tissue_um2: float) -> 
         "classes": {name: list(colour) for name, colour in card.classes.items()},
         "recipe": plan.recipe,
         "stain": prepared.stain,
+        "stain_vectors": plan.stain_vectors,
         "settings": prepared.settings,
         "analysed": list(plan.bounds) if plan.bounds else None,
         "tissue_area_um2": round(tissue_um2, 3),

@@ -73,10 +73,12 @@ def settings_of(job: SegmentJob, network: Network) -> dict[str, Any]:
         "cells": job.cells,
         "slide": job.slide,
         "export": job.export,
+        "stain": job.stain,
     }
     settings = {name: determining(part) for name, part in parts.items()}
-    if content := _tissue_file(job.tissue.tissue):
-        settings["tissue"]["tissue"] = f"file {content}"  # its content counts, not its path
+    for section, name in (("tissue", "tissue"), ("stain", "stain_vectors")):
+        if content := _file(settings[section][name]):
+            settings[section][name] = f"file {content}"  # its content counts, not its path
     return settings
 
 
@@ -119,9 +121,9 @@ def _content(source: str, path: str) -> Any:
     return {"slide": store.raster.fingerprint, "tissue": tissue_json(store.tissue)}
 
 
-def _tissue_file(tissue: str) -> str:
-    """Return the digest of a GeoJSON file of tissue, "" where there is none."""
-    path = Path(tissue)
+def _file(given: str) -> str:
+    """Return the digest of a file that a setting names, "" where there is none."""
+    path = Path(given)
     return digest(path.read_text(encoding="utf-8", errors="replace"))[:16] if path.is_file() else ""
 
 

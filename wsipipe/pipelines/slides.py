@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from wsipipe.cell_settings import StainSettings
 from wsipipe.errors import SettingsError, SlideNotFound, in_words
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.plain import readable, text_of
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type[Any]] = {
     "tissue": TissueSettings,
     "grid": GridSettings,
     "cells": CellSettings,
+    "stain": StainSettings,
 }
 """Settings that a table may give for single slides."""
 

@@ -37,6 +37,7 @@ MEASUREMENTS = (
     Measurement("area_um2", "Nuclear area", "µm²"),
     Measurement("hematoxylin_od_mean", "Haematoxylin", "optical density"),
     Measurement("eosin_od_mean", "Eosin", "optical density"),
+    Measurement("dab_od_mean", "DAB", "optical density"),
     Measurement("eccentricity", "Eccentricity", "0 round, 1 long"),
     Measurement("solidity", "Solidity", "area / convex hull"),
     Measurement("probability", "Probability", "mean, of being nucleus"),

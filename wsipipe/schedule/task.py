@@ -26,6 +26,7 @@ from wsipipe.settings import GridSettings, RunSettings, SlideSettings
 from wsipipe.stain import Change
 from wsipipe.tiling import BlockGrid, TileGrid, tile_owners
 from wsipipe.units import Box
+from wsipipe.unmix import HE, StainVectors, vectors_of
 
 PREDICT, CELLS = "predict", "cells"
 
@@ -82,6 +83,8 @@ class Plan:
         Bytes and time of change (ns) of the original; work on another one is not gone on with.
     stain : ((float, float, float), (float, float, float)) or ()
         Change that gives the slide's pixels the colours of the training images; see :mod:`wsipipe.stain`.
+    stain_vectors : dict
+        Stains that cells are measured by; see :meth:`wsipipe.unmix.StainVectors.as_dict`.
     """
 
     source: str
@@ -103,6 +106,12 @@ class Plan:
     shift: tuple[int, int] = (0, 0)
     stain: Change = ()
     stamp: tuple[int, int] = (0, 0)
+    stain_vectors: dict[str, str] = field(default_factory=HE.as_dict)
+
+    @cached_property
+    def vectors(self) -> StainVectors:
+        """Stains that cells are measured by."""
+        return vectors_of(self.stain_vectors)
 
     @cached_property
     def tiles(self) -> TileGrid:

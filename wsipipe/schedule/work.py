@@ -231,7 +231,7 @@ class Worker:
             nuclei = trace(cells, foreground, plan.rules.threshold, plan.working, base_size=size)
             grown = expand(cells, nuclei, plan.expand_um, plan.working, base_size=size) if plan.expand_um else None
         with clock("measure"):
-            measures = measure(cells, nuclei, rgb, plan.working)
+            measures = measure(cells, nuclei, rgb, plan.working, plan.vectors)
             keep = self._wanted(cells, measures["x"], measures["y"], bad)
         with clock("measure"):
             outlines, inner = (nuclei, None) if grown is None else (grown, nuclei)

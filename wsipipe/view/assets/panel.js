@@ -4,6 +4,7 @@ export const $ = (id) => document.getElementById(id);
 
 const NAMES = { area_um2: "area", perimeter_um: "perimeter", hematoxylin_od_mean: "haematoxylin, mean OD",
   hematoxylin_od_std: "haematoxylin, spread", eosin_od_mean: "eosin, mean OD", eosin_od_std: "eosin, spread",
+  dab_od_mean: "DAB, mean OD", dab_od_std: "DAB, spread",
   class_probability: "probability of class" };
 const UNITS = { area_um2: "µm²", perimeter_um: "µm" };
 
