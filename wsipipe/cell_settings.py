@@ -75,7 +75,7 @@ class StainSettings(Checked):
     )
 
 
-EXTRAS = ("texture", "neighbours", "ring", "stains")
+EXTRAS = ("texture", "neighbours", "ring", "stains", "quality")
 """What :attr:`MeasureSettings.add` may name."""
 
 
@@ -83,7 +83,7 @@ EXTRAS = ("texture", "neighbours", "ring", "stains")
 class MeasureSettings(Checked):
     """What is measured of every cell."""
 
-    add: str = knob("", "More to measure, separated by commas: texture, neighbours, ring, stains.")
+    add: str = knob("", "More to measure, separated by commas: texture, neighbours, ring, stains, quality.")
     neighbours_um: float = knob(50.0, "Radius within which neighbours are counted.", unit="µm", low=1, high=1000)
     ring_um: float = knob(3.0, "Width of the ring around a nucleus.", unit="µm", low=0.5, high=20)
     grey_levels: int = knob(16, "Grey levels of the texture's haematoxylin image.", low=4, high=64)

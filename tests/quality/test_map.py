@@ -14,12 +14,14 @@ import tifffile
 from numpy.typing import NDArray
 
 from tests.conftest import Phantom
+from tests.masters import write_master
 from wsipipe.cli.main import main
 from wsipipe.errors import SettingsError
+from wsipipe.formats.parquet import metadata
 from wsipipe.quality.blur import CURVE_RATIO, CURVE_UM, blur_um, detail, detail_ratio
 from wsipipe.quality.map import FAULTS, MOST_BLUR_UM, Quality, QualityMap, faults_named, quality_map
 from wsipipe.settings import PhantomSettings, TissueSettings
-from wsipipe.slide import ArraySlide, open_slide
+from wsipipe.slide import ArraySlide, fingerprint, open_slide
 from wsipipe.slide.phantom_truth import PhantomTruth
 from wsipipe.tissue import find_tissue
 
@@ -204,3 +206,74 @@ def test_outputs_that_cannot_be(phantom: Phantom, capsys: pytest.CaptureFixture[
     for options, words in (["-o", "a.xlsx"], ".geojson or .csv"), (["--overlay", "a.jpg"], "ends in .png"):
         assert main(["quality", str(phantom.path), *options]) == 2
         assert words in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def written(
+    painted: tuple[ArraySlide, Painted, QualityMap], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """Return the painted slide as a file, and a cells file on it."""
+    folder = tmp_path_factory.mktemp("quality")
+    slide, picture = folder / "slide.tif", painted[0].read_region(0, 0, 0, SIDE, SIDE)
+    how = {"tile": (256, 256), "photometric": "rgb", "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(slide, picture, **how)
+    xy = np.stack([a.ravel() for a in np.mgrid[40:SIDE:80, 40:SIDE:80]], axis=1)[:, ::-1]
+    about = {"fingerprint": fingerprint(slide), "size": [SIDE, SIDE], "mpp": [0.5, 0.5], "settings": {}}
+    return slide, write_master(folder / "cells.parquet", xy, 0, 6.0, **about)
+
+
+def test_cells_are_counted_and_given_a_column(
+    written: tuple[Path, Path], painted: tuple[ArraySlide, Painted, QualityMap], tmp_path: Path
+) -> None:
+    slide, cells = written
+    table, more = tmp_path / "q.csv", tmp_path / "more.parquet"
+    assert main(["quality", str(slide), "--cells", str(cells), "-o", str(table)]) == 0
+    counts = pd.read_csv(table).set_index("quality")["cells"]
+    assert counts.sum() == 32 * 32
+    assert main(["measure", str(cells), "--slide", str(slide), "--add", "quality", "-o", str(more)]) == 0
+    measured = pd.read_parquet(more)
+    for kind in Quality:
+        assert (measured["quality"] == kind).sum() == counts[kind.label]
+    inside = painted[1][Quality.OUT_OF_FOCUS][measured["y"].astype(int), measured["x"].astype(int)]
+    assert (measured["quality"][inside] == Quality.OUT_OF_FOCUS).mean() > 0.8
+    assert measured["blur_um"][inside].median() > 1.0
+
+
+def test_the_report_has_a_panel(written: tuple[Path, Path], tmp_path: Path) -> None:
+    slide, cells = written
+    plain, told = tmp_path / "plain.html", tmp_path / "told.html"
+    assert main(["report", str(cells), "--slide", str(slide), "-o", str(plain)]) == 0
+    assert main(["report", str(cells), "--slide", str(slide), "--quality", "-o", str(told)]) == 0
+    assert "<h2>Quality</h2>" not in plain.read_text()
+    page = told.read_text()
+    assert "<h2>Quality</h2>" in page and all(f"</span>{kind.label}</td>" in page for kind in FAULTS)
+    assert page.count('fill-opacity=".45"') == len(FAULTS)
+
+
+def test_a_wrong_fault_stops_a_run_before_it_begins(
+    written: tuple[Path, Path], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.parquet"
+    options = ["--model", str(tiny_model), "--exclude-quality", "blur", "-o", str(out)]
+    assert main(["segment", str(written[0]), *options]) == 2
+    assert "--exclude-quality names 'blur'; expected some of out-of-focus, pen" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_run_tells_what_it_left_out(
+    painted: tuple[ArraySlide, Painted, QualityMap],
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    slide, out = tmp_path / "part.tif", tmp_path / "cells.parquet"
+    how = {"tile": (256, 256), "photometric": "rgb", "resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(slide, painted[0].read_region(0, 1500, 600, 512, 512), **how)
+    with open_slide(slide) as opened:
+        whole = find_tissue(opened, (MPP, MPP), TissueSettings())
+    options = ["--model", str(tiny_model), "-o", str(out), "--exclude-quality", "out-of-focus,bubble"]
+    assert main(["segment", str(slide), *options]) == 0
+    about = metadata(out)
+    assert "left out by --exclude-quality (out of focus, bubble)" in capsys.readouterr().err
+    assert about["tissue_area_um2"] < 0.8 * whole.area_um2
+    assert about["settings"]["tissue"]["exclude_quality"] == "out-of-focus,bubble"

@@ -20,8 +20,11 @@ from wsipipe.settings import SlideSettings
 @click.option("--slide", default="", metavar="SLIDE", help="The slide, where it is not where the run record says.")
 @click.option("--title", default="", metavar="TEXT", help="Heading, in place of the slide's file name.")
 @click.option("--force", is_flag=True, help="In a folder: make pages again that are up to date.")
+@click.option(
+    "--quality", is_flag=True, help="Add a panel on blur, pen, folds and so on; reads the whole slide."
+)
 @options_for(SlideSettings, exclude=("mpp", "strict_mpp", "force_mpp", "scene"))
-def report(results: Path, out: Path | None, slide: str, title: str, force: bool, **options: Any) -> None:
+def report(results: Path, out: Path | None, slide: str, title: str, force: bool, quality: bool, **options: Any) -> None:
     """Show RESULTS as HTML: a cells file (.parquet), or a folder of them.
 
     A page holds a picture of the slide with its tissue, a map of cell density, fields of view with outlines, histograms
@@ -38,7 +41,7 @@ def report(results: Path, out: Path | None, slide: str, title: str, force: bool,
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.report import ReportJob, run_report
 
-    job = ReportJob(results, out, slide, title, force, collect(SlideSettings, options))
+    job = ReportJob(results, out, slide, title, force, quality, collect(SlideSettings, options))
     with TerminalProgress() as progress:
         pages = run_report(job, progress)
     others = f" and {len(pages) - 1} pages of slides" if len(pages) > 1 else ""

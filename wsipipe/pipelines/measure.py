@@ -26,6 +26,7 @@ from wsipipe.formats.windows import Windows
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.remeasure import Measurer
 from wsipipe.pipelines.stains import boxes_around, pixels_in, stains_of
+from wsipipe.quality.map import quality_map
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings, determining
@@ -79,7 +80,8 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
         if told:
             progress.say(told)
         with contextlib.closing(Windows(master)) as windows:
-            measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure), vectors)
+            quality = quality_map(slide, (about["mpp"][0], about["mpp"][1])) if "quality" in job.measure.added else None
+            measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure), vectors, quality)
             cells = _write(job, master, about, measurer, progress)
         return Measured(cells, tuple(measurer.names), left_out, len(raster.bad))
 

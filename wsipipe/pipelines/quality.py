@@ -8,27 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from wsipipe.artifacts import atomic_write, check_writable
 from wsipipe.errors import SettingsError
 from wsipipe.figure.areas import check_png, write_areas
 from wsipipe.formats.annotations import Annotation, write_annotations
-from wsipipe.formats.colours import Rgb
-from wsipipe.formats.parquet import batches
 from wsipipe.pipelines.shown import open_pair
-from wsipipe.quality.map import FAULTS, Quality, QualityMap, quality_map
+from wsipipe.quality.map import COLOURS, FAULTS, Quality, QualityMap, quality_map
+from wsipipe.report.faults import Fault, fault_rows
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import fingerprint, require_mpp
 
-COLOURS: dict[Quality, Rgb] = {
-    Quality.OUT_OF_FOCUS: (40, 80, 255),
-    Quality.PEN: (0, 170, 80),
-    Quality.FOLD: (255, 130, 0),
-    Quality.BUBBLE: (0, 190, 220),
-    Quality.DUST: (90, 90, 90),
-}
 OUTPUTS = (".geojson", ".csv")
 STEPS = 1000
 
@@ -51,21 +41,10 @@ class QualityJob:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A line of the table: a kind of places, its area, its share of all that is not glass, areas, cells (or None)."""
-
-    kind: Quality
-    area_mm2: float
-    share: float
-    areas: int
-    cells: int | None
-
-
-@dataclass(frozen=True)
 class QualityFound:
     """The table, and what there is to say."""
 
-    rows: tuple[Found, ...]
+    rows: tuple[Fault, ...]
     warnings: tuple[str, ...]
 
 
@@ -97,7 +76,7 @@ def run_quality(job: QualityJob, progress: Progress) -> QualityFound:
 
         found = quality_map(slide, require_mpp(slide.info, job.slide_settings), tell)
         areas = {kind: _annotations(found, kind) for kind in FAULTS}
-        rows = _rows(found, areas, None if job.cells is None else _cells(found, job.cells))
+        rows = fault_rows(found, job.cells)
         about = {"size": slide.info.size, "bounds": slide.info.bounds, "fingerprint": fingerprint(slide.info.path)}
         every = [area for kind in FAULTS for area in areas[kind]]
         for path in job.outputs:
@@ -117,28 +96,7 @@ def _annotations(found: QualityMap, kind: Quality) -> list[Annotation]:
     ]
 
 
-def _cells(found: QualityMap, cells: Path) -> dict[Quality, int]:
-    """Return how many cells of a master file lie in each kind of places."""
-    counts = np.zeros(len(Quality), np.int64)
-    for batch in batches(cells, ["x", "y"]):
-        xy = np.column_stack([batch["x"].to_numpy(), batch["y"].to_numpy()])
-        counts += np.bincount(found.at(xy), minlength=len(Quality))
-    return {kind: int(counts[kind]) for kind in Quality}
-
-
-def _rows(
-    found: QualityMap, areas: Mapping[Quality, Sequence[Annotation]], cells: Mapping[Quality, int] | None
-) -> tuple[Found, ...]:
-    tissue = sum(found.area_mm2(kind) for kind in Quality if kind is not Quality.GLASS)
-    rows = []
-    for kind in Quality:
-        area = found.area_mm2(kind)
-        share = 0.0 if kind is Quality.GLASS or not tissue else area / tissue
-        rows.append(Found(kind, area, share, len(areas.get(kind, ())), None if cells is None else cells[kind]))
-    return tuple(rows)
-
-
-def _write(path: Path, areas: Sequence[Annotation], rows: Sequence[Found], about: Mapping[str, Any]) -> None:
+def _write(path: Path, areas: Sequence[Annotation], rows: Sequence[Fault], about: Mapping[str, Any]) -> None:
     if not path.name.lower().endswith(".csv"):
         write_annotations(path, areas, about)
         return

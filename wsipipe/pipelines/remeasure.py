@@ -18,6 +18,7 @@ from wsipipe.context import Crowd, means, rings
 from wsipipe.formats.windows import SIDES, Windows, paint
 from wsipipe.geometry import grow, intersect
 from wsipipe.measure import MEASURES, measure, stain_names
+from wsipipe.quality.map import QualityMap
 from wsipipe.raster import Raster
 from wsipipe.units import Box
 from wsipipe.unmix import HE, StainVectors
@@ -55,6 +56,8 @@ class Measurer:
         All centres, when neighbours are asked for.
     vectors : StainVectors
         Stains of the slide.
+    quality : QualityMap or None
+        What is wrong with the slide, when that is asked for.
     """
 
     def __init__(
@@ -64,7 +67,9 @@ class Measurer:
         windows: Windows,
         crowd: Crowd | None,
         vectors: StainVectors = HE,
+        quality: QualityMap | None = None,
     ) -> None:
+        self._quality = quality
         self.raster, self.settings, self.vectors = raster, settings, vectors
         self._windows, self._crowd = windows, crowd
         self._ring = max(1, round(settings.ring_um / math.sqrt(raster.grid.um2_per_px)))
@@ -78,6 +83,7 @@ class Measurer:
             "neighbours": ["nearest_um", f"neighbours_{radius}um"],
             "ring": [f"ring_{key}_od_mean" for key in self.vectors.keys],
             "stains": compartment_names(self.vectors),
+            "quality": ["quality", "blur_um"],
         }
         standard = dict.fromkeys((*MEASURES, *stain_names(self.vectors)))
         return [*standard, *(name for kind in self.settings.added for name in extra[kind])]
@@ -130,6 +136,8 @@ class Measurer:
             base = np.array(grid.mpp) / grid.scale
             xy_um = np.column_stack([found["x"], found["y"]]) * base
             found |= self._named("neighbours", np.column_stack(self._crowd.neighbours(xy_um, self._radius)))
+        if "quality" in self.settings.added and self._quality is not None:
+            found |= dict(zip(("quality", "blur_um"), self._quality.at(np.column_stack([found["x"], found["y"]]))))
         if {"texture", "ring", "stains"} & set(self.settings.added):
             found |= self._pictured(cells, rgb, whole, own)
         return found

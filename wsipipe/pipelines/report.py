@@ -14,6 +14,7 @@ from wsipipe.artifacts import check_writable, from_json
 from wsipipe.errors import SettingsError, SlideError, StoreError
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
+from wsipipe.quality.map import QualityMap, quality_map
 from wsipipe.report import FAILED, Entry, Facts, entries_of, is_current, label, small_picture, write_index, write_report
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
@@ -40,6 +41,8 @@ class ReportJob:
         Heading in place of the name of the slide's file.
     force : bool
         Make pages again that are there and up to date.
+    quality : bool
+        Map what is wrong with each slide, which reads all of it.
     """
 
     source: Path
@@ -47,6 +50,7 @@ class ReportJob:
     slide: str = ""
     title: str = ""
     force: bool = False
+    quality: bool = False
     settings: SlideSettings = field(default_factory=SlideSettings)
 
 
@@ -93,11 +97,17 @@ def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -
         slide = stack.enter_context(_open(path, job, master, progress)) if path else None
         if path is None:
             progress.say(f"warning: {master}: its slide was not found, so its report has no pictures; give it: --slide")
-        if job.force or not many or not is_current(out, facts, slide):
+        if job.force or not many or not is_current(out, facts, slide, job.quality):
             tissue = tissue_again(slide, path, facts.about) if slide is not None and path else None
-            write_report(master, out, facts, slide, tissue)
+            write_report(master, out, facts, slide, tissue, _quality(job, slide, facts))
         picture = small_picture(facts, slide) if slide is not None and many else None
     return Entry(_name(job, master, facts.title), facts=facts, picture=picture)
+
+
+def _quality(job: ReportJob, slide: Slide | None, facts: Facts) -> QualityMap | None:
+    """Return the map of what is wrong with a slide, if it is asked for."""
+    mpp = facts.about["mpp"]
+    return quality_map(slide, (float(mpp[0]), float(mpp[1]))) if job.quality and slide is not None else None
 
 
 def _name(job: ReportJob, master: Path, slide: str) -> str:

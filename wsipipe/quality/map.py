@@ -61,6 +61,16 @@ FAULTS = (Quality.OUT_OF_FOCUS, Quality.PEN, Quality.FOLD, Quality.BUBBLE, Quali
 """What is wrong with a place, the rarer ones on top where several are."""
 
 
+COLOURS = {
+    Quality.OUT_OF_FOCUS: (40, 80, 255),
+    Quality.PEN: (0, 170, 80),
+    Quality.FOLD: (255, 130, 0),
+    Quality.BUBBLE: (0, 190, 220),
+    Quality.DUST: (90, 90, 90),
+}
+"""Of faults, in pictures and in QuPath: red, green, blue."""
+
+
 @dataclass(frozen=True)
 class QualityMap:
     """What is wrong with a slide, place by place.
@@ -94,11 +104,12 @@ class QualityMap:
         parts = [p for p in shapely.get_parts(shape) if isinstance(p, shapely.Polygon) and p.area > 0]
         return sorted(parts, key=lambda p: (p.bounds[1], p.bounds[0]))
 
-    def at(self, xy_base: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Return the class at each of the points (n, 2)."""
+    def at(self, xy_base: NDArray[np.float64]) -> tuple[NDArray[np.uint8], Floats]:
+        """Return class and blur in um at each of the points (n, 2), which may lie on the edge of the slide."""
         column, row = np.floor(xy_base / np.array(self.scale)).astype(np.int64).T
         height, width = self.classes.shape
-        return np.asarray(self.classes[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)])
+        place = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
+        return self.classes[place], self.blur[place]
 
 
 def faults_named(text: str, option: str) -> tuple[Quality, ...]:

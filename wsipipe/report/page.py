@@ -13,9 +13,11 @@ import numpy as np
 from wsipipe.artifacts import atomic_write
 from wsipipe.formats.colours import NO_CLASS, Rgb, class_colours
 from wsipipe.overlay import View, look
+from wsipipe.quality.map import QualityMap
 from wsipipe.report import charts
 from wsipipe.report.checks import checks
 from wsipipe.report.facts import STAGES, Facts
+from wsipipe.report.faults import fault_panel
 from wsipipe.report.pictures import (
     OVERVIEW_SIDE,
     Picture,
@@ -52,8 +54,9 @@ class ClassRow(NamedTuple):
 
 
 def write_report(
-    master: Path, out: Path, facts: Facts, slide: Slide | None = None, tissue: Tissue | None = None
-) -> None:
+    master: Path, out: Path, facts: Facts, slide: Slide | None = None, tissue: Tissue | None = None,
+    quality: QualityMap | None = None,
+) -> None:  # fmt: skip
     """Write the report of a slide as one HTML file, atomically.
 
     The page holds its pictures and styles, has no script, and asks no server for anything. Only pixels of the pyramid
@@ -70,6 +73,8 @@ def write_report(
     slide : Slide, optional
         Without it the page has no pictures but the map of density.
     tissue : Tissue, optional
+    quality : QualityMap, optional
+        Of the slide, for a panel of its own.
 
     Raises
     ------
@@ -80,7 +85,7 @@ def write_report(
     page = render(
         "slide.html",
         facts=facts,
-        stamp=stamp_of(facts, slide),
+        stamp=stamp_of(facts, slide, quality is not None),
         found=found,
         checks=checks(facts, found, totals(master)),
         classes=class_rows(facts, found, colours),
@@ -88,21 +93,22 @@ def write_report(
         histograms=_histograms(found, colours),
         timings=timings(facts.stages),
         how=how_found(facts),
+        quality=_faults(master, facts, slide, quality),
         **_pictures(master, facts, found, slide, tissue, colours),
     )
     write_page(out, page)
 
 
-def stamp_of(facts: Facts, slide: Slide | None) -> str:
-    """Return what :func:`is_current` compares: a digest of the facts, and whether there are pictures."""
-    return f"{facts.stamp}-{'blank' if slide is None else 'slide'}"
+def stamp_of(facts: Facts, slide: Slide | None, quality: bool = False) -> str:
+    """Return what :func:`is_current` compares: a digest of the facts, and what pictures there are."""
+    return f"{facts.stamp}-{'blank' if slide is None else 'slide'}{'-quality' if quality else ''}"
 
 
-def is_current(out: Path, facts: Facts, slide: Slide | None) -> bool:
+def is_current(out: Path, facts: Facts, slide: Slide | None, quality: bool = False) -> bool:
     """Whether *out* is a report of the same facts already."""
     try:
         with open(out, encoding="utf-8") as file:
-            return f'content="{stamp_of(facts, slide)}"' in file.read(4096)
+            return f'content="{stamp_of(facts, slide, quality)}"' in file.read(4096)
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -192,6 +198,13 @@ def _pictures(
         "fields": fields,
         "outline": charts.css(NO_CLASS),
     }
+
+
+def _faults(master: Path, facts: Facts, slide: Slide | None, quality: QualityMap | None) -> dict[str, Any] | None:
+    """Return the panel on quality, None where nobody asked."""
+    if slide is None or quality is None:
+        return None
+    return fault_panel(view_of(facts, slide, None, OVERVIEW_SIDE), quality, master)
 
 
 def _histograms(found: Survey, colours: dict[str, Rgb]) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def overview(view: View, tissue: Tissue | None, fields: Iterable[Field], bad: It
     """Return *view* with the outline of the tissue, numbered fields of view, unreadable areas and a scale bar."""
     picture = picture_of(view)
     if tissue is not None and tissue.polygons:
-        picture.layers.append(Markup('<path class="tissue" d="{}"/>').format(_path(view, tissue.polygons)))
+        picture.layers.append(Markup('<path class="tissue" d="{}"/>').format(svg_path(view, tissue.polygons)))
     picture.layers += [_square(view, box, "bad", "") for box in bad]
     picture.layers += [_square(view, f.box, "field", str(i), f"#field-{i}") for i, f in enumerate(fields, 1)]
     picture.layers.append(scale_bar(view))
@@ -157,7 +157,7 @@ def _square(view: View, box: Box, kind: str, label: str, link: str = "") -> Mark
     return Markup('<a href="{}">{}{}</a>').format(link, shape, text)
 
 
-def _path(view: View, polygons: Iterable[shapely.Polygon]) -> str:
+def svg_path(view: View, polygons: Iterable[shapely.Polygon]) -> str:
     """Return polygons (base pixels) as the data of an SVG path in picture pixels, to half a pixel."""
     rings = []
     for polygon in polygons:
