@@ -100,7 +100,8 @@ class QualityMap:
 
     def areas(self, kind: Quality) -> list[shapely.Polygon]:
         """Return the areas of a kind as polygons in base px, from top to bottom."""
-        shape = shapely.transform(outline(self.classes == kind, 0.0), lambda xy: xy * np.array(self.scale))
+        doubled = np.kron(self.classes == kind, np.ones((2, 2), bool))  # a single px has no outline
+        shape = shapely.transform(outline(doubled, 0.0), lambda xy: xy * np.array(self.scale) / 2)
         parts = [p for p in shapely.get_parts(shape) if isinstance(p, shapely.Polygon) and p.area > 0]
         return sorted(parts, key=lambda p: (p.bounds[1], p.bounds[0]))
 
