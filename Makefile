@@ -44,6 +44,7 @@ $(BIN)/python:
 
 $(VENV)/.runtime: $(INPUTS) | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e .
+	-@$(BIN)/wsipipe doctor > /dev/null # compiles what the first slide would wait for
 	@touch $@
 
 $(VENV)/.dev: $(INPUTS) | $(BIN)/python

@@ -9,6 +9,7 @@ The names below are loaded on first use, so that ``import wsipipe`` is instant.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
@@ -45,6 +46,27 @@ __all__ = [  # noqa: RUF022 - in the order of use
     "WsipipeError",
     "__version__",
 ]
+
+
+def _let_numba_cache() -> None:
+    """Give numba a folder for what it compiles, where neither the package nor the user's home can be written to.
+
+    It keeps compiled code beside the modules, or else in the user's cache, and does not load at all without either.
+    """
+    places = os.path.dirname(__file__), os.path.expanduser("~")
+    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in places):
+        return
+    import tempfile
+
+    folder = os.path.join(tempfile.gettempdir(), f"wsipipe-{os.getuid()}")
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    found = os.stat(folder)
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:  # somebody else's: what is in it would be run
+        folder = tempfile.mkdtemp(prefix="wsipipe-")
+    os.environ["NUMBA_CACHE_DIR"] = folder
+
+
+_let_numba_cache()
 
 
 def __getattr__(name: str) -> Any:

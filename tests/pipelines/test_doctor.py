@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from rich.console import Console
 
 from wsipipe.cli import doctor as command
 from wsipipe.cli.main import main
+from wsipipe.errors import OutputError
 from wsipipe.pipelines import doctor
 from wsipipe.pipelines.doctor import Check, Device, Report, examine, suggest
 from wsipipe.slide import BACKENDS
@@ -38,6 +42,33 @@ def test_the_cpu_is_measured(report: Report) -> None:
     assert cpu.name == "cpu"
     assert "GFLOP/s in fp32" in cpu.detail
     assert 0 < cpu.free <= cpu.memory
+
+
+def test_a_small_slide_is_segmented_and_compiled_code_is_kept(report: Report) -> None:
+    assert report.run.state == "ok" and int(report.run.detail.split()[0]) > 10
+    assert list(Path(report.run.detail.rpartition(" kept in ")[2]).glob("text._polygons-*.nbc"))
+
+
+def test_a_run_that_does_not_work_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(job: object, progress: object) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr(doctor, "run_segment", broken)
+    assert doctor._run() == Check("segment", "broken", "the disk is full")
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_numba_finds_a_place_where_nothing_can_be_written(tmp_path: Path, taken: bool) -> None:
+    """As in a container whose user has no home; a folder that others may write to is left alone."""
+    mine = tmp_path / f"wsipipe-{os.getuid()}"
+    if taken:
+        mine.mkdir()
+        mine.chmod(0o777)
+    code = "import os; os.access = lambda path, mode: False; import wsipipe; print(os.environ['NUMBA_CACHE_DIR'])"
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    found = Path(done.stdout.strip())
+    assert found.parent == tmp_path and (found == mine) is not taken and found.stat().st_mode & 0o777 == 0o700
 
 
 def test_versions(report: Report) -> None:

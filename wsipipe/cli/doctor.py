@@ -25,7 +25,8 @@ MARKS = {"ok": "[green]ok[/]", "missing": "[dim]not installed[/]", "broken": "[r
 def doctor(as_json: bool) -> int:
     """Check this machine: libraries, slide readers, devices, memory, models.
 
-    Each reader opens a small slide that is made on the spot. The exit code is 1 when something is broken.
+    Each reader opens a small slide that is made on the spot, and one is segmented, which also compiles what the first
+    slide would have to wait for. The exit code is 1 when something is broken.
     """
     from wsipipe.pipelines.doctor import examine
 
@@ -42,6 +43,7 @@ def doctor(as_json: bool) -> int:
 def _show(report: Report, console: Console) -> None:
     console.print(f"[bold]wsipipe {report.wsipipe}[/]  ·  Python {report.python}  ·  {report.platform}\n")
     console.print(_checks("Slide readers", report.readers))
+    console.print(_checks("A whole run", (report.run,)))
     console.print(_devices(report.devices))
     console.print(_checks("Models", report.models))
     console.print(_machine(report))

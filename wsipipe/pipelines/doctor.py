@@ -17,10 +17,15 @@ import torch
 
 from wsipipe import __version__
 from wsipipe.errors import ModelError, WsipipeError, install_line
+from wsipipe.formats import text
 from wsipipe.models.checkpoint import load
 from wsipipe.models.device import VISIBLE, native_bf16, try_out
+from wsipipe.models.zoo import shipped
+from wsipipe.pipelines.job import SegmentJob
+from wsipipe.pipelines.segment import run_segment
+from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores, allowed_memory, free_memory
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import CellSettings, RunSettings, SlideSettings
 from wsipipe.slide import BACKENDS, backend_versions, open_slide
 from wsipipe.slide.opening import load_reader
 from wsipipe.slide.phantom import PhantomSettings, write_phantom
@@ -67,6 +72,7 @@ class Report:
     platform: str
     libraries: dict[str, str | None]
     readers: tuple[Check, ...]
+    run: Check
     cores: int
     devices: tuple[Device, ...]
     memory: int
@@ -81,14 +87,16 @@ class Report:
 def examine(folder: Path) -> Report:
     """Return what there is on this machine; *folder* is where results would be written."""
     readers, devices, models = tuple(_readers()), tuple(_devices()), tuple(_models())
+    run = _run()
     disk_free = shutil.disk_usage(folder).free
-    problems = tuple(_problems(readers, devices, models, free_memory(), disk_free, str(folder)))
+    problems = tuple(_problems((*readers, run), devices, models, free_memory(), disk_free, str(folder)))
     return Report(
         wsipipe=__version__,
         python=platform.python_version(),
         platform=platform.platform(),
         libraries={name: _version(name) for name in LIBRARIES},
         readers=readers,
+        run=run,
         cores=allowed_cores(),
         devices=devices,
         memory=allowed_memory(),
@@ -138,6 +146,27 @@ def _reader(name: str, version: str | None, slide: Path) -> Check:
     except WsipipeError as error:
         return Check(name, "broken", str(error).replace(str(slide), "a small TIFF"))
     return Check(name, "ok", f"{BACKENDS[name].packages[0]} {version}")
+
+
+def _run() -> Check:
+    """Return whether a small drawn slide can be segmented on the CPU.
+
+    It compiles what numba compiles, and keeps that: the first slide need not wait for it.
+    """
+    if not shipped():
+        return Check("segment", "missing", "no model is shipped with this copy")
+    with tempfile.TemporaryDirectory(prefix="wsipipe-doctor-") as folder:
+        slide, outputs = Path(folder) / "phantom.svs", [Path(folder) / name for name in ("a.parquet", "a.geojson.gz")]
+        write_phantom(slide, PhantomSettings(width=1024, height=768, seed=1, tissue=0.9))
+        job = SegmentJob(
+            str(slide), tuple(outputs), shipped()[0], cells=CellSettings(expand_um=2), run=RunSettings(device="cpu")
+        )
+        try:
+            found = run_segment(job, Progress())
+        except WsipipeError as error:
+            return Check("segment", "broken", str(error).replace(folder, "a small slide"))
+    kept = text._polygons.stats.cache_path
+    return Check("segment", "ok", f"{found.cells} nuclei of a drawn slide; compiled code is kept in {kept}")
 
 
 def _devices() -> Iterator[Device]:
