@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py"))
-NEED_IMAGES = {"bench_corpus", "bench_exclude"}
+NEED_IMAGES = {"bench_corpus", "bench_exclude", "bench_mosaic"}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

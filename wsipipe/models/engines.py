@@ -7,6 +7,7 @@ that differ in a few pixels. A further engine is a function that makes one, and 
 from __future__ import annotations
 
 import importlib.metadata
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,12 +132,17 @@ def openvino(network: nn.Module, example: Tensor) -> Forward:
     neither on the number of threads nor on the batch.
     """
     import openvino as ov
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     from wsipipe.models.unfolded import written_as_convolutions
 
     one = example[:1].contiguous()
-    with written_as_convolutions(network), torch.no_grad():
-        model = ov.convert_model(network, example_input=one, input=[ov.PartialShape(list(one.shape))])
+    frontend = ov.frontend.FrontEndManager().load_by_framework("pytorch")  # convert_model would report its use
+    with written_as_convolutions(network), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer speaks of shapes, which are fixed here, and of its own age
+        decoder = TorchScriptPythonDecoder(network, example_input=one)  # must outlive the next line
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape(list(one.shape))
     threads = torch.get_num_threads()
     options: Mapping[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
