@@ -69,7 +69,7 @@ def _feature(area: Annotation, origin: Any, fingerprint: str) -> bytes:
     properties: dict[str, Any] = {"objectType": "annotation", "name": area.name}
     properties["classification"] = {"name": area.kind, "color": list(area.colour)}
     properties["measurements"] = {k: v if math.isfinite(v) else "NaN" for k, v in area.measurements.items()}
-    identity = str(uuid.uuid5(NAMESPACE, f"{fingerprint}:{area.kind}:{area.name}:{shape.wkb_hex}"))
+    identity = str(uuid.uuid5(NAMESPACE, f"{fingerprint}:{area.kind}:{area.name}:{shapely.to_wkb(shape, hex=True)}"))
     geometry = orjson.Fragment(shapely.to_geojson(shape).encode())
     feature = {"type": "Feature", "id": identity, "geometry": geometry, "properties": properties}
     return orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -137,7 +137,8 @@ class Measurer:
             xy_um = np.column_stack([found["x"], found["y"]]) * base
             found |= self._named("neighbours", np.column_stack(self._crowd.neighbours(xy_um, self._radius)))
         if "quality" in self.settings.added and self._quality is not None:
-            found |= dict(zip(("quality", "blur_um"), self._quality.at(np.column_stack([found["x"], found["y"]]))))
+            kinds, blur = self._quality.at(np.column_stack([found["x"], found["y"]]))
+            found |= {"quality": kinds.astype(np.float64), "blur_um": blur.astype(np.float64)}
         if {"texture", "ring", "stains"} & set(self.settings.added):
             found |= self._pictured(cells, rgb, whole, own)
         return found
