@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,17 @@ def test_bad_input_is_one_line(
     told = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert len(told) == 1 and said in told[0]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_excel(cells: Path, tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes at any time; without the library one line says what to install."""
+    if importlib.util.find_spec("openpyxl") is None:
+        assert run("summarise", cells, "-o", tmp_path / "o.xlsx") == 7
+        assert "pip install '.[xlsx]'" in capfd.readouterr().err and not (tmp_path / "o.xlsx").exists()
+        return
+    assert run("summarise", cells, "-o", tmp_path / "o.xlsx", "-o", tmp_path / "o.csv") == 0
+    first = (tmp_path / "o.xlsx").read_bytes()
+    monkeypatch.setattr("time.time", lambda: 2e9)
+    assert run("summarise", cells, "-o", tmp_path / "o.xlsx") == 0
+    assert (tmp_path / "o.xlsx").read_bytes() == first
+    assert pd.read_excel(tmp_path / "o.xlsx")["cells"].tolist() == pd.read_csv(tmp_path / "o.csv")["cells"].tolist()
