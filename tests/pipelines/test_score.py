@@ -10,7 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from PIL import Image
+from scipy import ndimage
 
+from tests.conftest import ROOT
+from wsipipe.analysis.scores import grades_of
 from wsipipe.cell_settings import MeasureSettings, StainSettings
 from wsipipe.cli.main import main
 from wsipipe.compartments import compartment_stains
@@ -181,3 +185,19 @@ def test_bad_input_is_one_line(
     assert run("score", drawn / "measured.parquet", "-o", "a.parquet", *args) == code
     told = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert len(told) == 1 and said in told[0] and not list(tmp_path.iterdir())
+
+
+DEEPLIIF = ROOT.parent / "shared" / "data" / "ihc-deepliif2"
+
+
+@pytest.mark.skipif(not DEEPLIIF.is_dir(), reason="needs ../shared/data")
+@pytest.mark.parametrize(("name", "wrong"), [("22_2", 0), ("799_2", 1)])
+def test_nuclei_that_were_labelled_by_hand(name: str, wrong: int) -> None:
+    """At 0.2, nuclei of real pictures are called as their labels say, by their own outlines."""
+    rgb = np.asarray(Image.open(DEEPLIIF / "images" / f"{name}.png").convert("RGB"))
+    labels = np.asarray(Image.open(DEEPLIIF / "labels" / f"{name}.png"))
+    types = pd.read_csv(DEEPLIIF / "types" / f"{name}.csv").set_index("id")["class"]
+    dab = ndimage.mean(HDAB.amounts(rgb)[..., 1], labels, types.index)
+    called = np.where(grades_of(np.asarray(dab), (0.2,)) == "Positive", "positive", "negative")
+    assert len(types) > 60 and (types == "positive").any()
+    assert (called != types).sum() <= wrong
