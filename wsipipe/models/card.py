@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 WIDEST, MOST_TYPES = 8192, 1000
@@ -22,6 +23,37 @@ RULES = {
 """Range of each constant of the rules."""
 _PARTS = ("format", "backbone", "name", "mpp", "rules", "licence", "classes", "training")
 Test = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a model's maps become cells; constants of the model, in working-grid pixels where not said otherwise.
+
+    Attributes
+    ----------
+    threshold, marker_threshold : float
+        Foreground and core probability, chosen on validation images.
+    min_area_um2 : float
+    max_diameter_um : float
+        No nucleus is larger; bigger objects are split and flagged.
+    growth_um : float
+        How far a core grows to its nucleus's edge.
+    min_probability : float
+        Cells of a lower mean foreground probability are dropped.
+    clump_threshold : float
+        Core probability of the parts of a core that holds several small nuclei; 0: cores are never parted.
+    min_type_probability : float
+        Cells whose likeliest type has a lower mean probability are given none.
+    """
+
+    threshold: float = 0.5
+    marker_threshold: float = 0.5
+    min_area_um2: float = 6.0
+    max_diameter_um: float = 32.0
+    growth_um: float = 4.0
+    min_probability: float = 0.0
+    clump_threshold: float = 0.0
+    min_type_probability: float = 0.0
 
 
 def check_card(entry: Any, version: int, heads: Collection[str]) -> None:

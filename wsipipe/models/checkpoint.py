@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import FAILURES, ModelNotFound, NotAModel, SettingsError, in_words
 from wsipipe.models import zoo
+from wsipipe.models.card import Rules as Rules
 from wsipipe.models.card import check_card
 from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.heads import HEADS, Head, HeadConfig
@@ -40,37 +41,6 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 """What safetensors calls the floating types that weights come in."""
 HALF = torch.float16
 """How weights are shipped: half the bytes, and closer to fp32 than bf16 for weights of this size."""
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a model's maps become cells; constants of the model, in working-grid pixels where not said otherwise.
-
-    Attributes
-    ----------
-    threshold, marker_threshold : float
-        Foreground and core probability, chosen on validation images.
-    min_area_um2 : float
-    max_diameter_um : float
-        No nucleus is larger; bigger objects are split and flagged.
-    growth_um : float
-        How far a core grows to its nucleus's edge.
-    min_probability : float
-        Cells of a lower mean foreground probability are dropped.
-    clump_threshold : float
-        Core probability of the parts of a core that holds several small nuclei; 0: cores are never parted.
-    min_type_probability : float
-        Cells whose likeliest type has a lower mean probability are given none.
-    """
-
-    threshold: float = 0.5
-    marker_threshold: float = 0.5
-    min_area_um2: float = 6.0
-    max_diameter_um: float = 32.0
-    growth_um: float = 4.0
-    min_probability: float = 0.0
-    clump_threshold: float = 0.0
-    min_type_probability: float = 0.0
 
 
 @dataclass(frozen=True)
