@@ -21,10 +21,12 @@ def average(out: Path, models: list[Path]) -> None:
     """Write the mean of *models*, computed in fp64, to *out*."""
     loaded = [checkpoint.load(path) for path in models]
     (network, card), states = loaded[-1], [found.state_dict() for found, _ in loaded]
-    for name, value in network.state_dict().items():
-        rows = min(len(state[name]) for state in states)
-        mean = torch.stack([state[name][:rows].double() for state in states]).mean(0)
-        value[:rows] = mean.to(value.dtype)  # in place: of the network
+    for name, value in network.state_dict().items():  # the tensors are those of the network
+        of_all = [state[name].double() for state in states]
+        if value.ndim:
+            shared = min(map(len, of_all))
+            value, of_all = value[:shared], [tensor[:shared] for tensor in of_all]
+        value.copy_(torch.stack(of_all).mean(0))
     checkpoint.save(out, network, replace(card, training={"mean of": [c.training for _, c in loaded]}))
 
 
