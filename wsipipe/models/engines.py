@@ -140,7 +140,8 @@ def openvino(network: nn.Module, example: Tensor) -> Forward:
     frontend = ov.frontend.FrontEndManager().load_by_framework("pytorch")  # convert_model would report its use
     with written_as_convolutions(network), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer speaks of shapes, which are fixed here, and of its own age
-        decoder = TorchScriptPythonDecoder(network, example_input=one)  # must outlive the next line
+        unchecked = {"check_trace": False}  # it would forward four times more
+        decoder = TorchScriptPythonDecoder(network, example_input=one, trace_kwargs=unchecked)  # outlives what follows
         model = frontend.convert(frontend.load(decoder))
     model.reshape(list(one.shape))
     threads = torch.get_num_threads()
