@@ -27,7 +27,7 @@ from wsipipe.models.conditioning import Encoder
 from wsipipe.models.device import SmallerBatch, choose_device, gpu_of, memory_watched, out_of_memory, trains_in_bf16
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.vit import ViT
-from wsipipe.predict import Predictor
+from wsipipe.predict import Predictor, load_predictor
 from wsipipe.pretrain import Objective, Source, device_of
 from wsipipe.settings import FitSettings, LoopSettings, PretrainSettings
 from wsipipe.train.distributed import World
@@ -291,3 +291,51 @@ def test_what_a_network_can_be_compiled_for(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("CC", raising=False)
     assert not device.can_compile(torch.device("cuda", 0)), "no compiler"
     assert not device.can_compile(CPU)
+
+
+# --- on a real GPU ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device("cuda", torch.cuda.device_count() - 1)  # not the current one where there are several
+
+
+@pytest.mark.gpu
+def test_batches_ahead_do_not_mix_on_a_gpu(cuda: torch.device, path: Path) -> None:
+    predictor = Predictor(path, str(cuda), "fp32", 2)
+    tiles = np.random.default_rng(0).integers(0, 256, (9, 256, 256, 3), np.uint8)
+    together = predictor.maps(tiles)
+    alone = [predictor.begin(tiles[k : k + 2])() for k in range(0, len(tiles), 2)]
+    assert np.array_equal(together, np.concatenate(alone)) and together.std() > 1
+
+
+@pytest.mark.gpu
+def test_a_real_lack_of_memory_leads_to_a_smaller_batch(cuda: torch.device, path: Path) -> None:
+    total = torch.cuda.get_device_properties(cuda).total_memory
+    device.free_memory(cuda)
+    limit = torch.cuda.memory_reserved(cuda) + (1 << 30)
+    torch.cuda.set_per_process_memory_fraction(limit / total, cuda)
+    try:
+        predictor = load_predictor(path, str(cuda), "fp32", 1024)
+        assert 1 <= predictor.batch < 1024
+        assert predictor.maps(np.zeros((3, 256, 256, 3), np.uint8)).shape[0] == 3
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, cuda)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("unfreeze", [True, False])
+def test_a_step_of_fitting_runs_on_a_gpu(cuda: torch.device, unfreeze: bool, tmp_path: Path) -> None:
+    settings = FitSettings(unfreeze=unfreeze, device=str(cuda), loop=LoopSettings(steps=2, warmup=1))
+    network = tiny.segmenter()
+    network.backbone.requires_grad_(unfreeze)
+    network.backbone.output.requires_grad_(False)
+    fit = fitting.Fitting(network, settings, None)
+    loop = Loop(fit.trained, settings.loop, tmp_path, log=Log(tmp_path / "log.csv"), share=fit.share)
+    averaged = loop.run(lambda step: tiny.disc_batch(), fit.loss)
+    assert loop.step == 2 and all(p.isfinite().all() for p in averaged.parameters())
+    again = Loop(fit.trained, settings.loop, tmp_path, log=Log(tmp_path / "log.csv"), share=fit.share)
+    assert again.restore() and again.step == 2
