@@ -19,12 +19,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsipipe.instances import CellRules, find_cells
-from wsipipe.models.folded import FoldedBlock, Pointwise
+from wsipipe.models.folded import FoldedBlock
+from wsipipe.models.unfolded import written_as_convolutions
 from wsipipe.models.zoo import resolve
 from wsipipe.predict import Predictor, denormals_flushed, set_threads
 from wsipipe.settings import PhantomSettings
@@ -47,22 +47,6 @@ class Whole(nn.Module):
         return (maps * 255).round().to(torch.uint8)
 
 
-def block_of_convolutions(self: FoldedBlock, x: Tensor) -> Tensor:
-    """Compute a folded block without leaving (B, C, H, W): what convolution compilers like."""
-    y = self.depthwise(x)
-    y = y - y.mean(1, keepdim=True)
-    y = y * torch.rsqrt((y * y).mean(1, keepdim=True) + 1e-6)
-    y = F.gelu(F.conv2d(y, self.expand_weight[:, :, None, None], self.expand_bias))
-    norm = (y * y).sum((2, 3), keepdim=True).sqrt()
-    y = y * (1 + self.gamma[None, :, None, None] * (norm / (norm.mean(1, keepdim=True) + 1e-6)))
-    return x + F.conv2d(y, self.project_weight.t()[:, :, None, None], self.project_bias)
-
-
-def pointwise_convolution(self: Pointwise, x: Tensor) -> Tensor:
-    """Compute a 1x1 convolution as one."""
-    return F.conv2d(x, self.weight[:, :, None, None], self.bias)
-
-
 def openvino(predictor: Predictor, tiles: NDArray[np.uint8]) -> Forward:
     """Return the network compiled by OpenVINO, in fp32."""
     import openvino as ov
@@ -79,10 +63,8 @@ def engines(predictor: Predictor, tiles: NDArray[np.uint8], compile_blocks: bool
     found: dict[str, Forward] = {"eager": predictor.maps}
     if importlib.util.find_spec("openvino"):
         found["openvino"] = openvino(predictor, tiles)
-        block, pointwise = FoldedBlock.forward, Pointwise.forward
-        FoldedBlock.forward, Pointwise.forward = block_of_convolutions, pointwise_convolution  # type: ignore[method-assign]
-        found["openvino, conv"] = openvino(predictor, tiles)
-        FoldedBlock.forward, Pointwise.forward = block, pointwise  # type: ignore[method-assign]
+        with written_as_convolutions(predictor.network):
+            found["openvino, conv"] = openvino(predictor, tiles)
     if compile_blocks:
         found["compiled blocks"] = compiled(predictor)
     return found
