@@ -116,7 +116,8 @@ def test_an_output_that_is_something_else_is_left_alone(
     assert run(folder, "-o", tmp_path / "c.zarr", "--image-mpp", "0.5") == 6
     assert "something that is not a corpus is there" in capfd.readouterr().err
     assert (tmp_path / "c.zarr/thesis.txt").read_text() == "dear"
-    assert run(folder, "-o", tmp_path / "no/such/c.zarr", "--image-mpp", "0.5") == 6
+    assert run(folder, "-o", tmp_path / "no/such/c.zarr", "--image-mpp", "0.5") == 0, "folders are made"
+    assert run(folder, "-o", folder / "A1.png" / "c.zarr", "--image-mpp", "0.5") == 6
 
 
 def test_csv(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

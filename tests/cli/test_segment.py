@@ -136,7 +136,7 @@ def test_bad_models(kind: str, phantom: Phantom, tmp_path: Path, capfd: pytest.C
 
 def test_bad_outputs(phantom: Phantom, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     check_refused(run(phantom.path, "-o", tmp_path / "cells.xlsx"), 6, ".geojson", capfd)
-    check_refused(run(phantom.path, "-o", tmp_path / "no" / "such" / "cells.geojson"), 6, "does not exist", capfd)
+    check_refused(run(phantom.path, "-o", phantom.path / "such" / "cells.geojson"), 6, "a file where a folder", capfd)
 
 
 def test_no_permission_to_write(phantom: Phantom, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
