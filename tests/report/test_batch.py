@@ -90,7 +90,7 @@ def test_one_file_and_a_slide_given(results: Path, phantom: Phantom, tmp_path: P
         (["text.parquet"], "not a cells file"),
         (["two.parquet", "--slide", "PHANTOM"], "1200 x 800"),
         (["two.parquet", "--slide", "gone.svs"], "no such slide"),
-        (["two.parquet", "-o", "nowhere/page.html"], "does not exist"),
+        (["two.parquet", "-o", "two.parquet/page.html"], "a file where a folder is expected"),
         (["empty", "--slide", "x.svs"], "folder"),
     ],
 )
