@@ -49,7 +49,8 @@ def test_no_tiles(tmp_path: Path) -> None:
         assert file["coords"].shape == (0, 2)
 
 
-def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "no").touch()
     slide = ArraySlide([np.zeros((60, 90, 3), np.uint8)], mpp=0.25)
     with pytest.raises(OutputError):
         write_coords_h5(

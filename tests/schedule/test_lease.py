@@ -133,6 +133,7 @@ def test_whoever_was_taken_over_notices_and_leaves_the_new_lease_alone(tmp_path:
 
 
 def test_no_place_to_write(tmp_path: Path) -> None:
+    (tmp_path / "no").touch()
     with pytest.raises(OutputError, match="cannot write"):
         acquire(tmp_path / "no" / "cells.parquet")
 
