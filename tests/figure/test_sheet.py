@@ -50,8 +50,9 @@ def test_type_has_every_sign_that_is_written() -> None:
 
 
 def test_a_sheet_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "no").touch()
     with pytest.raises(OutputError, match="cannot write"):
-        write_sheet(tmp_path / "none" / "sheet.png", "", [Section("", "", ["a"], [(flat((0, 0, 0)),)], [""])], 64)
+        write_sheet(tmp_path / "no" / "sheet.png", "", [Section("", "", ["a"], [(flat((0, 0, 0)),)], [""])], 64)
 
 
 def test_clusters_are_squares_of_their_colours() -> None:

@@ -129,8 +129,9 @@ def test_bad_jobs_are_refused(job: Callable[..., VisualizeJob], changes: dict[st
 
 
 def test_a_folder_that_is_not_there_is_found_before_the_work(job: Callable[..., VisualizeJob], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(OutputError):
-        run_visualize(job((500, 400), output=tmp_path / "none" / "out.png", model="nothing"), Progress())
+        run_visualize(job((500, 400), output=tmp_path / "file" / "out.png", model="nothing"), Progress())
 
 
 def test_a_given_point_counts(job: Callable[..., VisualizeJob]) -> None:
