@@ -258,6 +258,11 @@ def star(vertices: int) -> list[list[float]]:
     ("geometry", "message"),
     [
         ({"type": "Polygon", "coordinates": [star(3000)]}, "crosses itself more than"),
+        ({"type": "MultiPolygon", "coordinates": [[star(1500)]] * 3}, "crosses itself more than"),
+        (
+            {"type": "GeometryCollection", "geometries": [{"type": "MultiPolygon", "coordinates": [[star(1500)]] * 3}]},
+            "crosses itself more than",
+        ),
         ({"type": "Polygon", "coordinates": [[[0, 0], [1e300, 0], [5, 5], [0, 0]]]}, "coordinates beyond"),
         ({"type": "Polygon", "coordinates": [[[0, 0]]]}, "not a GeoJSON"),
         ({"type": "Polygon", "coordinates": [[["a", "b"]]]}, "not a GeoJSON"),

@@ -34,7 +34,8 @@ def mended(shape: shapely.Geometry) -> shapely.Geometry:
         raise ValueError(f"coordinates beyond {FARTHEST:g} px")
     if shape is None or shapely.is_valid(shape):
         return shape
-    lines, ring = shapely.get_coordinates(shapely.get_rings(shape), return_index=True)
+    parts = shapely.get_parts(shapely.get_parts(shape))  # those of a collection may have parts of their own
+    lines, ring = shapely.get_coordinates(shapely.get_rings(parts), return_index=True)
     joined = np.flatnonzero(ring[1:] == ring[:-1])
     edges = np.atleast_1d(np.asarray(shapely.linestrings(np.stack([lines[joined], lines[joined + 1]], axis=1))))
     tree, crossings = shapely.STRtree(edges), 0
