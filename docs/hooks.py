@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from wsipipe import cell_settings, errors, settings  # noqa: E402
+from wsipipe import errors, settings  # noqa: E402
 from wsipipe.cli.main import COMMANDS, LazyGroup, cli, main  # noqa: E402
 from wsipipe.cli.options import SECTIONS, SettingOption, _heading, _plain, _type  # noqa: E402
 from wsipipe.errors import WsipipeError  # noqa: E402
 
 TYPES = {int: "whole number", float: "number", str: "text", bool: "true or false", tuple: "[x0, y0, x1, y1]"}
-SETTINGS = [c for m in (settings, cell_settings) for c in vars(m).values() if inspect.isclass(c) and is_dataclass(c)]
+SETTINGS = [c for c in vars(settings).values() if inspect.isclass(c) and is_dataclass(c)]
 CLASSES = {_heading(cls): cls for cls in [*SETTINGS, *SECTIONS.values()]}
 SECTION = {cls: name for name, cls in SECTIONS.items()}
 PYTHON = {

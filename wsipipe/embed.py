@@ -32,7 +32,7 @@ class Embedder:
     path : Path
         Checkpoint.
     pool : str
-        decoder, bottleneck or both, as in :class:`wsipipe.cell_settings.FeatureSettings`.
+        decoder, bottleneck or both, as in :class:`wsipipe.settings.FeatureSettings`.
     device, precision : str
         As in :class:`wsipipe.settings.RunSettings`.
     batch : int

@@ -7,8 +7,8 @@ import pytest
 
 from wsipipe.analysis.derived import derived_class, split_class
 from wsipipe.analysis.scores import allred, grades_of, h_score, suggest
-from wsipipe.cell_settings import ScoreSettings
 from wsipipe.errors import SettingsError
+from wsipipe.settings import ScoreSettings
 
 
 def test_h_score_and_allred_by_their_definitions() -> None:

@@ -18,8 +18,8 @@ from tests.masters import truth_master, write_master
 from wsipipe.analysis.counted import read_counted
 from wsipipe.analysis.regions import regions_frame, with_parents
 from wsipipe.analysis.summary import summarise
-from wsipipe.cell_settings import SummariseSettings
 from wsipipe.cli.main import main
+from wsipipe.settings import SummariseSettings
 
 SIZE = [9000, 7000]
 CLASSES = {"Dead": [250, 0, 0], "Epithelial": [255, 140, 0]}

@@ -15,13 +15,13 @@ import pyogrio
 import pytest
 import shapely
 
-from wsipipe.cell_settings import SubsetSettings, ZarrSettings
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.delimited import write_csv
 from wsipipe.formats.geopackage import write_geopackage
 from wsipipe.formats.parquet import metadata, read_cells, row_groups
 from wsipipe.formats.subset import write_subset
 from wsipipe.formats.trident import write_cell_patches
+from wsipipe.settings import SubsetSettings, ZarrSettings
 
 Make = Callable[..., pa.Table]
 Master = Callable[..., Path]

@@ -16,7 +16,6 @@ import zarr
 
 from tests.conftest import Phantom
 from tests.consumers import ask
-from wsipipe.cell_settings import SubsetSettings, ZarrSettings
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats import anndata, pyramid
 from wsipipe.formats.ngff import write_ngff
@@ -24,7 +23,7 @@ from wsipipe.formats.parquet import metadata, read_cells
 from wsipipe.formats.spatialdata import write_spatialdata
 from wsipipe.formats.subset import write_subset
 from wsipipe.raster import SlideRaster, open_slide_raster
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import SlideSettings, SubsetSettings, ZarrSettings
 
 Make = Callable[..., pa.Table]
 Master = Callable[..., Path]

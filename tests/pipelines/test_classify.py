@@ -13,7 +13,6 @@ import shapely
 from scipy.optimize import check_grad
 
 from wsipipe import classify
-from wsipipe.cell_settings import ClassifySettings
 from wsipipe.classify import Classifier, cross_validate, fit, regions
 from wsipipe.errors import ModelNotFound, NotAModel, SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
@@ -23,6 +22,7 @@ from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.measure import MEASURES
 from wsipipe.pipelines.classify import ClassifyJob, run_classify
 from wsipipe.schedule.progress import Progress
+from wsipipe.settings import ClassifySettings
 
 COUNT = 600
 CLASSES = ("Lymphocyte", "Stroma", "Tumour")

@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.conftest import ROOT, Phantom
-from wsipipe.cell_settings import SubsetSettings
 from wsipipe.formats.parquet import read_cells
 from wsipipe.formats.subset import write_subset
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
@@ -20,7 +19,7 @@ from wsipipe.pipelines.prepare import prepare
 from wsipipe.pipelines.report import ReportJob, run_report
 from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import CellSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.settings import CellSettings, GridSettings, RunSettings, SlideSettings, SubsetSettings, TissueSettings
 from wsipipe.slide import open_slide
 from wsipipe.slide.phantom import write_phantom
 from wsipipe.train.augment import restained

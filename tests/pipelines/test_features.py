@@ -15,7 +15,6 @@ import zarr
 
 from tests import tiny
 from tests.conftest import Phantom
-from wsipipe.cell_settings import FeatureSettings
 from wsipipe.embed import Embedder
 from wsipipe.errors import ModelError, OutputBusy, OutputError, SettingsError
 from wsipipe.formats.features import features_made
@@ -25,7 +24,7 @@ from wsipipe.models.conditioning import encoder_name, open_encoder
 from wsipipe.pipelines.features import FeaturesJob, run_features
 from wsipipe.raster import open_slide_raster
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
 from wsipipe.stain import Colours, normalise
 
 CPU = RunSettings(device="cpu", precision="fp32")

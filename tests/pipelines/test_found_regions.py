@@ -13,11 +13,10 @@ import shapely
 from tests.masters import write_master
 from wsipipe.analysis.counted import CountedCells
 from wsipipe.analysis.hotspots import FEWEST
-from wsipipe.cell_settings import HotSpotSettings
 from wsipipe.cli.main import main
 from wsipipe.errors import SettingsError
 from wsipipe.pipelines.found_regions import hot_spot_regions, without_doubtful_shares
-from wsipipe.settings import MicroarraySettings, PhantomSettings
+from wsipipe.settings import HotSpotSettings, MicroarraySettings, PhantomSettings
 from wsipipe.slide import fingerprint
 from wsipipe.slide.phantom import PhantomTruth, write_phantom
 

@@ -10,7 +10,6 @@ import pytest
 import shapely
 
 from tests.conftest import Phantom
-from wsipipe.cell_settings import MeasureSettings
 from wsipipe.context import Crowd, ring_means
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
@@ -22,7 +21,7 @@ from wsipipe.pipelines.measure import MeasureJob, run_measure
 from wsipipe.pipelines.remeasure import painted
 from wsipipe.raster import open_slide_raster
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import MeasureSettings, SlideSettings
 from wsipipe.texture import haralick
 from wsipipe.unmix import HE
 

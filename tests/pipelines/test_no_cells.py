@@ -12,7 +12,6 @@ import pytest
 
 from tests.conftest import Phantom
 from tests.masters import truth_master, write_master
-from wsipipe.cell_settings import SubsetSettings
 from wsipipe.classify import fit
 from wsipipe.errors import SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
@@ -23,7 +22,7 @@ from wsipipe.pipelines.measure import MeasureJob, run_measure
 from wsipipe.pipelines.report import ReportJob, run_report
 from wsipipe.pipelines.shown import open_pair
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import SlideSettings, SubsetSettings
 from wsipipe.slide import fingerprint
 
 SAID = "holds no cells, and neither does what is made of it"

@@ -15,7 +15,6 @@ from scipy import ndimage
 
 from tests.conftest import ROOT
 from wsipipe.analysis.scores import grades_of
-from wsipipe.cell_settings import MeasureSettings, StainSettings
 from wsipipe.cli.main import main
 from wsipipe.compartments import compartment_stains
 from wsipipe.formats.parquet import metadata, read_cells
@@ -23,7 +22,7 @@ from wsipipe.pipelines import remeasure
 from wsipipe.pipelines.demo import draw_demo
 from wsipipe.pipelines.measure import MeasureJob, run_measure
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import PhantomSettings
+from wsipipe.settings import MeasureSettings, PhantomSettings, StainSettings
 from wsipipe.unmix import HDAB
 
 

@@ -14,7 +14,6 @@ import shapely
 
 import wsipipe
 from tests.conftest import Phantom
-from wsipipe.cell_settings import StainSettings
 from wsipipe.errors import OutputError, SettingsError, SlideError
 from wsipipe.formats.parquet import metadata, read_cells
 from wsipipe.pipelines.job import SegmentJob
@@ -27,7 +26,15 @@ from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.task import PREDICT, Board
 from wsipipe.schedule.work import Worker
-from wsipipe.settings import CellSettings, GridSettings, PhantomSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.settings import (
+    CellSettings,
+    GridSettings,
+    PhantomSettings,
+    RunSettings,
+    SlideSettings,
+    StainSettings,
+    TissueSettings,
+)
 from wsipipe.slide.phantom import write_phantom
 from wsipipe.stain import is_glass
 from wsipipe.tiling import TILE

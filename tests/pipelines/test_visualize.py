@@ -12,7 +12,6 @@ from PIL import Image
 
 from tests import tiny
 from tests.conftest import Phantom
-from wsipipe.cell_settings import VisualizeSettings
 from wsipipe.errors import MissingMpp, ModelError, OutputError, SettingsError
 from wsipipe.figure.panels import nucleus
 from wsipipe.figure.regions import MARGIN
@@ -23,7 +22,7 @@ from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
 from wsipipe.pipelines.places import Places, regions
 from wsipipe.pipelines.visualize import VisualizeJob, run_visualize
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import CorpusSettings, SlideSettings
+from wsipipe.settings import CorpusSettings, SlideSettings, VisualizeSettings
 
 FAST = VisualizeSettings(maps="64,all", times="300", panel=128)
 

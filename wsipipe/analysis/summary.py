@@ -14,7 +14,7 @@ from wsipipe.analysis.derived import NEGATIVE
 from wsipipe.analysis.fields import FEWEST, Bootstrap, Fields, ends, fields_of
 from wsipipe.analysis.regions import TISSUE
 from wsipipe.analysis.scores import STRENGTH, allred, h_score
-from wsipipe.cell_settings import SummariseSettings
+from wsipipe.settings import SummariseSettings
 
 if TYPE_CHECKING:
     import geopandas

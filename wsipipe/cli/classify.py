@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsipipe.cell_settings import ClassifySettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.settings import ClassifySettings
 
 if TYPE_CHECKING:
     from wsipipe.classify import Scores

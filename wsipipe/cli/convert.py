@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from wsipipe.cell_settings import SubsetSettings, ZarrSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
-from wsipipe.settings import ExportSettings, SlideSettings
+from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 
 NAMES = ("parquet", "geojson", "csv", "geopackage", "dsa", "trident", "ngff", "spatialdata")
 """Keys of :data:`wsipipe.formats.exports.FORMATS`, which is too heavy to import for ``--help``."""

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from wsipipe.cell_settings import FeatureSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
-from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings
+from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
 
 NOT_OF_FEATURES = ("block", "workers", "engine", "readers")
 

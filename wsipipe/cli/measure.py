@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from wsipipe.cell_settings import MeasureSettings, StainSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import MeasureSettings, SlideSettings, StainSettings
 
 DECILE = re.compile(r"_od_p\d0$")
 """Columns that are too many for the table in the terminal."""

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from wsipipe.cell_settings import (
-    ClassifySettings,
-    FeatureSettings,
-    HotSpotSettings,
-    MeasureSettings,
-    ScoreSettings,
-    StainSettings,
-    SubsetSettings,
-    SummariseSettings,
-    VisualizeSettings,
-    ZarrSettings,
-)
 from wsipipe.settings import (
     AugmentSettings,
     BatchSettings,
     CellSettings,
+    ClassifySettings,
     ClusterSettings,
     CorpusSettings,
     EvaluateSettings,
     ExportSettings,
+    FeatureSettings,
     FitSettings,
     GridSettings,
+    HotSpotSettings,
     LoopSettings,
+    MeasureSettings,
     PretrainSettings,
     RunSettings,
+    ScoreSettings,
     SlideSettings,
+    StainSettings,
     StoreSettings,
+    SubsetSettings,
+    SummariseSettings,
     TissueSettings,
+    VisualizeSettings,
+    ZarrSettings,
 )
 
 SECTIONS: dict[str, type[Any]] = {

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsipipe.cell_settings import StainSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import OutputError, SettingsError
@@ -20,6 +19,7 @@ from wsipipe.settings import (
     GridSettings,
     RunSettings,
     SlideSettings,
+    StainSettings,
     TissueSettings,
 )
 from wsipipe.units import Box

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsipipe.cell_settings import HotSpotSettings, SummariseSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.settings import HotSpotSettings, SummariseSettings
 
 if TYPE_CHECKING:
     from wsipipe.pipelines.summarise import Summarised

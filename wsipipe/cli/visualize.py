@@ -7,10 +7,9 @@ from typing import Any
 
 import click
 
-from wsipipe.cell_settings import VisualizeSettings
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.types import PointType
-from wsipipe.settings import GridSettings, SlideSettings
+from wsipipe.settings import GridSettings, SlideSettings, VisualizeSettings
 from wsipipe.units import Pair
 
 

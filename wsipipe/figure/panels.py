@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wsipipe.cell_settings import VisualizeSettings
 from wsipipe.dense import DenseBackbone
 from wsipipe.figure import maps as numbers
 from wsipipe.figure.maps import View
 from wsipipe.figure.regions import Region, together
 from wsipipe.figure.sheet import COLOURS, Pixels, Section, coloured, heated, picture, resized
+from wsipipe.settings import VisualizeSettings
 from wsipipe.tiling import TILE
 from wsipipe.train.diffusion import masked_count
 from wsipipe.units import Pair

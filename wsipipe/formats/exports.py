@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsipipe.artifacts import atomic_path
-from wsipipe.cell_settings import ZarrSettings
 from wsipipe.errors import OutputError
 from wsipipe.formats.delimited import write_csv
 from wsipipe.formats.dsa import write_dsa
@@ -19,7 +18,7 @@ from wsipipe.formats.ngff import write_ngff
 from wsipipe.formats.spatialdata import write_spatialdata
 from wsipipe.formats.trident import write_cell_patches
 from wsipipe.raster import Raster
-from wsipipe.settings import ExportSettings
+from wsipipe.settings import ExportSettings, ZarrSettings
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ import zarr
 
 import wsipipe
 from wsipipe.artifacts import atomic_folder, canonical_json
-from wsipipe.cell_settings import ZarrSettings
 from wsipipe.formats.anndata import write_anndata
 from wsipipe.formats.parquet import geo_metadata, metadata, row_groups
 from wsipipe.formats.pyramid import write_pyramid
 from wsipipe.raster import Raster
+from wsipipe.settings import ZarrSettings
 from wsipipe.units import Pair
 
 SHAPES = {"geometry": "cells", "nucleus": "nuclei"}

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wsipipe.cell_settings import SubsetSettings
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import CellWriter, metadata, row_groups
+from wsipipe.settings import SubsetSettings
 
 COUNTS = ("cells", "oversize", "cells_by_class", "cells_per_mm2")
 """What a master file counts of its own cells, and a part of it counts anew."""

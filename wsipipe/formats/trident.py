@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_path
-from wsipipe.cell_settings import ZarrSettings
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.geometry import Grid
 from wsipipe.plain import readable
+from wsipipe.settings import ZarrSettings
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.tiling import TILE
 

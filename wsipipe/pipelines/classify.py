@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 import wsipipe
 from wsipipe.artifacts import check_writable, digest
-from wsipipe.cell_settings import ClassifySettings
 from wsipipe.classify import Classifier, Scores, cross_validate, fit, regions
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.columns import measurement_names
@@ -24,6 +23,7 @@ from wsipipe.formats.parquet import CellWriter, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.schedule.progress import Progress
+from wsipipe.settings import ClassifySettings
 
 NOT_COMPARABLE = ("probability", "class_probability")
 """Measurements of the model rather than of the cell."""

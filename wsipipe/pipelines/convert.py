@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsipipe.artifacts import check_writable, make_parents
-from wsipipe.cell_settings import SubsetSettings, ZarrSettings
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.exports import Format, Style, format_of
 from wsipipe.formats.ngff import label_grid
@@ -18,7 +17,7 @@ from wsipipe.formats.subset import write_subset
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import ExportSettings, SlideSettings
+from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 from wsipipe.slide import fingerprint, open_slide
 
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 import wsipipe
 from wsipipe.artifacts import atomic_write, digest, write_json
-from wsipipe.cell_settings import FeatureSettings
 from wsipipe.embed import Embedder
 from wsipipe.errors import TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
@@ -34,7 +33,7 @@ from wsipipe.predict import card_of, set_threads
 from wsipipe.schedule.lease import Lease, acquire
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
-from wsipipe.settings import GridSettings, RunSettings, SlideSettings, TissueSettings, determining
+from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings, determining
 from wsipipe.slide import changed
 from wsipipe.stain import Change, normalise
 from wsipipe.tiling import TILE, TileGrid

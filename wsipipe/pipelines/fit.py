@@ -19,10 +19,9 @@ from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.request import read_json
 from wsipipe.pipelines.validation import Validation
 from wsipipe.predict import set_threads
-from wsipipe.recipes import RANDOM
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
-from wsipipe.settings import FitSettings, LoopSettings
+from wsipipe.settings import RANDOM, FitSettings, LoopSettings
 from wsipipe.train.samples import planned, types_in
 
 

@@ -13,11 +13,10 @@ from wsipipe.analysis.counted import CountedCells
 from wsipipe.analysis.derived import NEGATIVE
 from wsipipe.analysis.hotspots import FEWEST, hot_spots
 from wsipipe.analysis.regions import CORE, HOT_SPOT, regions_frame
-from wsipipe.cell_settings import HotSpotSettings
 from wsipipe.errors import SettingsError
 from wsipipe.pipelines.shown import open_pair, record_of, slide_of
 from wsipipe.pipelines.tma import CLASSES, NUMBERS, cores_of
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import HotSpotSettings, SlideSettings
 
 if TYPE_CHECKING:
     import geopandas

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsipipe.cell_settings import StainSettings
 from wsipipe.settings import (
     CellSettings,
     ClusterSettings,
@@ -13,6 +12,7 @@ from wsipipe.settings import (
     GridSettings,
     RunSettings,
     SlideSettings,
+    StainSettings,
     TissueSettings,
 )
 from wsipipe.units import Box

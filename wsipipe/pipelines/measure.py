@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 import wsipipe
 from wsipipe.artifacts import check_writable, make_parents
-from wsipipe.cell_settings import MeasureSettings, StainSettings
 from wsipipe.context import Crowd
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.imported import SUFFIXES, import_geojson
@@ -29,7 +28,7 @@ from wsipipe.pipelines.stains import boxes_around, pixels_in, stains_of
 from wsipipe.quality.map import quality_map
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import SlideSettings, determining
+from wsipipe.settings import MeasureSettings, SlideSettings, StainSettings, determining
 from wsipipe.slide import fingerprint, open_slide, require_mpp
 from wsipipe.slide.protocol import Slide
 

@@ -12,7 +12,6 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe import texture
-from wsipipe.cell_settings import MeasureSettings
 from wsipipe.compartments import compartment_names, compartment_stains
 from wsipipe.context import Crowd, means, rings
 from wsipipe.formats.windows import SIDES, Windows, paint
@@ -20,6 +19,7 @@ from wsipipe.geometry import grow, intersect
 from wsipipe.measure import MEASURES, measure, stain_names
 from wsipipe.quality.map import QualityMap
 from wsipipe.raster import Raster
+from wsipipe.settings import MeasureSettings
 from wsipipe.units import Box
 from wsipipe.unmix import HE, StainVectors
 

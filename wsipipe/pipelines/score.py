@@ -17,7 +17,6 @@ from wsipipe.analysis.derived import derived_class, split_class
 from wsipipe.analysis.scores import MARKERS, STEPS, Marker, grades_of, suggest
 from wsipipe.analysis.summary import Row
 from wsipipe.artifacts import check_writable
-from wsipipe.cell_settings import ScoreSettings, SummariseSettings
 from wsipipe.compartments import column_of
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.colours import KNOWN, Rgb, class_colours
@@ -29,7 +28,7 @@ from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of
 from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide
 from wsipipe.report.score import write_score
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import ScoreSettings, SlideSettings, SummariseSettings
 from wsipipe.slide import Slide
 
 SUGGESTED = "suggested"

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wsipipe.cell_settings import StainSettings
 from wsipipe.errors import SettingsError, SlideNotFound, in_words
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.plain import readable, text_of
-from wsipipe.settings import CellSettings, GridSettings, SlideSettings, TissueSettings
+from wsipipe.settings import CellSettings, GridSettings, SlideSettings, StainSettings, TissueSettings
 from wsipipe.store import is_store
 
 SLIDE_SUFFIXES = (

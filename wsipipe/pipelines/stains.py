@@ -29,7 +29,7 @@ def stains_of(
     Parameters
     ----------
     asked : str
-        :attr:`wsipipe.cell_settings.StainSettings.stain_vectors`.
+        :attr:`wsipipe.settings.StainSettings.stain_vectors`.
     pixels : callable
         Gives pixels (n, 3) of the slide's tissue, where they are needed.
     known : mapping, optional

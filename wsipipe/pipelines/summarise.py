@@ -15,7 +15,6 @@ from wsipipe.analysis.counted import default_measurements, read_counted
 from wsipipe.analysis.regions import TISSUE, WHOLE, read_regions, regions_frame
 from wsipipe.analysis.summary import Row, summarise
 from wsipipe.artifacts import check_writable
-from wsipipe.cell_settings import HotSpotSettings, SummariseSettings
 from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
 from wsipipe.formats.parquet import metadata
 from wsipipe.formats.summary import check_excel, ending_of, write_summary
@@ -24,7 +23,7 @@ from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.sheet import columns_of, read_sheet
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import HotSpotSettings, SlideSettings, SummariseSettings
 
 if TYPE_CHECKING:
     import geopandas

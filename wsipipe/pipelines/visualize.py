@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsipipe.artifacts import check_writable
-from wsipipe.cell_settings import PANELS, VisualizeSettings
 from wsipipe.dense import DenseBackbone
 from wsipipe.errors import ModelError, SettingsError
 from wsipipe.figure.panels import Looked, clusters, nucleus, reconstructions, similarity
@@ -18,6 +17,7 @@ from wsipipe.pipelines.places import Places, regions
 from wsipipe.predict import set_threads
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
+from wsipipe.settings import PANELS, VisualizeSettings
 from wsipipe.units import Pair
 
 

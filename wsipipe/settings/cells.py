@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wsipipe.errors import SettingsError
-from wsipipe.knobs import Checked, knob
+from wsipipe.settings.knob import Checked, knob
 
 
 @dataclass(frozen=True)
