@@ -19,18 +19,20 @@ from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import SIZES
 from wsipipe.models.device import choose_device, trains_in_bf16
 from wsipipe.models.folded import FoldedSegmenter
-from wsipipe.models.heads import Head, HeadConfig
+from wsipipe.models.heads import CENTRE, Head, HeadConfig, Light
 from wsipipe.models.intact import digest_of
 from wsipipe.models.zoo import resolve
 from wsipipe.predict import denormals_flushed
 from wsipipe.settings import FitSettings
 from wsipipe.train.cached import feature_cache
 from wsipipe.train.loop import Loop
-from wsipipe.train.losses import Targets, head_loss
+from wsipipe.train.losses import Targets, head_loss, type_loss
 from wsipipe.train.samples import Pool, batch_of, colours_in, normalised, planned, targets_of, type_weights, types_in
 
 __all__ = ["Pool", "Watch", "batch_of", "count_trainable", "fit", "new_segmenter", "nuclei_in", "targets_of"]
 
+FIRST_TYPE = CENTRE + 1
+"""Channel of a cisca head from which on it tells types."""
 Batch = tuple[Tensor | list[Tensor], Targets]
 """Images (B, 3, H, W) or their feature maps, and targets."""
 
@@ -57,10 +59,13 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
         config = replace(config, condition=0)
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
     head = HeadConfig(settings.head, widths, tuple(types))
-    if settings.reuse_head and (known is None or not _goes_on(known.head, head)):
+    if (settings.reuse_head or settings.types_only) and (known is None or not _goes_on(known.head, head)):
         raise SettingsError(_no_such_head(settings, head, known.head if known else None))
     colours = class_colours(dict.fromkeys(types))
     card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours)
+    if settings.types_only and known:
+        _check_types_only(settings, known, types)
+        card = replace(known, name=settings.name, head=head, licence=settings.licence, classes=colours)
     network = cast(Segmenter, checkpoint.build(card))
     if settings.backbone in SIZES:
         network.backbone.open_gates()
@@ -93,7 +98,7 @@ def _take_weights(network: Segmenter, settings: FitSettings) -> None:
     weights = (source.backbone if isinstance(source, Segmenter) else source).state_dict()
     wanted = network.backbone.state_dict()
     network.backbone.load_state_dict({name: weights[name] for name in wanted})
-    if settings.reuse_head:
+    if settings.reuse_head or settings.types_only:
         network.head.load_state_dict(_with_types(cast(Segmenter, source).head, network.head))
 
 
@@ -102,7 +107,20 @@ def _no_such_head(settings: FitSettings, wanted: HeadConfig, found: HeadConfig |
         return f"head {head.kind}" + (f" of the types {', '.join(head.types)}" if head.types else "")
 
     has = told(found) if found else "no head"
-    return f"--reuse-head: {settings.backbone} has {has}, these sets want {told(wanted)}; leave --reuse-head out"
+    option = "--types-only" if settings.types_only else "--reuse-head"
+    return f"{option}: {settings.backbone} has {has}, these sets want {told(wanted)}; leave {option} out"
+
+
+def _check_types_only(settings: FitSettings, known: ModelCard, types: Sequence[str]) -> None:
+    if not types:
+        raise SettingsError("--types-only: no set tells types of cells; expected types/NAME.csv beside its images")
+    if settings.unfreeze:
+        raise SettingsError("--types-only leaves the network as it is; leave --unfreeze out")
+    if known.mpp != settings.working_mpp:
+        raise SettingsError(
+            f"--types-only: {settings.backbone} works at {known.mpp} µm/px, not {settings.working_mpp}; "
+            f"give --working-mpp {known.mpp}"
+        )
 
 
 class Fitting:
@@ -155,6 +173,32 @@ class Fitting:
         return cast(Segmenter, whole).eval()
 
 
+class TypeFitting(Fitting):
+    """Trains the outputs for types alone, on the last channels of a cisca head; whatever else there is stays."""
+
+    def __init__(self, network: Segmenter, settings: FitSettings, weights: Tensor | None) -> None:
+        super().__init__(network, settings, weights)
+        network.eval()
+        out = cast(nn.Conv2d, network.head.trunk.out)
+        self.trained = nn.Conv2d(out.in_channels, out.out_channels - FIRST_TYPE, 1).to(self.device)
+        self.trained.load_state_dict({name: value[FIRST_TYPE:] for name, value in out.state_dict().items()})
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the loss of the types of a batch of images, or of frozen features."""
+        given, targets = batch
+        features = [f.to(self.device) for f in given] if isinstance(given, list) else self.extract(given)
+        with torch.no_grad(), self.arithmetic():
+            last = cast(Light, self.network.head.trunk).mixed(features)
+        assert targets.types is not None and self.weights is not None  # as there are types
+        return type_loss(self.trained(last.float()), targets.types.to(self.device), self.weights)
+
+    def segmenter(self, averaged: nn.Module) -> Segmenter:
+        """Return the network with the averaged outputs for types."""
+        for name, value in cast(nn.Conv2d, self.network.head.trunk.out).state_dict().items():
+            value[FIRST_TYPE:] = averaged.state_dict()[name]
+        return cast(Segmenter, self.network.eval())
+
+
 def fit(
     pool: Pool,
     settings: FitSettings,
@@ -188,10 +232,13 @@ def fit(
     """
     settings, types = planned(settings, pool), types_in(pool)
     network, card = new_segmenter(settings, types)
-    card = replace(card, colours=colours_in(pool, settings.working_mpp), normalise=settings.normalise)
+    if not settings.types_only:
+        card = replace(card, colours=colours_in(pool, settings.working_mpp), normalise=settings.normalise)
     if card.normalise and card.colours:
         pool = normalised(pool, card.colours, settings.working_mpp)
-    fitting = Fitting(network, settings, type_weights(pool, types) if types else None)
+    fitting = (TypeFitting if settings.types_only else Fitting)(
+        network, settings, type_weights(pool, types) if types else None
+    )
     batch = _batches(fitting, pool, types, folder, cached)
     loop = Loop(fitting.trained, settings.loop, folder, share=fitting.share)
     loop.restore()

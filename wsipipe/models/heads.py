@@ -91,12 +91,16 @@ class Light(nn.Module):
         self.mix = nn.ModuleList(MixConv(d) for _ in widths[1:])
         self.out = nn.Conv2d(d, outputs, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def mixed(self, features: Sequence[Tensor]) -> Tensor:
+        """Return the d channels that the outputs are made of."""
         x = self.project[0](features[0])
         for project, mix, feature in zip(self.project[1:], self.mix, features[1:]):
             level = project(feature)
             x = mix(resize(x, tuple(level.shape[-2:])) + level)
-        return cast(Tensor, self.out(x))
+        return cast(Tensor, x)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return cast(Tensor, self.out(self.mixed(features)))
 
 
 def light_width(width: int) -> int:

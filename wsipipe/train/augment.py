@@ -18,8 +18,6 @@ from wsipipe.settings import AugmentSettings
 HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
 """Ruifrok and Johnston's stain vectors: haematoxylin, eosin, DAB."""
 
-FINEST_STEP = 1.2
-"""Sampling steps over more pixels than this start from the picture at half its resolution, or a quarter, …"""
 SMALLEST_PX = 9.0
 """Median diameter below which no sample's nuclei are shrunk."""
 OUTSIDE = -1
@@ -71,7 +69,7 @@ def _warped(
     source: Annotated, matrix: NDArray[np.float64], step: float, size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return image and labels under the affine *matrix* from crop to source, whose pixels are *step* source pixels."""
-    halvings = min(max(0, math.ceil(math.log2(step / FINEST_STEP))), len(source.pyramid) - 1)
+    halvings = min(max(0, round(math.log2(step))), len(source.pyramid) - 1)  # as sharp as the slide's own pixels
     down = 2**halvings
     inverse = np.column_stack([matrix[:, :2], matrix[:, 2] + 0.5]) / down - np.array([[0, 0, 0.5]])
     linearly, nearest = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
