@@ -302,3 +302,33 @@ def test_what_watches_sees_the_average_now_and_then(pool: Pool, settings: FitSet
 
     fit(pool, replace(settings, head="linear", validate_every=3), tmp_path, watch=Seen())
     assert Seen.steps == [0, 3, 4]
+
+
+def test_types_alone_are_learned_for_a_model_that_stays_as_it_is(
+    pool: Pool, settings: FitSettings, tmp_path: Path
+) -> None:
+    source, before = tiny.segmenter("cisca", seed=5), replace(tiny.card("cisca"), colours=colours_in(pool, 0.5))
+    checkpoint.save(tmp_path / "s.safetensors", source, before)
+    loop = LoopSettings(steps=30, warmup=1, lr=0.05, ema=0.5)
+    settings = replace(settings, backbone=str(tmp_path / "s.safetensors"), types_only=True, unfreeze=None, loop=loop)
+    typed: Pool = [
+        (spec, [replace(a, types=tuple("ab"[k % 2] for k in range(a.labels.max()))) for a in images])
+        for spec, images in pool
+    ]
+    losses: list[float] = []
+    network, card = fit(typed, settings, tmp_path / "run", lambda step, loss: losses.append(loss))
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+    for name, value in source.state_dict().items():
+        assert torch.equal(value, network.state_dict()[name][: len(value)] if value.ndim else network.state_dict()[name])
+    assert card.head is not None and card.head.types == ("a", "b")
+    assert (card.rules, card.colours, card.mpp) == (before.rules, before.colours, before.mpp)
+    again, _ = fit(typed, settings, tmp_path / "run")  # resumed at its end
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in again.state_dict().items())
+    with pytest.raises(SettingsError, match="no set tells types of cells"):
+        fit(pool, settings, tmp_path / "none")
+    with pytest.raises(SettingsError, match="leave --unfreeze out"):
+        fit(typed, replace(settings, unfreeze=True), tmp_path / "none")
+    with pytest.raises(SettingsError, match="T has no head"):
+        fit(typed, replace(settings, backbone="T"), tmp_path / "none")
+    with pytest.raises(SettingsError, match="works at 0.5 µm/px, not 0.25; give --working-mpp 0.5"):
+        fit(typed, replace(settings, working_mpp=0.25), tmp_path / "none")
