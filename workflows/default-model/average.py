@@ -2,8 +2,7 @@
 
 python average.py OUT MODEL MODEL...
 
-The card is the last model's, with what each says of its training. Outputs that only the last one has, the types of
-cells, are taken from it.
+The card is the first model's, with what each says of its training.
 """
 
 from __future__ import annotations
@@ -20,13 +19,9 @@ from wsipipe.models import checkpoint
 def average(out: Path, models: list[Path]) -> None:
     """Write the mean of *models*, computed in fp64, to *out*."""
     loaded = [checkpoint.load(path) for path in models]
-    (network, card), states = loaded[-1], [found.state_dict() for found, _ in loaded]
-    for name, value in network.state_dict().items():  # the tensors are those of the network
-        of_all = [state[name].double() for state in states]
-        if value.ndim:
-            shared = min(map(len, of_all))
-            value, of_all = value[:shared], [tensor[:shared] for tensor in of_all]
-        value.copy_(torch.stack(of_all).mean(0))
+    (network, card), states = loaded[0], [found.state_dict() for found, _ in loaded]
+    mean = {name: torch.stack([s[name].double() for s in states]).mean(0).to(v.dtype) for name, v in states[0].items()}
+    network.load_state_dict(mean)
     checkpoint.save(out, network, replace(card, training={"mean of": [c.training for _, c in loaded]}))
 
 

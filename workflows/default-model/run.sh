@@ -10,6 +10,9 @@ out="${OUT:-runs/default-model}"
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=268435456
 
 kumar=("$data/kumar-train16" --mpp 0.25 --patient '(TCGA-..-....)' --split "$here/split.json")
+# CoNSeP's classes under the names that the model tells
+types="malignant_epithelial=Epithelial,healthy_epithelial=Epithelial,inflammatory=Inflammatory,other=Other"
+types+=",fibroblast=Spindle-shaped,muscle=Spindle-shaped,endothelial=Spindle-shaped"
 tnbc=("$data/tnbc" --mpp 0.25 --patient '(\d+)_' --split "$data/tnbc/split.json")
 
 # finish NAME FITTED OPTION...: export with these options, choose thresholds on validation patients, export with the
@@ -37,7 +40,10 @@ wsipipe fit --config "$here/refine.toml" --backbone "$out/first/model.safetensor
 wsipipe fit --config "$here/polish.toml" --backbone "$out/refined/model.safetensors" --root "$data" -o "$out/polished"
 wsipipe fit --config "$here/colon.toml" --backbone "$out/polished/model.safetensors" --root "$data" -o "$out/colon"
 python "$here/average.py" "$out/mean.safetensors" "$out/polished/model.safetensors" "$out/colon/model.safetensors"
-finish cmd-t "$out/mean.safetensors" --no-normalise
+wsipipe fit --config "$here/types.toml" --backbone "$out/mean.safetensors" --root "$data" -o "$out/typed"
+finish cmd-t "$out/typed/model.safetensors" --no-normalise --clump-threshold 0.4 --min-type-probability 0.4
+wsipipe evaluate "$data/consep-train27" --mpp 0.25 --split "$here/consep-split.json" --part val --classes "$types" \
+  --model "$out/cmd-t.safetensors" -o "$out/scores/cmd-t/types"
 
 wsipipe fit --config "$here/open.toml" --root "$data" -o "$out/open"
 wsipipe fit --config "$here/open-polish.toml" --backbone "$out/open/model.safetensors" --root "$data" -o "$out/open-polished"
