@@ -319,7 +319,9 @@ def test_types_alone_are_learned_for_a_model_that_stays_as_it_is(
     network, card = fit(typed, settings, tmp_path / "run", lambda step, loss: losses.append(loss))
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     for name, value in source.state_dict().items():
-        assert torch.equal(value, network.state_dict()[name][: len(value)] if value.ndim else network.state_dict()[name])
+        assert torch.equal(
+            value, network.state_dict()[name][: len(value)] if value.ndim else network.state_dict()[name]
+        )
     assert card.head is not None and card.head.types == ("a", "b")
     assert (card.rules, card.colours, card.mpp) == (before.rules, before.colours, before.mpp)
     again, _ = fit(typed, settings, tmp_path / "run")  # resumed at its end
@@ -330,5 +332,5 @@ def test_types_alone_are_learned_for_a_model_that_stays_as_it_is(
         fit(typed, replace(settings, unfreeze=True), tmp_path / "none")
     with pytest.raises(SettingsError, match="T has no head"):
         fit(typed, replace(settings, backbone="T"), tmp_path / "none")
-    with pytest.raises(SettingsError, match="works at 0.5 µm/px, not 0.25; give --working-mpp 0.5"):
+    with pytest.raises(SettingsError, match=r"works at 0\.5 µm/px, not 0\.25; give --working-mpp 0\.5"):
         fit(typed, replace(settings, working_mpp=0.25), tmp_path / "none")

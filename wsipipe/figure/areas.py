@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 import shapely
 
+from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError
 from wsipipe.formats.annotations import Annotation
 from wsipipe.overlay import View, draw_legend, draw_outlines, draw_scale_bar, look, write_png
 from wsipipe.slide import Slide
 
+OUTPUTS = ".geojson", ".csv"
+"""Endings of a table of areas."""
 MAX_SIDE = 3000
 """Longest side of the picture in px."""
 
@@ -41,7 +45,7 @@ def write_areas(
         When *out* is no PNG.
     OutputError
     """
-    check_png(out)
+    _check_png(out)
     view = look(slide, None, MAX_SIDE)
     if fill:
         _fill(view, areas, fill)
@@ -62,7 +66,25 @@ def write_areas(
     write_png(out, framed.rgb)
 
 
-def check_png(out: str | os.PathLike[str]) -> None:
+def check_areas(outputs: Sequence[Path], overlay: Path | None) -> None:
+    """Refuse, before any work, outputs that areas cannot be written to, and an overlay that is no PNG.
+
+    Raises
+    ------
+    SettingsError, OutputError
+    """
+    for path in outputs:
+        if not path.name.lower().endswith(OUTPUTS):
+            raise SettingsError(
+                f"--output {path}: areas are written to {' or '.join(OUTPUTS)}; give a name that ends so"
+            )
+        check_writable(path)
+    if overlay is not None:
+        _check_png(overlay)
+        check_writable(overlay)
+
+
+def _check_png(out: str | os.PathLike[str]) -> None:
     """Raise :class:`SettingsError` unless *out* ends in .png."""
     if not os.fspath(out).lower().endswith(".png"):
         raise SettingsError(f"the overlay is to be {os.fspath(out)}; expected a name that ends in .png")

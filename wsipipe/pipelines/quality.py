@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsipipe.artifacts import atomic_write, check_writable
-from wsipipe.errors import SettingsError
-from wsipipe.figure.areas import check_png, write_areas
+from wsipipe.artifacts import atomic_write
+from wsipipe.figure.areas import check_areas, write_areas
 from wsipipe.formats.annotations import Annotation, write_annotations
 from wsipipe.pipelines.shown import open_pair
 from wsipipe.quality.map import COLOURS, FAULTS, Quality, QualityMap, quality_map
@@ -19,7 +18,6 @@ from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import fingerprint, require_mpp
 
-OUTPUTS = (".geojson", ".csv")
 STEPS = 1000
 
 
@@ -55,15 +53,7 @@ def run_quality(job: QualityJob, progress: Progress) -> QualityFound:
     ------
     SettingsError, SlideError, StoreError, OutputError
     """
-    for path in job.outputs:
-        if not path.name.lower().endswith(OUTPUTS):
-            raise SettingsError(
-                f"--output {path}: areas are written to {' or '.join(OUTPUTS)}; give a name that ends so"
-            )
-        check_writable(path)
-    if job.overlay is not None:
-        check_png(job.overlay)
-        check_writable(job.overlay)
+    check_areas(job.outputs, job.overlay)
     slide, warnings = open_pair(job.slide, job.cells, job.slide_settings)
     with slide:
         done = 0

@@ -9,9 +9,8 @@ from typing import Any
 
 from wsipipe.analysis.core_names import CORE_CLASS, DRAWN, MISSING_CLASS, TORN_CLASS, read_drawn_cores, with_sheet
 from wsipipe.analysis.tma import Cores, find_cores
-from wsipipe.artifacts import atomic_write, check_writable
-from wsipipe.errors import SettingsError
-from wsipipe.figure.areas import check_png, write_areas
+from wsipipe.artifacts import atomic_write
+from wsipipe.figure.areas import check_areas, write_areas
 from wsipipe.formats.annotations import Annotation, write_annotations
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
@@ -25,7 +24,6 @@ CLASSES = {
 }
 NUMBERS = ("confidence", "tissue_share", "tissue_um2", "pieces", "diameter_um")
 """Columns of the table of cores that QuPath shows as measurements."""
-OUTPUTS = (".geojson", ".csv")
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,7 @@ def run_tma(job: TmaJob, progress: Progress) -> Cores:
     ------
     SettingsError, SlideError, StoreError, OutputError
     """
-    for path in job.outputs:
-        if not path.name.lower().endswith(OUTPUTS):
-            raise SettingsError(
-                f"--output {path}: cores are written to {' or '.join(OUTPUTS)}; give a name that ends so"
-            )
-        check_writable(path)
-    if job.overlay is not None:
-        check_png(job.overlay)
-        check_writable(job.overlay)
+    check_areas(job.outputs, job.overlay)
     with open_slide(job.slide, job.slide_settings) as slide:
         cores = cores_of(slide, require_mpp(slide.info, job.slide_settings), job.names, progress.say)
         about = {"size": slide.info.size, "bounds": slide.info.bounds, "fingerprint": fingerprint(slide.info.path)}
