@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -133,20 +132,6 @@ def test_a_conditioned_backbone_is_refused_frozen_and_loses_its_condition_when_t
     assert card.backbone == CMDConfig(tiny.WIDTHS) == network.backbone.config
     assert torch.equal(network.backbone.stem.weight, source.stem.weight)
     assert not [name for name in network.state_dict() if ".feature." in name]
-
-
-@pytest.mark.parametrize("unfreeze", [False, True])
-@pytest.mark.parametrize("head", ["linear", "cisca"])
-def test_a_loss_is_computed_on_one_device(
-    head: str, unfreeze: bool, pool: Pool, settings: FitSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The meta device has shapes and no memory, and mixes with no other, as a GPU."""
-    settings = replace(settings, head=head, unfreeze=unfreeze, device="meta")
-    monkeypatch.setattr(Fitting, "arithmetic", lambda self: nullcontext())
-    fitting = Fitting(new_segmenter(settings)[0], settings, None)
-    fitting.loss(batch_of(0, pool, settings)).backward()
-    grads = [p.grad for p in fitting.trained.parameters() if p.requires_grad]
-    assert {"meta"} == {grad.device.type for grad in grads if grad is not None}
 
 
 def test_a_segmenter_gives_its_backbone(settings: FitSettings, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import SIZES
 from wsipipe.models.device import choose_device, trains_in_bf16
 from wsipipe.models.folded import FoldedSegmenter
-from wsipipe.models.heads import CENTRE, Head, HeadConfig, Light
+from wsipipe.models.heads import TYPED, Head, HeadConfig
 from wsipipe.models.intact import digest_of
 from wsipipe.models.zoo import resolve
 from wsipipe.predict import denormals_flushed
@@ -31,8 +31,6 @@ from wsipipe.train.samples import Pool, batch_of, colours_in, normalised, planne
 
 __all__ = ["Pool", "Watch", "batch_of", "count_trainable", "fit", "new_segmenter", "nuclei_in", "targets_of"]
 
-FIRST_TYPE = CENTRE + 1
-"""Channel of a cisca head from which on it tells types."""
 Batch = tuple[Tensor | list[Tensor], Targets]
 """Images (B, 3, H, W) or their feature maps, and targets."""
 
@@ -58,7 +56,7 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     if not settings.frozen:
         config = replace(config, condition=0)
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
-    head = HeadConfig(settings.head, widths, tuple(types))
+    head = HeadConfig(TYPED if settings.types_only else settings.head, widths, tuple(types))
     if (settings.reuse_head or settings.types_only) and (known is None or not _goes_on(known.head, head)):
         raise SettingsError(_no_such_head(settings, head, known.head if known else None))
     colours = class_colours(dict.fromkeys(types))
@@ -78,16 +76,22 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
 
 def _goes_on(found: HeadConfig | None, wanted: HeadConfig) -> bool:
     """Return whether a head can start as another one is: of the same types, or a cisca head that gets its first."""
-    if found is None or found.kind != "cisca":
-        return found == wanted
-    return replace(found, types=found.types or wanted.types) == wanted
+    if found is None:
+        return False
+    found, wanted = (replace(h, kind="cisca", types=()) if h.kind == TYPED else h for h in (found, wanted))
+    first = found.kind == "cisca" and not found.types
+    return found == (replace(wanted, types=()) if first else wanted)
 
 
 def _with_types(found: Head, wanted: Head) -> dict[str, Tensor]:
-    """Return the weights of *found* for *wanted*, whose last channels may be new: of the types."""
+    """Return the weights of *found* for *wanted*, whose outputs for types may be new."""
     fresh, state = wanted.state_dict(), found.state_dict()
     return {
-        name: torch.cat((state[name], new[len(state[name]) :])) if new.ndim else state[name]
+        name: new
+        if name.startswith("types.")
+        else torch.cat((state[name], new[len(state[name]) :]))
+        if new.ndim
+        else state[name]
         for name, new in fresh.items()
     }
 
@@ -174,28 +178,25 @@ class Fitting:
 
 
 class TypeFitting(Fitting):
-    """Trains the outputs for types alone, on the last channels of a cisca head; whatever else there is stays."""
+    """Trains the layer that tells types alone; whatever else there is stays."""
 
     def __init__(self, network: Segmenter, settings: FitSettings, weights: Tensor | None) -> None:
         super().__init__(network, settings, weights)
         network.eval()
-        out = cast(nn.Conv2d, network.head.trunk.out)
-        self.trained = nn.Conv2d(out.in_channels, out.out_channels - FIRST_TYPE, 1).to(self.device)
-        self.trained.load_state_dict({name: value[FIRST_TYPE:] for name, value in out.state_dict().items()})
+        self.trained = cast(nn.Module, network.head.types)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of the types of a batch of images, or of frozen features."""
         given, targets = batch
         features = [f.to(self.device) for f in given] if isinstance(given, list) else self.extract(given)
-        with torch.no_grad(), self.arithmetic():
-            last = cast(Light, self.network.head.trunk).mixed(features)
+        with self.arithmetic():
+            logits = self.trained(features)
         assert targets.types is not None and self.weights is not None  # as there are types
-        return type_loss(self.trained(last.float()), targets.types.to(self.device), self.weights)
+        return type_loss(logits.float(), targets.types.to(self.device), self.weights)
 
     def segmenter(self, averaged: nn.Module) -> Segmenter:
-        """Return the network with the averaged outputs for types."""
-        for name, value in cast(nn.Conv2d, self.network.head.trunk.out).state_dict().items():
-            value[FIRST_TYPE:] = averaged.state_dict()[name]
+        """Return the network with the averaged layer."""
+        cast(nn.Module, self.network.head.types).load_state_dict(averaged.state_dict())
         return cast(Segmenter, self.network.eval())
 
 

@@ -125,8 +125,9 @@ def lack_of_memory(context: Context) -> Iterator[Row]:
 def resume(context: Context) -> Iterator[Row]:
     """Yield whether a run that is interrupted goes on, and gives the bytes of one that is not."""
     whole, broken = job_of(context, "whole"), job_of(context, "broken")
-    all_tiles, first, rest = Tiles(), Tiles(most=1), Tiles()
+    all_tiles = Tiles()
     run_segment(whole, all_tiles)
+    first, rest = Tiles(most=all_tiles.done - 1), Tiles()  # within the last block
     with contextlib.suppress(KeyboardInterrupt):
         run_segment(broken, first)
     run_segment(broken, rest)

@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from wsipipe.models.cmd import CMD, cmd_l, cmd_t
-from wsipipe.models.heads import HEADS, Head, HeadConfig
+from wsipipe.models.heads import HEADS, INSTANCES, Head, HeadConfig
 from wsipipe.train.losses import head_loss
 
 CMD_L = (1024, 1024, 512, 512, 512, 512)
@@ -43,7 +43,7 @@ def test_maps_are_named_probabilities(kind: str, types: tuple[str, ...]) -> None
     head = Head(HeadConfig(kind, tiny.FEATURES, types)).eval()
     logits = head(features())
     maps = head.maps(logits)
-    marker = ("marker",) if kind == "cisca" else ()
+    marker = ("marker",) if kind in INSTANCES else ()
     assert head.map_names == ("foreground", *marker, *(f"type:{name}" for name in types))
     assert logits.shape == (2, head.channels, 64, 64) and maps.shape == (2, len(head.map_names), 64, 64)
     assert maps.dtype == torch.float32 and maps.min() >= 0 and maps.max() <= 1

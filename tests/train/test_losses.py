@@ -10,13 +10,13 @@ from torch import Tensor
 
 from tests.tiny import disc_batch, disc_labels, shown
 from wsipipe.fit import targets_of
-from wsipipe.models.heads import HEADS
+from wsipipe.models.heads import HEADS, INSTANCES
 from wsipipe.train.losses import Targets, divergence, head_loss, instance_loss, mask_loss, tversky, type_loss
 
 
 def ideal(kind: str, targets: Targets, sure: float = 12.0) -> Tensor:
     """Return logits that give the right answer."""
-    if kind != "cisca":
+    if kind not in INSTANCES:
         truth = (targets.classes > 0).float()
         return sure * torch.stack([1 - truth, truth], 1)
     classes = torch.nn.functional.one_hot(targets.classes.clamp(min=0), 3).permute(0, 3, 1, 2).float()
@@ -28,7 +28,7 @@ def ideal(kind: str, targets: Targets, sure: float = 12.0) -> Tensor:
 def test_the_right_answer_costs_nothing_and_a_wrong_one_does(kind: str) -> None:
     _, targets = disc_batch()
     best = ideal(kind, targets)
-    assert best.shape[1] == (8 if kind == "cisca" else 2)
+    assert best.shape[1] == (8 if kind in INSTANCES else 2)
     assert head_loss(kind, best, targets) < 0.01
     assert head_loss(kind, best.flip(1), targets) > 2
     assert head_loss(kind, torch.zeros_like(best), targets) > 0.5
@@ -41,7 +41,7 @@ def test_pixels_without_annotation_do_not_count(kind: str) -> None:
     classes, weight = targets.classes.clone(), targets.weight.clone()
     classes[:, :, 30:] = -1
     weight[:, :, 30:] = 0
-    logits = torch.randn(2, 8 if kind == "cisca" else 2, 64, 64)
+    logits = torch.randn(2, 8 if kind in INSTANCES else 2, 64, 64)
     other = torch.where(classes[:, None] < 0, torch.randn_like(logits) * 5, logits)
     masked = replace(targets, classes=classes, weight=weight)
     assert torch.equal(head_loss(kind, logits, masked), head_loss(kind, other, masked))
@@ -52,7 +52,7 @@ def test_pixels_without_annotation_do_not_count(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_a_batch_without_annotation_or_nuclei_has_a_finite_loss(kind: str) -> None:
-    logits = torch.randn(1, 8 if kind == "cisca" else 2, 8, 8)
+    logits = torch.randn(1, 8 if kind in INSTANCES else 2, 8, 8)
     for value in (-1, 0):
         nothing = torch.zeros(1, 8, 8)
         targets = Targets(torch.full((1, 8, 8), value), torch.zeros(1, 4, 8, 8), nothing, nothing)
@@ -107,7 +107,7 @@ def test_right_types_cost_nothing_and_wrong_ones_do(kind: str) -> None:
     targets, weights = typed_targets()
     assert targets.types is not None
     right = 12 * torch.nn.functional.one_hot(targets.types, 3).permute(0, 3, 1, 2).float()
-    if kind == "cisca":
+    if kind in INSTANCES:
         best = torch.cat((ideal(kind, targets), right), 1)
         wrong = torch.cat((ideal(kind, targets), right[:, [0, 2, 1]]), 1)
     else:
@@ -124,7 +124,7 @@ def test_types_are_learned_on_nuclei_of_known_type_alone(kind: str) -> None:
     torch.manual_seed(0)
     targets, weights = typed_targets()
     assert targets.types is not None
-    logits = torch.randn(2, (8 if kind == "cisca" else 0) + 3, 64, 64, requires_grad=True)
+    logits = torch.randn(2, (8 if kind in INSTANCES else 0) + 3, 64, 64, requires_grad=True)
     untyped = Targets(targets.classes, targets.directions, targets.centres, targets.weight)
     (head_loss(kind, logits, targets, weights) - head_loss(kind, logits, untyped, weights)).backward()
     assert logits.grad is not None

@@ -16,7 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HEADS = ("linear", "light", "sota", "cisca")
+TYPED = "cisca-typed"
+"""A cisca head whose types are read from the backbone's maps by a layer of their own: for a model that had none."""
+INSTANCES = ("cisca", TYPED)
+"""Heads that tell touching nuclei apart."""
+HEADS = ("linear", "light", "sota", *INSTANCES)
 DIRECTIONS = ((1.0, 0.0), (0.0, 1.0), (math.sqrt(0.5), math.sqrt(0.5)), (math.sqrt(0.5), -math.sqrt(0.5)))
 """Unit vectors (x, y) of the four directional distance maps of the cisca head."""
 CENTRE = 3 + len(DIRECTIONS)
@@ -29,7 +33,7 @@ class HeadConfig:
 
     Attributes
     ----------
-    kind : {'linear', 'light', 'sota', 'cisca'}
+    kind : {'linear', 'light', 'sota', 'cisca', 'cisca-typed'}
     widths : tuple of int
         Channels of the backbone's feature maps, coarse to fine.
     types : tuple of str
@@ -91,16 +95,12 @@ class Light(nn.Module):
         self.mix = nn.ModuleList(MixConv(d) for _ in widths[1:])
         self.out = nn.Conv2d(d, outputs, 1)
 
-    def mixed(self, features: Sequence[Tensor]) -> Tensor:
-        """Return the d channels that the outputs are made of."""
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
         x = self.project[0](features[0])
         for project, mix, feature in zip(self.project[1:], self.mix, features[1:]):
             level = project(feature)
             x = mix(resize(x, tuple(level.shape[-2:])) + level)
-        return cast(Tensor, x)
-
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return cast(Tensor, self.out(self.mixed(features)))
+        return cast(Tensor, self.out(x))
 
 
 def light_width(width: int) -> int:
@@ -135,13 +135,15 @@ class Head(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        trunk = {"linear": Linear, "light": Light, "sota": Sota, "cisca": Light}[config.kind]
-        self.trunk = trunk(config.widths, self.channels)
+        trunk = {"linear": Linear, "light": Light, "sota": Sota, "cisca": Light, TYPED: Light}[config.kind]
+        apart = len(config.types) + 1 if config.kind == TYPED and config.types else 0
+        self.trunk = trunk(config.widths, self.channels - apart)
+        self.types = Linear(config.widths, apart) if apart else None
 
     @property
     def instances(self) -> bool:
         """Whether the head tells touching nuclei apart."""
-        return self.config.kind == "cisca"
+        return self.config.kind in INSTANCES
 
     @property
     def channels(self) -> int:
@@ -156,7 +158,8 @@ class Head(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits (B, channels, H, W) from the backbone's features, coarse to fine."""
-        return cast(Tensor, self.trunk(features))
+        logits: Tensor = self.trunk(features)
+        return logits if self.types is None else torch.cat((logits, self.types(features)), 1)
 
     def maps(self, logits: Tensor) -> Tensor:
         """Return the named maps (B, len(map_names), H, W) in [0, 1] of *logits*, in fp32."""

@@ -69,7 +69,7 @@ class ImageMaps:
     def labels_and_types(self, rules: Rules, asked: CellSettings | None = None) -> tuple[Labels, tuple[str, ...]]:
         """Return the label map and the type of labels 1..n; no types from a model without."""
         cells, labels = self._found(rules, asked)
-        return labels, tuple(self.types[k] for k in cells.type) if self.types else ()
+        return labels, tuple(self.types[k] if k >= 0 else "" for k in cells.type) if self.types else ()
 
     def cells_and_labels(self, rules: Rules) -> tuple[Cells, Labels]:
         """Return the cells on the working grid, and the label map of the same cells."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsipipe.models.heads import INSTANCES
 from wsipipe.train.targets import NUCLEUS
 
 
@@ -140,7 +141,7 @@ def head_loss(kind: str, logits: Tensor, targets: Targets, type_weights: Tensor 
         Of a head with T cell types: how much a pixel of each counts.
     """
     logits = logits.float()
-    if kind == "cisca":
+    if kind in INSTANCES:
         loss, of_types = (
             instance_loss(logits, targets),
             logits[:, -1 - (0 if type_weights is None else len(type_weights)) :],
