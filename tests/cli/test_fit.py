@@ -102,10 +102,13 @@ def test_bad_sets(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     assert said.count("wsipipe: error:") == 4 and "p3_a has only an image" in said
 
 
-@pytest.mark.parametrize(("model", "stages"), [("cmd-t", ["polish", "colon"]), ("cmd-t-open", ["open-polish"])])
+@pytest.mark.parametrize(
+    ("model", "stages"), [("cmd-t", ["polish", "colon", "types"]), ("cmd-t-open", ["open-polish"])]
+)
 def test_the_shipped_recipe_is_the_models(model: str, stages: list[str]) -> None:
     training = read_card(resolve(model)).training
-    for stage, said in zip(stages, training.get("mean of", [training]), strict=True):
+    parts = [*training.get("mean of", [training]), *([training["types"]] if "types" in training else [])]
+    for stage, said in zip(stages, parts, strict=True):
         path = ROOT / f"workflows/default-model/{stage}.toml"
         recipe, config = tomllib.loads(path.read_text()), read_config(path)
         assert [DatasetSpec(**table).path for table in config.datasets] == [d["path"] for d in said["datasets"]]

@@ -69,6 +69,8 @@ def run_fit(job: FitJob, progress: Progress) -> Path:
         training["validation"] = {"score": settings.score, "best": watch.best, "step": watch.best_step}
         if settings.keep == "best":
             network = _best(watch)
+    if settings.types_only:  # of a model that was trained before
+        training = card.training | {"types": training}
     path = job.out / "model.safetensors"
     checkpoint.save(path, network, fitting.with_training(card, training))
     return path
