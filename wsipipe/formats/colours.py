@@ -14,6 +14,8 @@ KNOWN: dict[str, Rgb] = {
     "lymphocyte": (40, 215, 80),
     "connective": (50, 130, 255),
     "stromal": (50, 130, 255),
+    "spindle-shaped": (50, 130, 255),
+    "other": (90, 90, 100),
     "dead": (235, 200, 0),
     "necrotic": (235, 200, 0),
     "epithelial": (255, 140, 0),

@@ -73,6 +73,17 @@ class Linear(nn.Module):
         return torch.stack(logits).sum(0)
 
 
+class Cascade(Linear):
+    """The same, logits added up from coarse to fine, each sum resized to the next size: a third of the work."""
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        first, *rest = (level(f) for level, f in zip(self.levels, features))
+        total = cast(Tensor, first)
+        for logits in rest:
+            total = resize(total, tuple(logits.shape[-2:])) + logits
+        return total
+
+
 class MixConv(nn.Module):
     """Two 3x3 convolutions with a residual connection and plain batch norm."""
 
@@ -138,7 +149,7 @@ class Head(nn.Module):
         trunk = {"linear": Linear, "light": Light, "sota": Sota, "cisca": Light, TYPED: Light}[config.kind]
         apart = len(config.types) + 1 if config.kind == TYPED and config.types else 0
         self.trunk = trunk(config.widths, self.channels - apart)
-        self.types = Linear(config.widths, apart) if apart else None
+        self.types = Cascade(config.widths, apart) if apart else None
 
     @property
     def instances(self) -> bool:
