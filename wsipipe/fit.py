@@ -57,7 +57,7 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
         config = replace(config, condition=0)
     widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
     head = HeadConfig(TYPED if settings.types_only else settings.head, widths, tuple(types))
-    if (settings.reuse_head or settings.types_only) and (known is None or not _goes_on(known.head, head)):
+    if settings.starts_from_head and (known is None or not _goes_on(known.head, head)):
         raise SettingsError(_no_such_head(settings, head, known.head if known else None))
     colours = class_colours(dict.fromkeys(types))
     card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours)
@@ -86,13 +86,10 @@ def _goes_on(found: HeadConfig | None, wanted: HeadConfig) -> bool:
 def _with_types(found: Head, wanted: Head) -> dict[str, Tensor]:
     """Return the weights of *found* for *wanted*, whose outputs for types may be new."""
     fresh, state = wanted.state_dict(), found.state_dict()
-    return {
-        name: new
-        if name.startswith("types.")
-        else torch.cat((state[name], new[len(state[name]) :]))
-        if new.ndim
-        else state[name]
-        for name, new in fresh.items()
+    kept = {name: new for name, new in fresh.items() if not name.startswith("types.")}
+    return fresh | {
+        name: torch.cat((state[name], new[len(state[name]) :])) if new.ndim else state[name]
+        for name, new in kept.items()
     }
 
 
@@ -102,7 +99,7 @@ def _take_weights(network: Segmenter, settings: FitSettings) -> None:
     weights = (source.backbone if isinstance(source, Segmenter) else source).state_dict()
     wanted = network.backbone.state_dict()
     network.backbone.load_state_dict({name: weights[name] for name in wanted})
-    if settings.reuse_head or settings.types_only:
+    if settings.starts_from_head:
         network.head.load_state_dict(_with_types(cast(Segmenter, source).head, network.head))
 
 
@@ -157,15 +154,16 @@ class Fitting:
         """Return the loss of a batch of images, or of frozen features."""
         given, targets = batch
         with self.arithmetic():
-            if isinstance(given, list):
-                features = [f.to(self.device) for f in given]
-            else:
-                features = self.extract(given) if self.settings.frozen else self._features(given)
-            logits = self.network.head(features)
+            logits = self.network.head(self._features(given))
         return head_loss(self.settings.head, logits, targets.to(self.device), self.weights)
 
-    def _features(self, x: Tensor) -> list[Tensor]:
-        return cast(list[Tensor], self.network.backbone.features(x.to(self.device)))
+    def _features(self, given: Tensor | list[Tensor]) -> list[Tensor]:
+        """Return the backbone's features of images; frozen ones may be *given* as they are."""
+        if isinstance(given, list):
+            return [f.to(self.device) for f in given]
+        if self.settings.frozen:
+            return self.extract(given)
+        return cast(list[Tensor], self.network.backbone.features(given.to(self.device)))
 
     def share(self, name: str) -> float:
         """Return the learning rate of a parameter as a share of the head's."""
@@ -188,9 +186,8 @@ class TypeFitting(Fitting):
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of the types of a batch of images, or of frozen features."""
         given, targets = batch
-        features = [f.to(self.device) for f in given] if isinstance(given, list) else self.extract(given)
         with self.arithmetic():
-            logits = self.trained(features)
+            logits = self.trained(self._features(given))
         assert targets.types is not None and self.weights is not None  # as there are types
         return type_loss(logits.float(), targets.types.to(self.device), self.weights)
 

@@ -13,7 +13,7 @@ FOREGROUND, MARKER, TYPE = "foreground", "marker", "type:"
 
 
 CLUMP_PART_UM2, CLUMP_SHARE_UM2 = 1.0, 11.0
-"""Smallest part of a clump, and what each part has at most; nuclei of some 4 um, as in kidney tubules."""
+"""Smallest part of a clump, and what each part has at most; nuclei of some 4 µm, as in kidney tubules."""
 
 MAX_DEPTH_PX = 51
 """Depths are kept in uint8, in fifths of a pixel."""

@@ -35,7 +35,7 @@ class Candidates(NamedTuple):
 
 
 def core_diameter(mask: Mask, um_per_px: float) -> float | None:
-    """Return the diameter in um that most of the tissue in *mask* has in common, None where there is no disc at all.
+    """Return the diameter in µm that most of the tissue in *mask* has in common, None where there is no disc at all.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def _disc_sum(small: Floats, x: int, y: int, radius: float) -> float:
 
 
 def shrunk(mask: Mask, um_per_px: float, wanted: float) -> Floats:
-    """Return the share of tissue at *wanted* um/px, float32."""
+    """Return the share of tissue at *wanted* µm/px, float32."""
     size = [max(1, round(n * um_per_px / wanted)) for n in mask.shape[::-1]]
     return np.asarray(cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float32)
 

@@ -38,7 +38,7 @@ class HotSpot:
     Attributes
     ----------
     box : (float, float, float, float)
-        x0, y0, x1, y1 in base px; half-open. A square in um, whatever the pixels are.
+        x0, y0, x1, y1 in base px; half-open. A square in µm, whatever the pixels are.
     cells : int
         Cells whose centre lies in it; of those that are scored, where shares are compared.
     positive : int or None

@@ -76,7 +76,7 @@ def find_cores(slide: Slide, base_mpp: Pair, drawn: Sequence[DrawnCore] = ()) ->
     ----------
     slide : Slide
     base_mpp : (float, float)
-        um per base px.
+        µm per base px.
     drawn : sequence of DrawnCore
         Cores that a person has corrected: they are taken as they are, only what they hold is measured.
 
@@ -111,7 +111,7 @@ def find_cores(slide: Slide, base_mpp: Pair, drawn: Sequence[DrawnCore] = ()) ->
 
 
 def _drawn_diameter(drawn: Sequence[DrawnCore], base_mpp: Pair) -> float:
-    """Return the median diameter in um of discs with the areas of *drawn* cores."""
+    """Return the median diameter in µm of discs with the areas of *drawn* cores."""
     areas = [shapely.area(core.shape) * base_mpp[0] * base_mpp[1] for core in drawn]
     return 2 * math.sqrt(float(np.median(areas)) / math.pi)
 

@@ -33,7 +33,7 @@ def measure(cells: Path, slide: str, output: Path, config: Any, **options: Any) 
     \b
       texture      Haralick's 13 numbers of the haematoxylin inside the nucleus (pip install '.[texture]')
       neighbours   distance to the nearest cell, and how many lie within --neighbours-um
-      quality      0 fine, 1 glass, 2 out of focus, 3 pen, 4 fold, 5 bubble, 6 dust; blur in um (`wsipipe quality`)
+      quality      0 fine, 1 glass, 2 out of focus, 3 pen, 4 fold, 5 bubble, 6 dust; blur in µm (`wsipipe quality`)
       ring         stain in a ring of --ring-um around the nucleus, which other nuclei are left out of
       stains       mean, maximum and deciles of each stain in nucleus, cytoplasm (that ring, or the expanded cell
                    without its nucleus) and whole cell, which `wsipipe score` goes by

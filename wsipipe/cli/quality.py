@@ -26,11 +26,11 @@ from wsipipe.settings import SlideSettings
 )  # fmt: skip
 @options_for(SlideSettings)
 def quality(slide: str, outputs: tuple[Path, ...], overlay: Path | None, cells: Path | None, **options: Any) -> None:
-    """Map what is wrong with SLIDE, at about 8 um/px: tissue out of focus, pen, folds, air bubbles, dust; and glass.
+    """Map what is wrong with SLIDE, at about 8 µm/px: tissue out of focus, pen, folds, air bubbles, dust; and glass.
 
     The slide is judged as it is, before any search for tissue, and nothing is dropped: the areas are told, and open in
     QuPath as annotations. Give them to `wsipipe summarise --regions` to count the cells in each, or leave some out of
-    the analysis with `wsipipe segment --exclude-quality pen,out-of-focus`. All but empty glass is read at 0.5 um/px.
+    the analysis with `wsipipe segment --exclude-quality pen,out-of-focus`. All but empty glass is read at 0.5 µm/px.
 
     \b
     Examples:

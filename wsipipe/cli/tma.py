@@ -67,7 +67,7 @@ def _show(cores: Cores) -> None:
         _show_grid(cores)
     counts = table["status"].value_counts()
     held = ", ".join(f"{int(counts.get(kind, 0))} {kind}" for kind in SIGNS)
-    click.echo(f"{len(table)} places of cores, {cores.diameter_um:.0f} um across: {held}")
+    click.echo(f"{len(table)} places of cores, {cores.diameter_um:.0f} µm across: {held}")
     doubtful = table[(table["confidence"] < DOUBTFUL) & ~table["missing"]].sort_values("confidence")
     if len(doubtful):
         shown = ", ".join(f"{row.name_} ({row.confidence:.2f})" for row in _rows(doubtful)[:LISTED])

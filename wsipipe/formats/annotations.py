@@ -6,7 +6,7 @@ import math
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -58,18 +58,35 @@ def write_annotations(path: str | os.PathLike[str], areas: Sequence[Annotation],
     ------
     OutputError
     """
-    origin = np.array(qupath_origin(about["size"], about["bounds"]), np.float64)
-    features = [_feature(area, origin, str(about["fingerprint"])) for area in areas if shapely.area(area.shape) > 0]
+    features = []
+    for area in areas:
+        if shapely.area(area.shape) > 0:
+            shape = in_qupath(area.shape, about)
+            name = f"{about['fingerprint']}:{area.kind}:{area.name}:{shapely.to_wkb(shape, hex=True)}"
+            features.append(feature_of(replace(area, shape=shape), str(uuid.uuid5(NAMESPACE, name))))
+    write_features(path, features)
+
+
+def write_features(path: str | os.PathLike[str], features: Sequence[bytes]) -> None:
+    """Write GeoJSON *features* as one collection, atomically."""
     with atomic_write(path) as file:
         file.write(b'{"type":"FeatureCollection","features":[\n' + b",\n".join(features) + b"\n]}\n")
 
 
-def _feature(area: Annotation, origin: Any, fingerprint: str) -> bytes:
-    shape = shapely.transform(area.shape, lambda xy: np.round(xy - origin, 2))
+def in_qupath(shape: shapely.Geometry, about: Mapping[str, Any]) -> shapely.Geometry:
+    """Return *shape* (base px) in the frame that QuPath counts from, to 1/100 px."""
+    origin = np.array(qupath_origin(about["size"], about["bounds"]), np.float64)
+    return shapely.transform(shape, lambda xy: np.round(xy - origin, 2))
+
+
+def feature_of(area: Annotation, identity: str, *, locked: bool = False) -> bytes:
+    """Return *area*, whose shape is that of :func:`in_qupath`, as a GeoJSON feature; without a kind it has no class."""
     properties: dict[str, Any] = {"objectType": "annotation", "name": area.name}
-    properties["classification"] = {"name": area.kind, "color": list(area.colour)}
+    if locked:
+        properties["isLocked"] = True
+    if area.kind:
+        properties["classification"] = {"name": area.kind, "color": list(area.colour)}
     properties["measurements"] = {k: v if math.isfinite(v) else "NaN" for k, v in area.measurements.items()}
-    identity = str(uuid.uuid5(NAMESPACE, f"{fingerprint}:{area.kind}:{area.name}:{shapely.to_wkb(shape, hex=True)}"))
-    geometry = orjson.Fragment(shapely.to_geojson(shape).encode())
+    geometry = orjson.Fragment(shapely.to_geojson(area.shape).encode())
     feature = {"type": "Feature", "id": identity, "geometry": geometry, "properties": properties}
     return orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +19,8 @@ import shapely
 
 from wsipipe.artifacts import atomic_path, atomic_write, canonical_json
 from wsipipe.errors import MissingDependency, OutputError
-from wsipipe.formats.colours import class_colours
-from wsipipe.formats.geojson import qupath_origin
+from wsipipe.formats.annotations import Annotation, feature_of, in_qupath, write_features
+from wsipipe.formats.colours import NO_CLASS, Rgb, class_colours
 
 Row = Mapping[str, Any]
 GEOMETRY = "geometry"
@@ -128,23 +127,16 @@ def _undated(part: bytes) -> bytes:
 
 def _write_geojson(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
     colours = class_colours({row["classification"]: row.get("colour") for row in rows if row["classification"]})
-    origin = np.array(qupath_origin(about["size"], about["bounds"]), np.float64)
-    features = [_feature(row, colours, origin, str(about["fingerprint"])) for row in rows if row.get(GEOMETRY)]
-    with atomic_write(path) as file:
-        file.write(b'{"type":"FeatureCollection","features":[\n' + b",\n".join(features) + b"\n]}\n")
+    write_features(path, [_feature(row, colours, about) for row in rows if row.get(GEOMETRY)])
 
 
-def _feature(row: Row, colours: Mapping[str, Any], origin: Any, fingerprint: str) -> bytes:
+def _feature(row: Row, colours: Mapping[str, Rgb], about: Mapping[str, Any]) -> bytes:
     """Return one annotation with its numbers as measurements."""
-    shape = shapely.transform(row[GEOMETRY], lambda xy: np.round(xy - origin, 2))
-    identity = row.get("id") or str(uuid.uuid5(NAMESPACE, f"{fingerprint}:{row['region']}:{shape.wkb_hex}"))
-    properties: dict[str, Any] = {"objectType": "annotation", "name": row["region"], "isLocked": True}
-    if kind := row["classification"]:
-        properties["classification"] = {"name": kind, "color": list(colours[kind])}
+    shape, kind = in_qupath(row[GEOMETRY], about), row["classification"]
+    name = f"{about['fingerprint']}:{row['region']}:{shapely.to_wkb(shape, hex=True)}"
     numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and k not in HIDDEN}
-    properties["measurements"] = {k: v if math.isfinite(v) else "NaN" for k, v in numbers.items()}
-    geometry = orjson.Fragment(shapely.to_geojson(shape).encode())
-    return orjson.dumps({"type": "Feature", "id": identity, "geometry": geometry, "properties": properties})
+    area = Annotation(row["region"], kind or "", colours.get(kind, NO_CLASS), shape, numbers)
+    return feature_of(area, row.get("id") or str(uuid.uuid5(NAMESPACE, name)), locked=True)
 
 
 WRITERS: dict[str, Callable[[Path, Sequence[Row], Mapping[str, Any]], None]] = {

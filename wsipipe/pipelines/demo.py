@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,6 +17,7 @@ from wsipipe.analysis.derived import NEGATIVE, POSITIVE
 from wsipipe.analysis.tma import letters
 from wsipipe.artifacts import atomic_write, check_writable
 from wsipipe.errors import SettingsError
+from wsipipe.formats.annotations import write_features
 from wsipipe.formats.colours import KNOWN
 from wsipipe.settings import MicroarraySettings, PhantomSettings
 from wsipipe.slide.phantom import PhantomTruth, write_phantom
@@ -73,8 +75,7 @@ def draw_demo(
 def write_cores(truth: PhantomTruth, path: Path) -> int:
     """Write the cores of a drawn microarray as QuPath annotations in base px; return their number."""
     features = [_core_feature(truth.settings.seed, core) for core in truth.cores]
-    with atomic_write(path) as file:
-        file.write(b'{"type":"FeatureCollection","features":[\n' + b",\n".join(features) + b"\n]}\n")
+    write_features(path, features)
     return len(features)
 
 
@@ -83,17 +84,8 @@ def _core_feature(seed: int, core: Core) -> bytes:
     name = f"{letters(core.row)}-{core.column + 1}"
     kind = "TMA core: missing" if core.missing else "TMA core: torn" if core.fragmented else "TMA core"
     ring = np.round(shapely.get_coordinates(shapely.Point(core.x, core.y).buffer(core.radius)), 2)
-    feature = {
-        "type": "Feature",
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"wsipipe phantom core {seed} {name}")),
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": {
-            "objectType": "annotation",
-            "name": name,
-            "classification": {"name": kind, "color": [0, 150, 60]},
-        },
-    }
-    return orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)
+    properties = {"name": name, "classification": {"name": kind, "color": [0, 150, 60]}}
+    return _drawn(f"core {seed} {name}", ring, {"objectType": "annotation"} | properties)
 
 
 def write_truth(truth: PhantomTruth, path: Path) -> int:
@@ -139,14 +131,16 @@ def _bins(area: Box) -> Iterator[Box]:
 
 def _feature(seed: int, id_: int, polygon: shapely.Polygon, kind: str) -> bytes:
     ring = np.round(shapely.get_coordinates(polygon.exterior), 2)
+    properties = {"classification": {"name": kind, "color": COLOURS[kind]}, "measurements": {"id": id_}}
+    return _drawn(f"{seed} {id_}", ring, {"objectType": "detection"} | properties)
+
+
+def _drawn(name: str, ring: NDArray[np.float64], properties: Mapping[str, Any]) -> bytes:
+    """Return a GeoJSON feature of what was drawn, whose identity follows from *name*."""
     feature = {
         "type": "Feature",
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"wsipipe phantom {seed} {id_}")),
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"wsipipe phantom {name}")),
         "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": {
-            "objectType": "detection",
-            "classification": {"name": kind, "color": COLOURS[kind]},
-            "measurements": {"id": id_},
-        },
+        "properties": properties,
     }
     return orjson.dumps(feature, option=orjson.OPT_SERIALIZE_NUMPY)

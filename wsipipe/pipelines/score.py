@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -214,13 +213,6 @@ def _opened(job: ScoreJob, path: str, progress: Progress) -> Iterator[Slide | No
         progress.say(f"warning: {job.cells}: its slide was not found, so the page has no pictures; give it: --slide")
         yield None
         return
-    slide, _ = open_pair(path, job.output, replace(job.slide_settings))
+    slide, _ = open_pair(path, job.output, job.slide_settings)
     with slide:
         yield slide
-
-
-def index_of(scored: Scored) -> float:
-    """Return the share of positive cells among those that were scored; NaN of none."""
-    known = sum(count for grade, count in scored.counts.items() if grade)
-    negative = next(iter(scored.counts.values()))
-    return (known - negative) / known if known else math.nan

@@ -1,6 +1,6 @@
-"""How blurred tissue is, in um, place by place: from the light and dark that is left at two scales.
+"""How blurred tissue is, in µm, place by place: from the light and dark that is left at two scales.
 
-Fine detail (a Laplacian of Gaussian at 0.4 um) fades with blur much sooner than coarse detail (at 1.6 um). Their ratio
+Fine detail (a Laplacian of Gaussian at 0.4 µm) fades with blur much sooner than coarse detail (at 1.6 µm). Their ratio
 does not depend on how strongly a slide is stained or how much there is to see, which is why it can be judged in small
 windows, where the 99th percentile of one Laplacian (:func:`~wsipipe.quality.focus.sharpness`) only tells how much there
 is. What a ratio means was measured by blurring sharp tissue by a known amount.
@@ -33,7 +33,7 @@ def detail(rgb: Pixels, mpp: float, per: int) -> tuple[Floats, Floats]:
     Parameters
     ----------
     rgb : uint8 (h, w, 3)
-        At *mpp*, at most 0.75 um/px; h and w are multiples of *per*.
+        At *mpp*, at most 0.75 µm/px; h and w are multiples of *per*.
     mpp : float
     per : int
     """
@@ -48,7 +48,7 @@ def detail(rgb: Pixels, mpp: float, per: int) -> tuple[Floats, Floats]:
 
 
 def blur_um(fine: Floats, coarse: Floats, um_per_px: float) -> Floats:
-    """Return the blur in um (sigma) at every place, 0 to 3; NaN where there is no detail to judge by.
+    """Return the blur in µm (sigma) at every place, 0 to 3; NaN where there is no detail to judge by.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ def fold_mask(rgb: Pixels, um_per_px: float, glass: Floats, density: float) -> M
     Parameters
     ----------
     rgb : uint8 (h, w, 3)
-        At about 2 um/px.
+        At about 2 µm/px.
     um_per_px : float
     glass : float32 (3,)
         Colour of empty glass.

@@ -14,7 +14,7 @@ from wsipipe.quality.shapes import drop_small, grow
 
 THRESHOLD = 0.03
 """Tissue signal (OD) above which a pixel is tissue. As OD counts from the slide's own glass, no histogram has to be
-split, and an empty slide has no tissue: glass, smoothed over 8 um, stays under 0.01, the palest H&E is at 0.04."""
+split, and an empty slide has no tissue: glass, smoothed over 8 µm, stays under 0.01, the palest H&E is at 0.04."""
 GREY_WEIGHT = 0.35
 """Weight of mean OD beside its spread over the colours: pale grey tissue counts, grey glass does not."""
 SMOOTHING_UM = 8.0

@@ -1,4 +1,4 @@
-"""The quality map of a slide: what is wrong with it, place by place, at about 8 um/px.
+"""The quality map of a slide: what is wrong with it, place by place, at about 8 µm/px.
 
 It is made of the slide itself, before any search for tissue (which would leave out blurred and inked parts), and
 nothing is dropped on account of it unless that is asked for.
@@ -35,7 +35,7 @@ MARGIN = 10
 """Pixels more on each side: more than the filters reach."""
 MOST_BLUR_UM = 0.9
 """Blur (sigma) from which tissue is out of focus (a ratio of 0.22). Of places in sharp fields of four public sets one
-in a thousand has a ratio under 0.35; blurred by 1.5 um, with a scanner's noise, half are at 0.15, 95 % under 0.22."""
+in a thousand has a ratio under 0.35; blurred by 1.5 µm, with a scanner's noise, half are at 0.15, 95 % under 0.22."""
 SMALLEST_UM2 = {"out of focus": 2_500.0, "fold": 2_000.0}
 """Smaller areas are not told."""
 
@@ -80,11 +80,11 @@ class QualityMap:
     classes : uint8 (h, w)
         Values of :class:`Quality`.
     blur : float32 (h, w)
-        Blur of tissue in um (sigma); NaN where it is not judged.
+        Blur of tissue in µm (sigma); NaN where it is not judged.
     scale : (float, float)
         Base px per px of the map.
     mpp : float
-        um per px of the map.
+        µm per px of the map.
     warnings : tuple of str
     """
 
@@ -106,7 +106,7 @@ class QualityMap:
         return sorted(parts, key=lambda p: (p.bounds[1], p.bounds[0]))
 
     def at(self, xy_base: NDArray[np.float64]) -> tuple[NDArray[np.uint8], Floats]:
-        """Return class and blur in um at each of the points (n, 2), which may lie on the edge of the slide."""
+        """Return class and blur in µm at each of the points (n, 2), which may lie on the edge of the slide."""
         column, row = np.floor(xy_base / np.array(self.scale)).astype(np.int64).T
         height, width = self.classes.shape
         place = np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)
@@ -130,7 +130,7 @@ def faults_named(text: str, option: str) -> tuple[Quality, ...]:
 
 
 def quality_map(slide: Slide, base_mpp: Pair, progress: Callable[[float], None] = lambda share: None) -> QualityMap:
-    """Return the quality map of *slide*. All but empty glass is read at 0.5 um/px.
+    """Return the quality map of *slide*. All but empty glass is read at 0.5 µm/px.
 
     Parameters
     ----------
@@ -174,12 +174,12 @@ def _closely(
     slide: Slide, base_mpp: Pair, scale: Pair, um: float, looked_at: Mask, glass: Floats, density: float,
     progress: Callable[[float], None],
 ) -> tuple[Floats, Mask, tuple[str, ...]]:  # fmt: skip
-    """Return blur in um and folds on the map, from pixels of about 0.5 um."""
+    """Return blur in µm and folds on the map, from pixels of about 0.5 µm."""
     blur, folds = np.full(looked_at.shape, np.nan, np.float32), np.zeros(looked_at.shape, bool)
     per = max(1, min(round(um / FOCUS_MPP), math.floor(um / max(base_mpp) + 0.01)))
     mpp = um / per
     judged = mpp <= COARSEST_MPP
-    warnings = () if judged else (f"the slide has {max(base_mpp):.3g} um/px: too coarse to judge its focus",)
+    warnings = () if judged else (f"the slide has {max(base_mpp):.3g} µm/px: too coarse to judge its focus",)
     blocks = list(_blocks(looked_at))
     for n, (y, x) in enumerate(blocks):
         pixels = _read(slide, scale, x - MARGIN, y - MARGIN, BLOCK + 2 * MARGIN, per)

@@ -99,6 +99,11 @@ class FitSettings(Checked):
         return self.types_only or not (self.backbone in RANDOM if self.unfreeze is None else self.unfreeze)
 
     @property
+    def starts_from_head(self) -> bool:
+        """Whether the head is that of the --backbone model."""
+        return self.reuse_head or self.types_only
+
+    @property
     def crop_px(self) -> int:
         """Side of the training crops; GRN looks at the whole tile, so frozen features need whole ones."""
         return self.crop or (256 if self.frozen else 160)

@@ -81,7 +81,7 @@ def lay_out(array: MicroarraySettings, settings: PhantomSettings) -> tuple[Phant
 
 
 def _places(array: MicroarraySettings, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the middles (n, 2) of all cores in um, row by row, around the array's own middle."""
+    """Return the middles (n, 2) of all cores in µm, row by row, around the array's own middle."""
     row, column = (a.ravel() for a in np.mgrid[: array.rows, : array.columns].astype(np.float64))
     v = 2 * row / max(1, array.rows - 1) - 1
     u = 2 * column / max(1, array.columns - 1) - 1
