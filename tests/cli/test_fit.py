@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,9 @@ from wsipipe.labels import DatasetSpec
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import read_card
 from wsipipe.models.zoo import resolve
+from wsipipe.pipelines.fit import FitJob, run_fit
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import FitSettings, LoopSettings
 
 
 @pytest.fixture
@@ -59,6 +63,23 @@ def test_a_frozen_backbone_from_a_checkpoint(annotated: Path, tmp_path: Path) ->
     after = safetensors.torch.load_file(tmp_path / "run" / "model.safetensors")
     kept = [name for name in before if name.startswith("backbone.")]
     assert kept and all((after[name].float() == before[name].float()).all() for name in kept)
+
+
+def test_progress_of_a_resumed_run_counts_the_steps_before(annotated: Path, tmp_path: Path) -> None:
+    class Counted(Progress):
+        def __init__(self) -> None:
+            self.shown: list[int] = []
+
+        def advance(self, stage: str, steps: int = 1) -> None:
+            self.shown.append(sum(self.shown[-1:]) + steps)
+
+    loop = LoopSettings(steps=4, warmup=1, schedule="plateau", cooldown=2)
+    settings = FitSettings(head="linear", crop=64, batch=1, loop=loop)
+    job = FitJob((DatasetSpec(str(annotated), mpp=0.5),), tmp_path, tmp_path / "run", settings)
+    first, longer = Counted(), Counted()
+    run_fit(job, first)
+    run_fit(replace(job, settings=replace(settings, loop=replace(loop, steps=5))), longer)
+    assert first.shown == [1, 2, 3, 4] and longer.shown == [3, 4, 5]
 
 
 def test_a_run_is_not_resumed_with_other_weights_in_the_same_file(

@@ -61,9 +61,7 @@ def run_fit(job: FitJob, progress: Progress) -> Path:
     watch = _validation(job, progress) if settings.validate_every else None
     _tell(pool, settings, progress)
     progress.start("steps", settings.loop.steps)
-    network, card = fitting.fit(
-        pool, settings, job.out, lambda step, loss: progress.advance("steps"), watch, _counting(progress)
-    )
+    network, card = fitting.fit(pool, settings, job.out, _stepping(progress), watch, _counting(progress))
     training = describe(pool, settings)
     if watch:
         training["validation"] = {"score": settings.score, "best": watch.best, "step": watch.best_step}
@@ -120,6 +118,18 @@ def _tell(pool: Pool, settings: FitSettings, progress: Progress) -> None:
 
 def _card(settings: FitSettings) -> ModelCard:
     return checkpoint.read_card(resolve(settings.backbone))
+
+
+def _stepping(progress: Progress) -> Callable[[int, float], None]:
+    """Return what shows how many steps are done, those of the run before it was resumed among them."""
+    shown = 0
+
+    def done(step: int, loss: float) -> None:
+        nonlocal shown
+        progress.advance("steps", step + 1 - shown)
+        shown = step + 1
+
+    return done
 
 
 def _counting(progress: Progress) -> Callable[[int, int], None]:
