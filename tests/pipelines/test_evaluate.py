@@ -220,7 +220,7 @@ def test_an_evaluation_leaves_tables_report_labels_and_pictures(job: EvaluateJob
     pictures = [name for name in files if name.startswith("pictures/")]
     assert [p[9:16] for p in pictures] == ["best-1-", "worst-1"] and "pictures/best-1-old.png" not in files
     names = ["images.csv", "images.parquet", "labels/02_a.png", "labels/03_a.png", "scores.json", "scores.md"]
-    assert files == sorted(names + pictures)
+    assert files == sorted([*names, "sizes.csv", *pictures])
     with (job.out / "images.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert (
@@ -294,6 +294,41 @@ def test_label_maps_of_any_number_of_cells(tmp_path: Path) -> None:
     many = np.arange(70_000, dtype=np.int32).reshape(250, 280)
     write_labels(tmp_path / "labels", "many", many)
     assert (read_labels(tmp_path / "labels" / "many.npy") == many).all()
+
+
+def test_groups_and_sizes_have_scores_of_their_own(job: EvaluateJob, tmp_path: Path) -> None:
+    table = tmp_path / "organs.csv"
+    table.write_text("02,kidney\n03_a,liver\n04,lung\n")
+    result = run_evaluate(replace(job, groups=table), Progress())
+    alone = {name: scores(c) for name, (_, c) in zip(("kidney", "liver"), result.images, strict=True)}
+    found = json.loads((job.out / "scores.json").read_text())
+    assert {name: group["PQ"]["value"] for name, group in found["groups"].items()} == {
+        name: score["PQ"] for name, score in alone.items()
+    }
+    nuclei = [c.truth for _, c in result.images]
+    assert f"| kidney | 1 | {nuclei[0]} | {nuclei[0]} | " in result.markdown and "| lung |" not in result.markdown
+    rows = csv.DictReader((job.out / "sizes.csv").read_text().splitlines())
+    of_class = {row["diameter_um"]: int(row["annotated"]) for row in rows}
+    assert of_class["5.5–7"] >= sum(nuclei) - 2 and sum(of_class.values()) == sum(nuclei)  # the picture cuts some
+    assert (
+        f"| 5.5–7 | {of_class['5.5–7']} | 1.000 |" in result.markdown and "| < 4 | 0 |  |  | 0 |  |" in result.markdown
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("02,kidney\n", r"organs.csv has no group for 03_a \(patient 03\); add a line for either"),
+        ("02,kidney\n02,liver\n", "line 2: 02 has a group already; expected each name once"),
+        ("02,kidney,left\n", "line 1: '02,kidney,left'; expected an image or patient, and its group"),
+        ("02,kidney\n03,\xff\n", "is not a readable table of groups"),
+    ],
+)
+def test_tables_of_groups_that_cannot_be_used(job: EvaluateJob, tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "organs.csv").write_bytes(table.encode("latin-1"))
+    with pytest.raises(DatasetError, match=message):
+        run_evaluate(replace(job, groups=tmp_path / "organs.csv"), Progress())
+    assert not job.out.exists()
 
 
 @pytest.mark.parametrize(

@@ -30,16 +30,22 @@ SHOWN = 10
     "--part", type=click.Choice(("train", "val", "test")), default="test", show_default=True,
     help="Part of the split to score; without --split, all images are scored.",
 )  # fmt: skip
+@click.option(
+    "--groups", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CSV",
+    help="Images or patients and their groups, such as organs (two columns): scores of each group too.",
+)  # fmt: skip
 @click.option("--tune", "tuning", is_flag=True, help="Choose the thresholds on these images; do not score.")
 @config_option
 @options_for(EvaluateSettings, GridSettings, CellSettings, RunSettings, exclude=NOT_HERE)
-def evaluate(dataset: Path, out: Path, model: str, part: str, tuning: bool, config: Any, **options: Any) -> None:
+def evaluate(
+    dataset: Path, out: Path, model: str, part: str, groups: Path | None, tuning: bool, config: Any, **options: Any
+) -> None:
     """Score a model on DATASET, an annotated set.
 
     Images go through the very code that segments slides. The report is printed and written to scores.md; scores.json,
     images.csv, images.parquet, the label maps and pictures of the best and worst images lie beside it. Nuclei are
-    scored as points too (HoVer-Net's F_d). Where labels and model have cell types of the same names, their
-    scores (F_c, mPQ+, mPQ) and a confusion table are added (types.csv).
+    scored as points too (HoVer-Net's F_d), and by their size (sizes.csv). Where labels and model have cell types of
+    the same names, their scores (F_c, mPQ+, mPQ) and a confusion table are added (types.csv).
 
     \b
     Examples:
@@ -60,6 +66,7 @@ def evaluate(dataset: Path, out: Path, model: str, part: str, tuning: bool, conf
         collect(CellSettings, options, config),
         collect(RunSettings, options, config),
         collect(EvaluateSettings, options, config),
+        groups,
     )
     with TerminalProgress() as progress:
         result = run_tune(job, progress) if tuning else run_evaluate(job, progress)

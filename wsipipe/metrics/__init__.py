@@ -1,10 +1,11 @@
 """Scores of predicted cells against annotated ones: outlines in :mod:`.cells`, types in :mod:`.types`, points in
-:mod:`.detection`.
+:mod:`.detection`, nuclei by their size in :mod:`.sizes`.
 """
 
 from wsipipe.metrics.cells import Counts, Interval, Summary, Values, boundary, count, pool, scores, stack, summarise
 from wsipipe.metrics.detection import DetectionSummary, detections, f_detection, f_type, summarise_detections
 from wsipipe.metrics.matching import MATCH_IOU, consecutive, overlaps, scored
+from wsipipe.metrics.sizes import SizeCounts, count_sizes, size_classes
 from wsipipe.metrics.types import TypeSummary, confusion, count_types, image_means, mpq_plus, summarise_types
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Counts",
     "DetectionSummary",
     "Interval",
+    "SizeCounts",
     "Summary",
     "TypeSummary",
     "Values",
@@ -19,6 +21,7 @@ __all__ = [
     "confusion",
     "consecutive",
     "count",
+    "count_sizes",
     "count_types",
     "detections",
     "f_detection",
@@ -29,6 +32,7 @@ __all__ = [
     "pool",
     "scored",
     "scores",
+    "size_classes",
     "stack",
     "summarise",
     "summarise_detections",

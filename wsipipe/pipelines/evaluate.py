@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import DatasetError, OutputError, SettingsError
 from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
-from wsipipe.metrics import Counts, Summary, TypeSummary, count, scores, summarise
+from wsipipe.metrics import Counts, SizeCounts, Summary, TypeSummary, count, count_sizes, scores, summarise
 from wsipipe.models.checkpoint import Rules, model_hash
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
@@ -25,6 +27,7 @@ from wsipipe.pipelines.scored import (
     write_tables,
     write_trials,
 )
+from wsipipe.pipelines.scored_groups import Groups, read_groups
 from wsipipe.pipelines.scored_types import TypeTally
 from wsipipe.pipelines.tune import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
 from wsipipe.predict import Predictor, load_predictor, set_threads
@@ -51,6 +54,8 @@ class EvaluateJob:
         Name of a shipped model, or a checkpoint.
     out : Path
         Folder.
+    groups : Path, optional
+        CSV file of images or patients and their groups, which are scored each for itself.
     """
 
     dataset: DatasetSpec
@@ -61,6 +66,7 @@ class EvaluateJob:
     cells: CellSettings = field(default_factory=CellSettings)
     run: RunSettings = field(default_factory=RunSettings)
     scoring: EvaluateSettings = field(default_factory=EvaluateSettings)
+    groups: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,21 +111,31 @@ def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
     predictor = _load(job)
     images = read_images(job, predictor.card.mpp)
     _warn(job, images, progress)
+    groups = read_groups(job.groups, images) if job.groups else []
     _check_out(job.out)
     tally = TypeTally.of(images, predictor.card.head.types if predictor.card.head else ())
     rules = rules_of(predictor.card.rules, job.cells)
     progress.start("images", len(images))
     counted: list[tuple[Annotated, Counts]] = []
+    sizes: list[SizeCounts] = []
     found: dict[str, Labels] = {}
     for item, maps in predicted(images, predictor, job.grid):
         found[item.name], types = maps.labels_and_types(rules, job.cells)
         tally.add(item, found[item.name], types)
         counted.append((item, count(item.labels, found[item.name], job.scoring.tolerance_px)))
+        sizes.append(count_sizes(item.labels, found[item.name], item.mpp))
         write_labels(job.out / "labels", item.name, found[item.name])
         progress.advance("images")
     each, asked = [c for _, c in counted], job.scoring
     outlines = summarise(each, asked.resamples, asked.seed)
-    found_scores = Scores(outlines, tally.detection(asked), tally.image_means(each, asked), tally.summary(asked))
+    found_scores = Scores(
+        outlines,
+        tally.detection(asked),
+        tally.image_means(each, asked),
+        reduce(add, sizes),
+        tally.summary(asked),
+        Groups.of(groups, each, asked) if groups else None,
+    )
     result = Evaluation(counted, found_scores, _about(job, counted, predictor, rules))
     write_tables(job.out, counted)
     write_scores(job.out, result.about, found_scores)

@@ -23,6 +23,7 @@ from wsipipe.metrics import (
     Counts,
     DetectionSummary,
     Interval,
+    SizeCounts,
     Summary,
     TypeSummary,
     boundary,
@@ -31,6 +32,7 @@ from wsipipe.metrics import (
     scores,
 )
 from wsipipe.overlay import View, draw_legend, draw_scale_bar, write_png
+from wsipipe.pipelines.scored_groups import Groups, markdown_groups, markdown_sizes, plain_sizes, write_sizes
 from wsipipe.pipelines.scored_types import markdown_points, markdown_types, write_types
 from wsipipe.pipelines.tune import Trial
 
@@ -68,20 +70,26 @@ class Scores:
     points : DetectionSummary
     image_means : dict of str to Interval
         PanNuke's bPQ, and mPQ where there are types.
+    sizes : SizeCounts
     types : TypeSummary, optional
         Where labels and model share types.
+    groups : Groups, optional
+        Where groups of images were named.
     """
 
     outlines: Summary
     points: DetectionSummary
     image_means: dict[str, Interval]
+    sizes: SizeCounts
     types: TypeSummary | None = None
+    groups: Groups | None = None
 
 
 def markdown(about: Mapping[str, Any], found: Scores) -> str:
     """Return the report of an evaluation: what was scored and how, then tables of scores with intervals."""
     lines = [*_heading(about), "", *_class_table(found.outlines), "", *_value_table(found.outlines, about), ""]
-    parts = ["\n".join(lines), markdown_points(found.points, found.image_means)]
+    parts = ["\n".join(lines), markdown_points(found.points, found.image_means), markdown_sizes(found.sizes)]
+    parts += [markdown_groups(found.groups)] if found.groups else []
     return "\n".join([*parts, *([markdown_types(found.types)] if found.types else [])])
 
 
@@ -151,6 +159,10 @@ def write_scores(out: Path, about: Mapping[str, Any], found: Scores) -> None:
         write_types(out / "types.csv", types)
         of_types = _plain({"mPQ+": types.mpq_plus, "mF1@0.5": types.mean_f1, "types": types.scores})
         of_types["confusion"] = types.confusion
+    write_sizes(out / "sizes.csv", found.sizes)
+    tables["sizes"] = plain_sizes(found.sizes)
+    if found.groups:
+        tables["groups"] = {name: _plain(summary.pooled) for name, summary in found.groups.scores.items()}
     write_json(out / "scores.json", {**about, **tables, **of_types})
 
 
