@@ -272,6 +272,12 @@ def test_types_are_learned(head: str, pool: Pool, settings: FitSettings, tmp_pat
     assert network.head.map_names[-2:] == ("type:a", "type:b")
     checkpoint.save(tmp_path / "m.safetensors", network, card)
     assert checkpoint.load(tmp_path / "m.safetensors")[1] == card
+    plain, card = fit(typed, replace(settings, head=head, types=False), tmp_path / "plain")
+    assert (
+        card.head is not None
+        and card.head.types == ()
+        and not set(network.head.map_names[-2:]) & set(plain.head.map_names)
+    )
 
 
 def test_what_watches_sees_the_average_now_and_then(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
@@ -313,6 +319,8 @@ def test_types_alone_are_learned_for_a_model_that_stays_as_it_is(
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in again.state_dict().items())
     with pytest.raises(SettingsError, match="no set tells types of cells"):
         fit(pool, settings, tmp_path / "none")
+    with pytest.raises(SettingsError, match="leave --no-types out"):
+        fit(typed, replace(settings, types=False), tmp_path / "none")
     with pytest.raises(SettingsError, match="leave --unfreeze out"):
         fit(typed, replace(settings, unfreeze=True), tmp_path / "none")
     with pytest.raises(SettingsError, match="T has no head"):

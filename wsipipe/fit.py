@@ -113,6 +113,8 @@ def _no_such_head(settings: FitSettings, wanted: HeadConfig, found: HeadConfig |
 
 
 def _check_types_only(settings: FitSettings, known: ModelCard, types: Sequence[str]) -> None:
+    if not settings.types:
+        raise SettingsError("--types-only learns types and nothing else; leave --no-types out")
     if not types:
         raise SettingsError("--types-only: no set tells types of cells; expected types/NAME.csv beside its images")
     if settings.unfreeze:
@@ -228,7 +230,7 @@ def fit(
         When features are to be kept of a backbone that changes.
     OutputError
     """
-    settings, types = planned(settings, pool), types_in(pool)
+    settings, types = planned(settings, pool), types_in(pool, settings.types)
     network, card = new_segmenter(settings, types)
     if not settings.types_only:
         card = replace(card, colours=colours_in(pool, settings.working_mpp), normalise=settings.normalise)

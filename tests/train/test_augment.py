@@ -47,7 +47,7 @@ def test_labels_lie_where_the_image_shows_them(seed: int, mpp: float) -> None:
     assert known.mean() > 0.6
     assert (shown == (labels > 0))[known].mean() > 0.98
     inside, outside = (cv2.erode(m.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0 for m in (labels > 0, labels == 0))
-    assert shown[inside].all() and not shown[outside].any()
+    assert shown[inside].mean() > 0.998 and shown[outside].mean() < 0.002  # labels miss gaps of one source pixel
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -113,6 +113,20 @@ def test_half_the_resolution_is_the_mean_of_four_pixels() -> None:
     half, labels = plain_crop(source, (16.0, 16.0), 64, 0.5)
     boxed = source.image.astype(float).reshape(128, 2, 128, 2, 3).mean((1, 3))
     assert np.abs(half - boxed[16:80, 16:80]).max() <= 1 and labels.shape == (64, 64)
+
+
+@pytest.mark.parametrize("side", [192, 256, 358])
+def test_turned_crops_are_as_sharp_as_the_slide(side: int) -> None:
+    speckle = rng(0).normal(0, 1, (512, 512, 1)).astype(np.float32)
+    fine = 128 + 150 * cv2.GaussianBlur(speckle, (0, 0), 1.2)[..., None].repeat(3, 2)
+    source = dataclasses.replace(annotated(side=512, mpp=0.25), image=np.clip(fine, 0, 255).astype(np.uint8))
+
+    def contrast(image: NDArray[np.uint8]) -> float:
+        return float(cv2.Laplacian(image[..., 0].astype(np.float32), cv2.CV_32F).std())
+
+    turned = np.mean([contrast(crop(source, 96, 128 / side, rng(seed), PLAIN)[0]) for seed in range(20)])
+    on_slide = contrast(cv2.resize(source.image, (side, side), interpolation=cv2.INTER_AREA))
+    assert 0.87 < turned / on_slide < 1.07
 
 
 @pytest.mark.parametrize(("smallest", "expected"), [(6.0, 1.0), (16.0, 0.6)])

@@ -105,7 +105,7 @@ def _tell(pool: Pool, settings: FitSettings, progress: Progress) -> None:
     for line in filter(None, (assumption(spec, images) for spec, images in pool)):
         progress.say(f"warning: {line}")
     images = [a for _, images in pool for a in images]
-    types = types_in(pool)
+    types = types_in(pool, settings.types)
     what = f"{len(images)} images, {fitting.nuclei_in(pool):,} nuclei for training"
     progress.say(what + (f" of the types {', '.join(types)}" if types else ""))
     if settings.shots:

@@ -58,6 +58,7 @@ class FitSettings(Checked):
     head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
     backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a model's: a shipped name or a file.")
     reuse_head: bool = knob(False, "Start from the head of the --backbone model too: same kind, same types.")
+    types: bool = knob(True, "Learn cell types, where the sets tell them.")
     types_only: bool = knob(
         False, "Learn cell types alone, for the --backbone model as it is: it goes on finding the same nuclei."
     )

@@ -20,6 +20,8 @@ HED = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.7
 
 SMALLEST_PX = 9.0
 """Median diameter below which no sample's nuclei are shrunk."""
+FINEST_STEP = 1.2
+"""Pixels that are farther apart than this in the picture are means of several samples of it."""
 OUTSIDE = -1
 """Label of pixels outside the annotated picture; they carry no loss."""
 
@@ -69,12 +71,15 @@ def _warped(
     source: Annotated, matrix: NDArray[np.float64], step: float, size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Return image and labels under the affine *matrix* from crop to source, whose pixels are *step* source pixels."""
-    halvings = min(max(0, round(math.log2(step))), len(source.pyramid) - 1)  # as sharp as the slide's own pixels
-    down = 2**halvings
-    inverse = np.column_stack([matrix[:, :2], matrix[:, 2] + 0.5]) / down - np.array([[0, 0, 0.5]])
+    finer = 2 if step > FINEST_STEP else 1  # samples per pixel and axis, whose mean it is, as on a slide
+    halvings = min(max(0, round(math.log2(step / finer))), len(source.pyramid) - 1)
+    at = np.array([[1 / finer, 0, 0.5 / finer - 0.5], [0, 1 / finer, 0.5 / finer - 0.5], [0, 0, 1]])
+    inverse = np.vstack([matrix, [0, 0, 1]]) @ at
+    inverse = np.column_stack([inverse[:2, :2], inverse[:2, 2] + 0.5]) / 2**halvings - np.array([[0, 0, 0.5]])
     linearly, nearest = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    reduced = source.pyramid[halvings]
-    image = cv2.warpAffine(reduced, inverse, (size, size), flags=linearly, borderMode=cv2.BORDER_REFLECT_101)
+    reduced, fine = source.pyramid[halvings], (size * finer, size * finer)
+    image = cv2.warpAffine(reduced, inverse, fine, flags=linearly, borderMode=cv2.BORDER_REFLECT_101)
+    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     labels = cv2.warpAffine(
         source.labels.astype(np.float32), matrix, (size, size), flags=nearest, borderValue=(OUTSIDE,)
     )

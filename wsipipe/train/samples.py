@@ -55,9 +55,9 @@ def planned(settings: FitSettings, pool: Pool) -> FitSettings:
     return replace(settings, loop=loop, crop=settings.crop_px)
 
 
-def types_in(pool: Pool) -> tuple[str, ...]:
-    """Return the names of the cell types in *pool*; none when there are not at least two."""
-    names = type_names([a for _, images in pool for a in images])
+def types_in(pool: Pool, wanted: bool = True) -> tuple[str, ...]:
+    """Return the names of the cell types in *pool*; none when there are not at least two, or they are not *wanted*."""
+    names = type_names([a for _, images in pool for a in images]) if wanted else ()
     return names if len(names) > 1 else ()
 
 
