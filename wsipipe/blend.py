@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -10,9 +12,6 @@ from numpy.typing import NDArray
 
 from wsipipe.tiling import TILE, TileGrid
 from wsipipe.units import Box
-
-BAND = 256
-"""Rows that are summed up at a time: sums take twelve bytes a pixel where the maps take two."""
 
 STEP = 4
 """How fast weights rise above the least, 1, per pixel."""
@@ -47,25 +46,30 @@ def blend(
         The tiles at hand; tiles missing here were not selected.
     """
     x0, y0, x1, y1 = box
-    out = np.empty((channels, y1 - y0, x1 - x0), np.uint8)
-    order = sorted(tiles, key=lambda tile: (tile[1], tile[0]))
-    for top in range(y0, y1, BAND):
-        _blend_band(out[:, top - y0 : top - y0 + BAND], (x0, top), grid, [(*tile, tiles[tile]) for tile in order])
+    out = np.zeros((channels, y1 - y0, x1 - x0), np.uint8)
+    ramp = window(grid.overlap)
+    for (top, bottom, rows), (left, right, columns) in itertools.product(
+        _spans(y0, y1, grid.stride), _spans(x0, x1, grid.stride)
+    ):
+        found = [(*grid.origin(i, j), tiles[i, j]) for j in rows for i in columns if (i, j) in tiles]
+        part = out[:, top - y0 : bottom - y0, left - x0 : right - x0]
+        if len(found) == 1:  # the mean of one tile is that tile
+            x, y, maps = found[0]
+            part[:] = maps[:, top - y : bottom - y, left - x : right - x]
+        elif found:
+            total, weights = np.zeros(part.shape, np.int32), np.zeros(part.shape[1:], np.int32)
+            for x, y, maps in found:
+                _add(total, weights, maps, ramp, x - left, y - top)
+            part[:] = _divided(total, weights)
     return out
 
 
-def _blend_band(
-    out: NDArray[np.uint8], corner: tuple[int, int], grid: TileGrid, tiles: list[tuple[int, int, NDArray[np.uint8]]]
-) -> None:
-    """Write the blended maps of a few rows, whose top-left pixel is *corner*, into *out* (channels, h, w)."""
-    (x0, y0), (channels, height, width) = corner, out.shape
-    total, weights = np.zeros((channels, height, width), np.int32), np.zeros((height, width), np.int32)
-    ramp = window(grid.overlap)
-    for i, j, maps in tiles:
-        left, top = grid.origin(i, j)
-        if y0 - TILE < top < y0 + height:
-            _add(total, weights, maps, ramp, left - x0, top - y0)
-    _divide(total, weights, out)
+def _spans(start: int, stop: int, stride: int) -> Iterator[tuple[int, int, range]]:
+    """Yield the parts of ``[start, stop)`` that lie in the same tiles throughout, and which tiles these are."""
+    near = range((start - TILE) // stride, stop // stride + 1)
+    inner = {edge for k in near for edge in (k * stride, k * stride + TILE) if start < edge < stop}
+    for a, b in itertools.pairwise(sorted({start, stop, *inner})):
+        yield a, b, range((a - TILE) // stride + 1, a // stride + 1)
 
 
 @njit(cache=True, nogil=True)
@@ -87,10 +91,12 @@ def _add(
 
 
 @njit(cache=True, nogil=True)
-def _divide(total: NDArray[np.int32], weights: NDArray[np.int32], out: NDArray[np.uint8]) -> None:
+def _divided(total: NDArray[np.int32], weights: NDArray[np.int32]) -> Any:
     channels, height, width = total.shape
+    out = np.empty(total.shape, np.uint8)
     for k in range(channels):
         for y in range(height):
             for x in range(width):
                 w = weights[y, x]
-                out[k, y, x] = np.uint8((total[k, y, x] + w // 2) // w) if w > 0 else np.uint8(0)
+                out[k, y, x] = np.uint8((total[k, y, x] + w // 2) // w)
+    return out

@@ -119,7 +119,8 @@ def find_cells(
     x0, y0 = inside[0] - window[0], inside[1] - window[1]
     h, w = inside[3] - inside[1], inside[2] - inside[0]
     maps = np.ascontiguousarray(maps[:, y0 : y0 + h, x0 : x0 + w])
-    labels, flagged = _label(maps, names, inside, rules)
+    near = intersect(grow(core, rules.max_diameter_px), inside)
+    labels, flagged = _label(maps, names, inside, inside if neighbours or is_empty(near) else near, rules)
     cells = _measure(labels, flagged, maps, names, inside, core, rules, neighbours)
     return cells if inside == window else _reframed(cells, window, (y0, x0))
 
@@ -136,13 +137,17 @@ def _check(maps: Image, names: Sequence[str], window: Box, core: Box, slide_size
         raise ValueError(f"window {window} is too small for core {core}; expected at least {need} (see halo())")
 
 
-def _label(maps: Image, names: Sequence[str], inside: Box, rules: CellRules) -> tuple[Labels, NDArray[np.bool_]]:
-    """Return the filled label image (padded) and, per label (0 unused), whether it stems from an oversize object."""
+def _label(
+    maps: Image, names: Sequence[str], inside: Box, near: Box, rules: CellRules
+) -> tuple[Labels, NDArray[np.bool_]]:
+    """Return the filled label image (padded) of what reaches into *near*, and which labels were oversize (0 unused)."""
     mask = _at_least(maps[names.index(FOREGROUND)], rules.level)
     marker = maps[names.index(MARKER)] if MARKER in names else None
     labels, cores, (shaped, oversize, count) = _markers(mask, marker, inside, rules)
-    old = regions.renumber(labels, count)
     free = np.pad(mask, 1)
+    x0, y0 = near[0] - inside[0] + 1, near[1] - inside[1] + 1
+    regions.keep_joined(free, labels, x0, y0, x0 + near[2] - near[0], y0 + near[3] - near[1])
+    old = regions.renumber(labels, count)
     regions.grow(labels, free, _reach(labels, old, shaped, rules))
     count = markers.components(free, np.pad(cores, 1), labels, rules.max_diameter_px, len(old) - 1)
     regions.fill(labels, regions.boxes(labels, count))
@@ -274,18 +279,11 @@ def _numbered(labels: Labels, order: NDArray[np.int64]) -> Labels:
 
 def _no_cells(window: Box, types: int) -> Cells:
     empty = np.zeros((max(0, window[3] - window[1]), max(0, window[2] - window[0])), np.int32)
+    none, means = np.zeros(0, np.float32), np.zeros((0, types), np.float32)
     return Cells(
-        empty,
-        window,
-        np.zeros((0, 3), np.int64),
-        np.zeros((0, 4), np.int32),
-        np.zeros(0, np.float32),
-        np.zeros(0, np.int16),
-        np.zeros(0, np.float32),
-        np.zeros((0, types), np.float32),
-        np.zeros(0, np.bool_),
-        empty,
-    )
+        empty, window, np.zeros((0, 3), np.int64), np.zeros((0, 4), np.int32), none, np.zeros(0, np.int16), none, means,
+        np.zeros(0, np.bool_), empty,
+    )  # fmt: skip
 
 
 def _reframed(cells: Cells, window: Box, offset: tuple[int, int]) -> Cells:

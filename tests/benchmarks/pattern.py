@@ -77,7 +77,9 @@ class PatternPredictor:
     def __init__(self, network: Any, every: int = 0, nuclei: int = 7) -> None:
         self.network, self.every = network, every
         self.names, self.recipe, self.batch = network.names, network.recipe, network.batch
-        self._maps = pattern_maps(nuclei)
+        maps = pattern_maps(nuclei)
+        types = [maps[0] // (k + 2) for k in range(len(network.names) - len(maps))]
+        self._maps = np.stack([*maps, *types])
         self._calls = 0
 
     def begin(self, tiles: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
@@ -86,7 +88,7 @@ class PatternPredictor:
         return lambda: maps
 
     def maps(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the maps (n, 2, 256, 256) of *tiles*."""
+        """Return the maps (n, K, 256, 256) of *tiles*."""
         if self.every and self._calls % self.every == 0:
             self.network.maps(tiles)
         self._calls += 1

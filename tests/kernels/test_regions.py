@@ -39,3 +39,17 @@ def test_renumber_follows_first_pixels() -> None:
     labels = np.array([[0, 3, 3], [5, 0, 1], [5, 3, 1]], np.int32)
     assert regions.renumber(labels, 6).tolist() == [0, 3, 5, 1]
     assert labels.tolist() == [[0, 1, 1], [2, 0, 3], [2, 1, 3]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("box", [(11, 8, 31, 20), (1, 1, 41, 20), (20, 15, 21, 16), (1, 1, 41, 31)])
+def test_what_is_not_joined_to_the_box_is_cleared_with_its_labels(seed: int, box: tuple[int, int, int, int]) -> None:
+    x0, y0, x1, y1 = box
+    mask = np.pad((np.random.default_rng(seed).random((30, 40)) < 0.55).astype(np.uint8), 1)
+    parts, _ = ndimage.label(mask)
+    labels = parts.astype(np.int32)
+    inside = np.zeros(mask.shape, bool)
+    inside[y0:y1, x0:x1] = True
+    expected = mask.astype(bool) & (np.isin(parts, parts[inside]) | inside)
+    regions.keep_joined(mask, labels, x0, y0, x1, y1)
+    assert np.array_equal(mask, expected) and np.array_equal(labels, parts * expected)

@@ -109,6 +109,45 @@ def grow(labels: Labels, mask: Mask, reach: NDArray[np.int32]) -> None:
 
 
 @njit(cache=True, nogil=True)
+def keep_joined(mask: Mask, labels: Labels, x0: int, y0: int, x1: int, y1: int) -> None:
+    """Clear what lies outside a box of the array and is not joined to it by 4-connected pixels of *mask*.
+
+    Both *mask* (0, 1) and *labels*, which lie inside it, are cleared (padded, in place). The box is not empty and
+    lies inside the padding.
+    """
+    h, w = mask.shape
+    flat, ids = mask.ravel(), labels.ravel()
+    stack, top = np.empty(flat.size - (y1 - y0) * (x1 - x0) + 1, np.int32), 0
+    for first, step, count, out in (
+        (y0 * w + x0, w, y1 - y0, -1),
+        (y0 * w + x1 - 1, w, y1 - y0, 1),
+        (y0 * w + x0, 1, x1 - x0, -w),
+        ((y1 - 1) * w + x0, 1, x1 - x0, w),
+    ):
+        for p in range(first, first + count * step, step):
+            if flat[p] and flat[p + out] == 1:
+                flat[p + out] = 2
+                stack[top] = p + out
+                top += 1
+    while top > 0:
+        top -= 1
+        p = stack[top]
+        for q in (p + 1, p + w, p - 1, p - w):
+            if flat[q] == 1 and not (y0 <= q // w < y1 and x0 <= q % w < x1):
+                flat[q] = 2
+                stack[top] = q
+                top += 1
+    for y in range(h):
+        inside = y0 <= y < y1
+        for start, stop in ((0, x0), (x1, w)) if inside else ((0, w), (w, w)):
+            for p in range(y * w + start, y * w + stop):
+                if flat[p] == 1:
+                    flat[p] = ids[p] = 0
+                elif flat[p] == 2:
+                    flat[p] = 1
+
+
+@njit(cache=True, nogil=True)
 def boxes(labels: Labels, count: int) -> Any:
     """Return the half-open box of every label in array coordinates, int32 (count + 1, 4)."""
     box = np.zeros((count + 1, 4), np.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -73,8 +74,12 @@ class PoolEngine:
         """Do all tasks of *board*."""
         plan = Plan.load(folder)
         predictor = self._load(plan.model, plan.model_sha256, plan.run, plan.run.batch)
-        with Worker(folder, predictor, so_far) as worker:
-            run(worker, board, report, allowed_cores())
+        gc.freeze()  # what is loaded by now need not be searched for garbage with every few thousand polygons
+        try:
+            with Worker(folder, predictor, so_far) as worker:
+                run(worker, board, report, allowed_cores())
+        finally:
+            gc.unfreeze()
 
 
 def run(worker: Worker, board: Board, report: Callable[[Receipt], None], threads: int) -> None:

@@ -1,7 +1,7 @@
 """Files between tasks: the maps and pixels of one block, read piece by piece by the blocks around it.
 
 One zip archive a block (entries stored, each compressed by Blosc), written whole: ``tile/I_J`` holds the maps of a
-tile, ``rgb/X_Y`` the pixels of a square of the core, ``bad`` the unreadable boxes.
+tile, ``rgb/X0_Y0_X1_Y1`` the pixels of a piece of the core, ``bad`` the unreadable boxes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from wsipipe.geometry import intersect, is_empty
 from wsipipe.tiling import TILE
 from wsipipe.units import Box
 
-PIECE = 512
-"""Side of the squares in which pixels are kept."""
+PIECE, EDGE = 512, 64
+"""Longest side of the pieces in which pixels are kept; their depth along a block's border, which neighbours read."""
 _CODEC = Blosc("lz4", clevel=1, shuffle=Blosc.NOSHUFFLE)
 
 
@@ -94,29 +95,30 @@ def _check_maps(path: Path) -> None:
             raise zipfile.BadZipFile("an entry is damaged")
 
 
-def pieces(box: Box) -> list[tuple[tuple[int, int], Box]]:
-    """Return the global squares that overlap *box*: their (x, y) index and the part inside *box*."""
-    x0, y0, x1, y1 = box
-    found = []
-    for y in range(y0 // PIECE, -(-y1 // PIECE)):
-        for x in range(x0 // PIECE, -(-x1 // PIECE)):
-            square = x * PIECE, y * PIECE, (x + 1) * PIECE, (y + 1) * PIECE
-            found.append(((x, y), intersect(box, square)))
-    return found
+def pieces(box: Box) -> list[Box]:
+    """Return *box* cut into the pieces in which its pixels are kept."""
+    rows, columns = _cuts(box[1], box[3]), _cuts(box[0], box[2])
+    return [(x0, y0, x1, y1) for y0, y1 in pairwise(rows) for x0, x1 in pairwise(columns)]
+
+
+def _cuts(start: int, stop: int) -> list[int]:
+    """Return the borders between pieces along one side of a block, both ends included."""
+    inner = {start + EDGE, stop - EDGE, *range(start - start % PIECE + PIECE, stop, PIECE)}
+    return sorted({start, stop, *(cut for cut in inner if start < cut < stop)})
 
 
 def write_maps(
     path: Path,
     tiles: Mapping[tuple[int, int], NDArray[np.uint8]],
-    pixels: Mapping[tuple[int, int], NDArray[np.uint8]],
+    pixels: Mapping[Box, NDArray[np.uint8]],
     bad: Iterable[Box],
 ) -> None:
-    """Write a block's tile maps (K, 256, 256), pixel squares (h, w, 3) and unreadable boxes to *path*, atomically."""
+    """Write a block's tile maps (K, 256, 256), pixel pieces (h, w, 3) and unreadable boxes to *path*, atomically."""
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for (i, j), maps in tiles.items():
             archive.writestr(f"tile/{i}_{j}", _pack(maps))
-        for (x, y), rgb in pixels.items():
-            archive.writestr(f"rgb/{x}_{y}", _pack(rgb))
+        for box, rgb in pixels.items():
+            archive.writestr(_entry(box), _pack(rgb))
         archive.writestr("bad", json.dumps(sorted(bad)))
 
 
@@ -133,15 +135,19 @@ def read_pixels(path: Path, core: Box, window: Box, out: NDArray[np.uint8]) -> l
     """Copy the pixels of a block with this *core* that lie in *window* into *out*; return the unreadable boxes."""
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
-        for (x, y), box in pieces(core):
+        for box in pieces(core):
             part = intersect(box, window)
-            if is_empty(part) or f"rgb/{x}_{y}" not in names:
+            if is_empty(part) or _entry(box) not in names:
                 continue
-            raw = np.frombuffer(_CODEC.decode(archive.read(f"rgb/{x}_{y}")), np.uint8)
+            raw = np.frombuffer(_CODEC.decode(archive.read(_entry(box))), np.uint8)
             rgb = raw.reshape(box[3] - box[1], box[2] - box[0], 3)
             target = out[part[1] - window[1] : part[3] - window[1], part[0] - window[0] : part[2] - window[0]]
             target[:] = rgb[part[1] - box[1] : part[3] - box[1], part[0] - box[0] : part[2] - box[0]]
         return [(b[0], b[1], b[2], b[3]) for b in from_json(archive.read("bad"))]
+
+
+def _entry(box: Box) -> str:
+    return "rgb/{}_{}_{}_{}".format(*box)
 
 
 def _pack(array: NDArray[np.uint8]) -> bytes:

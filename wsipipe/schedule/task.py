@@ -29,6 +29,8 @@ from wsipipe.units import Box
 from wsipipe.unmix import HE, StainVectors, vectors_of
 
 PREDICT, CELLS = "predict", "cells"
+SCRATCH = 2
+"""Form of the scratch files; a run whose files have another one begins anew."""
 
 
 class Task(NamedTuple):
@@ -142,6 +144,10 @@ class Plan:
         """Return the part of the slide that the cells of *block* depend on."""
         return intersect(grow(self.blocks[block], self.halo), (0, 0, *self.working.size))
 
+    def near(self, block: int) -> Box:
+        """Return the part of the slide in which the cells of *block* lie."""
+        return intersect(grow(self.blocks[block], self.rules.max_diameter_px), (0, 0, *self.working.size))
+
     def tiles_over(self, box: Box) -> list[tuple[int, int]]:
         """Return (i, j) of the selected tiles that overlap *box*, row-major."""
         i0, j0, i1, j1 = self.tiles.tiles_over(box)
@@ -174,7 +180,7 @@ class Plan:
     @property
     def key(self) -> str:
         """Name of the run's folder of scratch files: what they are valid for."""
-        return digest([self.fingerprint, self.run.block, self.shift])[:16]
+        return digest([SCRATCH, self.fingerprint, self.run.block, self.shift])[:16]
 
     def save(self, folder: Path) -> None:
         """Write the plan into *folder*."""

@@ -123,7 +123,7 @@ class Worker:
         maps = self._forward(task.block, tiles, clock)
         with clock("decode"):
             core = self.plan.blocks[task.block]
-            pixels = {key: self.raster.read(box) for key, box in pieces(core) if self.plan.has_tiles(box)}
+            pixels = {box: self.raster.read(box) for box in pieces(core) if self.plan.has_tiles(box)}
         read = [self.plan.tiles.box(i, j) for i, j in tiles] + [core]
         known = sorted({box for raster in self.rasters for box in raster.bad})
         bad = tuple(b for b in known if any(not is_empty(intersect(b, box)) for box in read))
@@ -190,7 +190,7 @@ class Worker:
         window = plan.window(task.block)
         with clock("scratch"):
             tiles = self._tiles(window)
-            rgb, bad = self._pixels(window)
+            rgb, bad = self._pixels(window, plan.near(task.block))
         with clock("blend"):
             maps = blend(window, plan.tiles, tiles, len(plan.names))
         with clock("cells"):
@@ -211,15 +211,16 @@ class Worker:
             maps |= read_maps(self.scratch.maps(owner), tiles, len(self.plan.names))
         return maps
 
-    def _pixels(self, window: Box) -> tuple[NDArray[np.uint8], list[Box]]:
-        """Return the pixels of *window* (background where no tile was read) and the unreadable boxes around it."""
+    def _pixels(self, window: Box, near: Box) -> tuple[NDArray[np.uint8], list[Box]]:
+        """Return the pixels of *window* (background outside *near* and where none was read), and unreadable boxes."""
         background = np.array(self.raster.slide.background, np.uint8)
         rgb = np.broadcast_to(background, (window[3] - window[1], window[2] - window[0], 3)).copy()
+        part = rgb[near[1] - window[1] : near[3] - window[1], near[0] - window[0] : near[2] - window[0]]
         bad: set[Box] = set()
         for block in self.plan.blocks_over(window):
             path = self.scratch.maps(block)
             if path.exists():
-                bad.update(read_pixels(path, self.plan.blocks[block], window, rgb))
+                bad.update(read_pixels(path, self.plan.blocks[block], near, part))
         return rgb, sorted(bad)
 
     def _table(
