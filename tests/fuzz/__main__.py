@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -25,43 +28,75 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; the same command goes on")
     parser.add_argument("--part", default="0/1", help="k/n: every n-th command and kind, from the k-th on")
     parser.add_argument("--totals", action="store_true", help="print what the log says, and run nothing")
+    parser.add_argument("--again", action="store_true", help="run those again that were faults")
     asked = parser.parse_args()
     first, step = map(int, asked.part.split("/"))
     wanted = [name for name in TARGETS if asked.only in name][first::step]
-    found = _read(asked.log)
+    found, stopped = _read(asked.log), 0
+    if asked.again:
+        found = {name: {k: what for k, what in done.items() if what not in FAULTS} for name, done in found.items()}
     if not asked.totals:
         end = time.monotonic() + asked.seconds
         warm()
-        with tempfile.TemporaryDirectory(prefix="wsipipe-fuzz-") as root, asked.log.open("a") as log:
+        with tempfile.TemporaryDirectory(prefix="wsipipe-fuzz-", dir=_fast()) as root:
             for name in wanted:
-                if time.monotonic() < end and len(found[name]) < asked.count:
-                    _do(name, Path(root), asked.count, found[name], log, end)
-    return _show({name: found[name] for name in wanted if found[name]})
+                if time.monotonic() < end and len(found.get(name, {})) < asked.count:
+                    stopped += not _apart(name, Path(root), asked, found.get(name, {}), end)
+        found = _read(asked.log)
+    return _show({name: found[name] for name in wanted if name in found}) or int(stopped > 0)
+
+
+def _fast() -> str | None:
+    """Return a folder in memory, where there is one: each output waits for the disk otherwise."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _read(log: Path) -> dict[str, dict[int, str]]:
-    """Return the outcome of each seed that the log knows."""
+    """Return the outcome of each seed that the log knows, the last one where there are several."""
     found: dict[str, dict[int, str]] = defaultdict(dict)
     for line in log.read_text().splitlines() if log.exists() else ():
-        entry = json.loads(line)
-        found[entry["target"]][entry["seed"]] = entry["what"]
-    return found
+        with contextlib.suppress(json.JSONDecodeError):  # a run that was killed in the middle of a line
+            entry = json.loads(line)
+            found[entry["target"]][entry["seed"]] = entry["what"]
+    return dict(found)
 
 
-def _do(name: str, root: Path, count: int, done: dict[int, str], log: object, end: float) -> None:
-    bench, seed = Bench(TARGETS[name], root), -1
-    while len(done) < count and seed < 4 * count and time.monotonic() < end:
-        seed += 1
-        if seed in done:
-            continue
-        outcome = bench.try_seed(seed)
-        if outcome is None:
-            continue
-        done[seed] = outcome.what
-        print(as_line(name, seed, outcome), file=log, flush=True)  # type: ignore[call-overload]
-        if outcome.what in FAULTS:
-            print(f"{name}, seed {seed}: {outcome.what}: {outcome.said[-400:]}", file=sys.stderr, flush=True)
-    print(name, dict(Counter(done.values())), flush=True)
+def _apart(name: str, root: Path, asked: argparse.Namespace, done: dict[int, str], end: float) -> bool:
+    """Do what is left of *name* in a process of its own, which keeps to itself what it has loaded; say if it could."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            _do(name, root, asked.count, done, asked.log, end)
+            code = 0
+        except BaseException:  # noqa: BLE001 as at the end of any program
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if status:
+        print(f"{name}: stopped ({status}); what it did stands in {asked.log}", file=sys.stderr, flush=True)
+    return not status
+
+
+def _do(name: str, root: Path, count: int, done: dict[int, str], path: Path, end: float) -> None:
+    begin, before, seed = time.monotonic(), len(done), -1
+    bench = Bench(TARGETS[name], root)
+    with path.open("a") as log:
+        while len(done) < count and seed < 4 * count and time.monotonic() < end:
+            seed += 1
+            if seed in done:
+                continue
+            outcome = bench.try_seed(seed)
+            if outcome is None:
+                continue
+            done[seed] = outcome.what
+            print(as_line(name, seed, outcome), file=log, flush=True)
+            if outcome.what in FAULTS:
+                print(f"{name}, seed {seed}: {outcome.what}: {outcome.said[-400:]}", file=sys.stderr, flush=True)
+    rate = (len(done) - before) / (time.monotonic() - begin) * 60
+    print(f"{name}: {dict(Counter(done.values()))}, {rate:.0f} a minute", flush=True)
 
 
 def _show(found: dict[str, dict[int, str]]) -> int:

@@ -14,9 +14,19 @@ from tests.fuzz import mutate
 from tests.fuzz.mutate import BYTES, CELLS, CSV, GEOJSON, JSON, MODEL, STORE, TEXT, TOML, Mutator
 from wsipipe.cli.main import main
 from wsipipe.errors import FAILURES, WsipipeError
+from wsipipe.models import cmd
+from wsipipe.models.cmd import CMDConfig
 
 ALWAYS = ("--device", "cpu", "--precision", "fp32", "--batch", "1")
 NETWORK = ("--model", "tiny.safetensors", *ALWAYS)
+SKETCH = (
+    *("-o", "out/p.png", "--model", "tiny.safetensors"),
+    *("--device", "cpu", "--panel", "128", "--maps", "64", "--times", "300"),
+)
+BRIEF = ("--steps", "1", "--batch", "1", "--crop", "64", "--final-share", "0", "--warmup", "1", "--device", "cpu")
+SCORED = ("--marker", "ki67", "-o", "out/cells.parquet", "--table", "out/t.csv", "--resamples", "100")
+SUMMED = ("-o", "out/t.csv", "--resamples", "100")
+CORES = ("-o", "out/cores.geojson", "-o", "out/cores.csv")
 ANYWAY = ("--max-bad-tiles", "1")
 """Go on whatever cannot be read: a slide of two tiles has lost half with the first."""
 SOME = 0.06
@@ -137,10 +147,33 @@ def _slide(kind: str, files: str) -> dict[str, Target]:
             *corpus,
         ],
         "view": lambda p: look(path(p)),
+        "quality": lambda p: ["quality", path(p), "-o", "out/q.csv", "-o", "out/q.geojson", *mpp],
+        "visualize": lambda p: ["visualize", path(p), "--at", "128,100", *SKETCH, *mpp],
     }  # fmt: skip
     if kind == "png":
         del commands["view"]
     return {f"{kind} → {name}": Target(kind, files, BYTES, args) for name, args in commands.items()}
+
+
+def _fit(*of_set: str) -> Callable[[str], list[str] | int]:
+    """Return what fits a small head on the maps of the small model."""
+    return lambda p: ["fit", *of_set, "-o", "out/run", "--backbone", "tiny.safetensors", "--head", "light", *BRIEF]
+
+
+def _sets() -> dict[str, Target]:
+    """Return what reads annotated sets."""
+    forms = {
+        "png labels": ("set/*/*", BYTES, False), "npy labels": ("set/labels/*", BYTES, True),
+        "mat labels": ("set/Labels/*", BYTES, True), "coco": ("set/annotations/*", JSON, True),
+        "qupath": ("set/*.geojson", GEOJSON, True), "monuseg": ("set/*.xml", TEXT, True),
+        "pannuke": ("set/*.npy", BYTES, True),
+    }  # fmt: skip
+    commands: dict[str, Callable[[str], list[str] | int]] = {"evaluate": _evaluate, "fit": _fit("set", "--mpp", "0.5")}
+    return {
+        f"{form} → {name}": Target(form, files, mutators, args, named=False, whole=whole)
+        for form, (files, mutators, whole) in forms.items()
+        for name, args in commands.items()
+    }
 
 
 def _evaluate(p: str) -> list[str]:
@@ -216,14 +249,119 @@ TARGETS: dict[str, Target] = {
         "sheet", "sheet.csv", CSV, whole=False,
         args=lambda p: ["build-corpus", p, "-o", "out/c.zarr", "--patch", "64", "--threads", "1"],
     ),
-    "png labels → evaluate": Target("png labels", "set/*/*", BYTES, _evaluate, named=False, whole=False),
-    "npy labels → evaluate": Target("npy labels", "set/labels/*", BYTES, _evaluate, named=False),
-    "mat labels → evaluate": Target("mat labels", "set/Labels/*", BYTES, _evaluate, named=False),
-    "coco → evaluate": Target("coco", "set/annotations/*", JSON, _evaluate, named=False),
-    "qupath → evaluate": Target("qupath", "set/*.geojson", GEOJSON, _evaluate, named=False),
-    "monuseg → evaluate": Target("monuseg", "set/*.xml", TEXT, _evaluate, named=False),
-    "pannuke → evaluate": Target("pannuke", "set/*.npy", BYTES, _evaluate, named=False),
+    **_sets(),
+    "model → evaluate": Target(
+        "png labels", "tiny.safetensors", MODEL, lambda p: _evaluate(p), sealed=True, named=False
+    ),
+    "model → fit": Target(
+        "png labels", "tiny.safetensors", MODEL, _fit("set", "--mpp", "0.5"), sealed=True, named=False
+    ),
+    "split → fit": Target("split", "split.json", JSON, lambda p: _fit("set", "--mpp", "0.5", "--split", p)(p)),
+    "settings → fit": Target(
+        "settings", "run.toml", TOML, lambda p: ["fit", "--config", p, "-o", "out/run", *BRIEF[-2:]], whole=False
+    ),
+    "settings → evaluate": Target(
+        "settings", "run.toml", TOML, lambda p: [*_evaluate(p), "--config", p], whole=False
+    ),
+    "settings → features": Target(
+        "settings", "run.toml", TOML, whole=False,
+        args=lambda p: ["features", "slide.tiff", "-o", "out/f.h5", "--config", p, *NETWORK],
+    ),
+    "settings → summarise": Target(
+        "settings", "run.toml", TOML, whole=False,
+        args=lambda p: ["summarise", "cells.parquet", "--regions", "regions.geojson", "-o", "out/c.csv", "--config", p],
+    ),
+    "settings → visualize": Target(
+        "settings", "run.toml", TOML, whole=False,
+        args=lambda p: ["visualize", "slide.tiff", "--at", "128,100", *SKETCH[:4], "--config", p],
+    ),
+    "model → visualize": Target(
+        "model", "own.safetensors", MODEL, sealed=True,
+        args=lambda p: ["visualize", "slide.tiff", "--at", "128,100", *SKETCH, "--model", f"./{p}"],
+    ),
+    "corpus → visualize": Target(
+        "corpus", "corpus.zarr/**/*", STORE, named=False, whole=False,
+        args=lambda p: ["visualize", "corpus.zarr", "--index", "0", *SKETCH, "--model", "backbone.safetensors"],
+    ),
+    "corpus → pretrain": Target("corpus", "corpus.zarr/**/*", STORE, lambda p: _pretrain(p), named=False, whole=False),
+    "stained → score": Target(
+        "stained", "cells.parquet", CELLS, sealed=True,
+        args=lambda p: ["score", p, *SCORED, "--regions", "regions.geojson"],
+    ),
+    "regions → score": Target(
+        "stained", "regions.geojson", GEOJSON, lambda p: ["score", "cells.parquet", *SCORED, "--regions", p]
+    ),
+    "slide → score": Target(
+        "stained", "slide.tiff", BYTES, lambda p: ["score", "cells.parquet", *SCORED, "--slide", p], whole=False
+    ),
+    "stains → measure": Target(
+        "stained", "stains.json", JSON,
+        lambda p: ["measure", "plain.parquet", "--slide", "slide.tiff", "-o", "out/c.parquet", "--add", "stains",
+                   "--stain-vectors", f"./{p}"],
+    ),
+    "cells → summarise": Target(
+        "cells", "cells.parquet", CELLS, sealed=True, args=lambda p: ["summarise", p, *SUMMED, "--hot-spots", "1"],
+    ),
+    "results → summarise": Target(
+        "cells", "batch/slide.parquet", CELLS, sealed=True, named=False,
+        args=lambda p: ["summarise", "batch", *SUMMED, "--sheet", "cohort.csv"],
+    ),
+    "results → report": Target(
+        "cells", "batch/slide.parquet", CELLS, lambda p: _folder_report("batch"), sealed=True, named=False
+    ),
+    "regions → summarise": Target(
+        "cells", "regions.geojson", GEOJSON, lambda p: ["summarise", "cells.parquet", *SUMMED, "--regions", p]
+    ),
+    "sheet → summarise": Target(
+        "cells", "cohort.csv", CSV, lambda p: ["summarise", "batch", *SUMMED, "--sheet", p], whole=False
+    ),
+    "cells → quality": Target(
+        "cells", "cells.parquet", CELLS, sealed=True,
+        args=lambda p: ["quality", "slide.tiff", "--cells", p, "-o", "out/q.csv"],
+    ),
+    "slide → measure": Target(
+        "cells", "slide.tiff", BYTES, whole=False,
+        args=lambda p: ["measure", "cells.geojson", "--slide", p, "-o", "out/cells.parquet", "--add", "texture,ring"],
+    ),
+    "slide → report": Target(
+        "cells", "slide.tiff", BYTES, whole=False,
+        args=lambda p: ["report", "cells.parquet", "--slide", p, "-o", "out/cells.html", "--quality"],
+    ),
+    "typed → classify": Target(
+        "cells", "batch/slide.parquet", CELLS, sealed=True, named=False,
+        args=lambda p: ["classify", "cells.parquet", "--fit", p, "-o", "out/c.parquet"],
+    ),
+    "array → tma": Target("tma", "slide.tiff", BYTES, lambda p: ["tma", p, *CORES]),
+    "names → tma": Target("tma", "names.csv", CSV, lambda p: ["tma", "slide.tiff", *CORES, "--names", p], whole=False),
+    "cores → tma": Target("tma", "cores.geojson", GEOJSON, lambda p: ["tma", "slide.tiff", *CORES, "--names", p]),
 }  # fmt: skip
+
+
+def _pretrain(p: str) -> list[str] | int:
+    """Train the smallest backbone for one step."""
+    cmd.SIZES["T"] = lambda condition=0: CMDConfig((4, 4, 4, 8, 8, 16), condition)
+    return [
+        "pretrain",
+        "corpus.zarr",
+        "-o",
+        "out/run",
+        "--steps",
+        "1",
+        "--batch",
+        "1",
+        "--split",
+        "all",
+        "--device",
+        "cpu",
+    ]
+
+
+def _folder_report(folder: str) -> int:
+    """Report on a folder, and move the pages to where results are looked for."""
+    code = main(["report", folder])
+    for page in sorted(Path(folder).glob("*.html")):
+        page.rename(Path("out") / page.name)
+    return code
 
 
 def _convert(p: str) -> list[str]:

@@ -6,17 +6,21 @@ Damage cuts, flips and zeroes; where a format carries digests, nobody may take t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
 import random
 import struct
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from wsipipe.cli.sections import SECTIONS
 
 ODD: tuple[Any, ...] = (
     *(None, True, "", "x", "é\ud800", [], {}, [[]], -1, 0, 1e300, -1e300, 10**9, 10**400, 0.5, "9" * 400, "\0"),
@@ -29,6 +33,9 @@ LITERALS = (
     *("[0, 0, 1, 1]", "1979-05-27", "0x7f", '"auto"', '"none"', "1_000"),
 )
 """Values in TOML's words."""
+WORDS = ("", " ", "x", "auto", "none", "all", ",", "é", "A" * 3000, "/", "1,2,3", "0.2,0.4,0.6")
+LABORIOUS = {"workers", "threads", "steps", "epochs", "scheduler", "devices", "engine", "compile", "wait", "size"}
+"""Settings that ask for long work, other machines or a compiler; whoever gives them gets what was asked for."""
 NAMES = ("-x", "a b'\"$", "\udcff", "a\nb", "%00%s{}", "é" * 60, "x" * 200, "#?&", "[1]", "*")
 """Names of files that somebody has."""
 Mutator = Callable[[bytes, random.Random], bytes]
@@ -128,6 +135,62 @@ def setting(raw: bytes, rng: random.Random) -> bytes:
     else:
         lines[k] = f"{key}= {rng.choice(LITERALS)}"
     return "\n".join(lines).encode()
+
+
+def known(raw: bytes, rng: random.Random) -> bytes:
+    """Put settings that exist, of the right type, at the ends of their ranges and beyond, into a TOML text."""
+    content = tomllib.loads(raw.decode())
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        section = rng.choice((*(name for name in content if name in SECTIONS), rng.choice(list(SECTIONS))))
+        chosen = rng.choice([f for f in dataclasses.fields(SECTIONS[section]) if f.name not in LABORIOUS])
+        content.setdefault(section, {})[rng.choice((chosen.name, chosen.name.replace("_", "-")))] = _value(chosen, rng)
+    return _toml(content, rng).encode()
+
+
+def _value(chosen: dataclasses.Field[Any], rng: random.Random) -> Any:
+    """Return a value of the type that a setting has."""
+    low, high, options = (chosen.metadata.get(key) for key in ("low", "high", "choices"))
+    kind = str(chosen.type)
+    if "bool" in kind:
+        return rng.random() < 0.5
+    if "str" in kind:
+        return rng.choice(
+            (*(options or ()), rng.choice(("", " ", "x", "auto", "none", "all", ",", "é", "A" * 3000, "/")))
+        )
+    if "tuple" in kind:
+        return [rng.choice((0, 1, 150, 10**9)) for _ in range(4)]
+    ends = [n for n in (low, high) if n is not None]
+    if ends and rng.random() < 0.25:
+        ends = [n + step for n in ends for step in (1, -1)]
+    middle = [chosen.default] * isinstance(chosen.default, (int, float)) or [0.5]
+    number = rng.choice((*ends, *(m * scale for m in middle for scale in (0.5, 1, 1.5))))
+    if rng.random() < 0.15:
+        number = rng.choice((0, 1, 3, 0.1, 1e-9, 1e9, -1))
+    return int(number) if "int" in kind else rng.choice((float(number), number))
+
+
+def _toml(content: dict[str, Any], rng: random.Random) -> str:
+    """Return settings as TOML, in one of the shapes that TOML has for the same tables."""
+    tables = {name: table for name, table in content.items() if isinstance(table, dict)}
+    lines = [f"{name} = {_word(value)}" for name, value in content.items() if name not in tables]
+    names = list(tables)
+    rng.shuffle(names)
+    shape = rng.choice((*["sections"] * 5, "inline", "dotted", "quoted", "quoted", "list"))
+    for name in names if shape in ("inline", "dotted") else ():
+        pairs = [f"{key} = {_word(value)}" for key, value in tables[name].items()]
+        lines += [f"{name}.{pair}" for pair in pairs] if shape == "dotted" else [f"{name} = {{{', '.join(pairs)}}}"]
+    for name in names if shape not in ("inline", "dotted") else ():
+        quoted = f'"{name}"' if shape == "quoted" else name
+        lines.append(f"[[{quoted}]]" if shape == "list" and name == names[0] else f"[{quoted}]")
+        lines += [f"{key} = {_word(value)}" for key, value in tables[name].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _word(value: Any) -> str:
+    """Return a value in TOML's words."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return f"[{', '.join('{' + ', '.join(f'{k} = {_word(v)}' for k, v in one.items()) + '}' for one in value)}]"
+    return str(value) if isinstance(value, float) else json.dumps(value)
 
 
 def cell(raw: bytes, rng: random.Random) -> bytes:
@@ -250,14 +313,14 @@ def _safetensors(header: dict[str, Any], data: bytes) -> bytes:
 DAMAGE: tuple[Mutator, ...] = (cut, flip, zero, swap)
 BYTES: tuple[Mutator, ...] = (*DAMAGE, grow)
 TEXT: tuple[Mutator, ...] = (*DAMAGE, nest, word, word)
-TOML: tuple[Mutator, ...] = (*TEXT, *[setting] * 8)
+TOML: tuple[Mutator, ...] = (cut, flip, nest, word, setting, setting, setting, *[known] * 14)
 CSV: tuple[Mutator, ...] = (*TEXT, *[cell] * 8)
 JSON: tuple[Mutator, ...] = (*TEXT, *[field] * 8)
 GEOJSON: tuple[Mutator, ...] = (*JSON, *[outline] * 5)
 CELLS: tuple[Mutator, ...] = (*BYTES, column, column, about, about)
 STORE: tuple[Mutator, ...] = (*BYTES, *[field] * 5)
 MODEL: tuple[Mutator, ...] = (*BYTES, *[card] * 4, tensor, tensor)
-EDITS = (nest, word, field, setting, cell, outline, column, about, card)
+EDITS = (nest, word, field, setting, known, cell, outline, column, about, card)
 """What makes another input, perhaps as good as the first."""
 
 

@@ -23,8 +23,11 @@ from tests.masters import write_master
 from wsipipe.cli.main import main
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.models import checkpoint
+from wsipipe.models.checkpoint import ModelCard
+from wsipipe.models.cmd import CMDConfig
 from wsipipe.slide import fingerprint, open_slide
 from wsipipe.slide.phantom import PhantomSettings, PhantomTruth, write_phantom
+from wsipipe.unmix import HDAB, write_vectors
 
 WIDTH, HEIGHT = 300, 200
 DRAWN = PhantomSettings(width=WIDTH, height=HEIGHT, seed=1, mpp=0.5, tissue=0.9)
@@ -157,9 +160,59 @@ def _cells(folder: Path) -> None:
     measures = {"area_um2": rng.uniform(20, 90, COUNT), "solidity": rng.uniform(0.5, 1, COUNT)}
     write_master(folder / "cells.parquet", xy, np.arange(COUNT) % 3 - 1, 8.0, measures, **about)
     write_geojson(folder / "cells.parquet", folder / "cells.geojson")
+    (folder / "batch").mkdir()
+    shutil.copy(folder / "cells.parquet", folder / "batch" / "slide.parquet")
+    _regions(folder)
     box = shapely.geometry.mapping(shapely.box(10, 10, 290, 190))
     tissue = {"type": "Feature", "geometry": box, "properties": {"objectType": "annotation"}}
     (folder / "tissue.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [tissue]}))
+
+
+def _stained(folder: Path) -> None:
+    """Write cells that were measured by stain, on a slide stained brown."""
+    write_phantom(folder / "slide.tiff", dataclasses.replace(DRAWN, vendor="generic", staining="hdab", positive=0.4))
+    rng = np.random.default_rng(0)
+    with open_slide(folder / "slide.tiff") as slide:
+        about = {"size": list(slide.info.size), "mpp": [0.5, 0.5], "fingerprint": fingerprint(folder / "slide.tiff")}
+    write_master(folder / "plain.parquet", rng.uniform(20, 180, (COUNT, 2)), 0, 8.0, **about)
+    cells, slide_, out = (str(folder / name) for name in ("plain.parquet", "slide.tiff", "cells.parquet"))
+    vectors = str(folder / "stains.json")
+    write_vectors(Path(vectors), HDAB)
+    assert main(["measure", cells, "--slide", slide_, "-o", out, "--add", "stains", "--stain-vectors", vectors]) == 0
+    _regions(folder)
+
+
+def _regions(folder: Path) -> None:
+    """Write annotated regions as QuPath does, one within another, and the sheet of a batch."""
+    boxes = {"Tumour": (10, 10, 290, 190), "Core": (60, 60, 150, 150), "Glass": (200, 20, 280, 90)}
+    features = [
+        {
+            "type": "Feature", "geometry": shapely.geometry.mapping(shapely.box(*box)),
+            "properties": {"objectType": "annotation", "name": name, "classification": {"name": name}},
+        }
+        for name, box in boxes.items()
+    ]  # fmt: skip
+    (folder / "regions.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    (folder / "cohort.csv").write_text("path,patient,arm\nslide.tiff,P1,a\n")
+
+
+def _tma(folder: Path) -> None:
+    """Write a microarray of two by three cores, a sheet that names them and the cores as found."""
+    size = ["--rows", "2", "--columns", "3", "--mpp", "5", "--core-um", "600", "--spacing-um", "900", "--seed", "8"]
+    slide = str(folder / "slide.tiff")
+    assert main(["demo-slide", slide, "--tma", *size]) == 0
+    assert main(["tma", slide, "-o", str(folder / "cores.geojson")]) == 0
+    (folder / "names.csv").write_text("core,name,patient\nA-1,P7,007\nA-2,P8,008\nB-3,liver,\n")
+
+
+def _corpus(folder: Path) -> None:
+    drawn = dataclasses.replace(DRAWN, width=1100, height=560, vendor="generic")
+    write_phantom(folder / "slide.tiff", drawn)
+    command = ["build-corpus", str(folder / "slide.tiff"), "-o", str(folder / "corpus.zarr")]
+    assert main([*command, "--threads", "1", "--max-background", "1", "--min-focus", "0"]) == 0
+    checkpoint.save(
+        folder / "backbone.safetensors", tiny.shake(tiny.backbone()), ModelCard("b", CMDConfig(tiny.WIDTHS))
+    )
 
 
 def _classifier(folder: Path) -> None:
@@ -181,8 +234,11 @@ def _settings(folder: Path) -> None:
         "[export]\ndecimals = 1\n\n[subset]\nmin-probability = 0.6\n\n"
         "[measure]\nadd = 'neighbours,ring'\nring-um = 3.0\n\n[classify]\nl2 = 1.0\nfolds = 3\n\n"
         "[features]\npool = 'both'\n\n[store]\nshard = 1024\n\n[corpus]\npatch = 64\nval = 0.1\n\n"
-        "[evaluate]\ntolerance-px = 2.0\n"
+        "[evaluate]\ntolerance-px = 2.0\n\n[summarise]\nseed = 1\n\n[score]\nmarker = 'ki67'\n\n"
+        "[fit]\nhead = 'light'\nbatch = 1\ncrop = 64\nbackbone = 'tiny.safetensors'\n\n[loop]\nsteps = 1\n\n"
+        "[augment]\njpeg = 0.0\n\n[[datasets]]\npath = 'set'\nmpp = 0.5\nweight = 1.0\n"
     )
+    _png_labels(folder)
 
 
 def _sheet(folder: Path) -> None:
@@ -203,6 +259,14 @@ def _png_labels(folder: Path) -> None:
     (folder / "set/types").mkdir()
     rows = "".join(f"{k},{kind}\n" for k, kind in scene.KINDS.items())
     (folder / "set/types/one.csv").write_text(f"id,class\n{rows}")
+
+
+def _split(folder: Path) -> None:
+    _png_labels(folder)
+    for kind in ("images", "labels"):
+        shutil.copy(folder / "set" / kind / "one.png", folder / "set" / kind / "two.png")
+    shutil.copy(folder / "set/types/one.csv", folder / "set/types/two.csv")
+    (folder / "split.json").write_text(json.dumps({"train": ["one"], "val": ["two"], "test": []}))
 
 
 def _npy_labels(folder: Path) -> None:
@@ -236,7 +300,8 @@ def _pannuke(folder: Path) -> None:
 
 MAKERS: dict[str, Callable[[Path], None]] = {
     "svs": _svs, "ome": _ome, "jpeg": _jpeg, "deflate": _deflate, "dicom": _dicom, "png": _png, "store": _store,
-    "cells": _cells, "classifier": _classifier, "model": _model, "settings": _settings, "sheet": _sheet,
+    "cells": _cells, "stained": _stained, "tma": _tma, "corpus": _corpus,
+    "classifier": _classifier, "model": _model, "settings": _settings, "split": _split, "sheet": _sheet,
     "png labels": _png_labels, "npy labels": _npy_labels, "mat labels": _mat_labels, "coco": _coco,
     "qupath": _qupath, "monuseg": _monuseg, "pannuke": _pannuke,
 }  # fmt: skip
