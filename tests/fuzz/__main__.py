@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -24,14 +25,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--count", type=int, default=200, help="damaged inputs for each command and kind of input")
     parser.add_argument("--log", type=Path, default=Path("fuzz.jsonl"), help="outcomes, one a line")
-    parser.add_argument("--only", default="", help="part of the names of those wanted, such as 'svs' or '→ segment'")
+    parser.add_argument("--only", default="", help="pattern of those wanted, such as 'svs' or '→ (fit|view)'")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so long; the same command goes on")
     parser.add_argument("--part", default="0/1", help="k/n: every n-th command and kind, from the k-th on")
+    parser.add_argument("--jobs", type=int, default=1, help="so many of them at a time")
     parser.add_argument("--totals", action="store_true", help="print what the log says, and run nothing")
     parser.add_argument("--again", action="store_true", help="run those again that were faults")
     asked = parser.parse_args()
     first, step = map(int, asked.part.split("/"))
-    wanted = [name for name in TARGETS if asked.only in name][first::step]
+    wanted = [name for name in TARGETS if re.search(asked.only, name)][first::step]
     found, stopped = _read(asked.log), 0
     if asked.again:
         found = {name: {k: what for k, what in done.items() if what not in FAULTS} for name, done in found.items()}
@@ -39,9 +41,17 @@ def main() -> int:
         end = time.monotonic() + asked.seconds
         warm()
         with tempfile.TemporaryDirectory(prefix="wsipipe-fuzz-", dir=_fast()) as root:
-            for name in wanted:
-                if time.monotonic() < end and len(found.get(name, {})) < asked.count:
-                    stopped += not _apart(name, Path(root), asked, found.get(name, {}), end)
+            waiting = [name for name in wanted if len(found.get(name, {})) < asked.count]
+            running: dict[int, str] = {}
+            while running or (waiting and time.monotonic() < end):
+                while waiting and len(running) < asked.jobs and time.monotonic() < end:
+                    name = waiting.pop(0)
+                    running[_apart(name, Path(root), asked, found.get(name, {}), end)] = name
+                child, status = os.wait()
+                name = running.pop(child)
+                if status:
+                    print(f"{name}: stopped ({status}); what it did stands in {asked.log}", file=sys.stderr, flush=True)
+                    stopped += 1
         found = _read(asked.log)
     return _show({name: found[name] for name in wanted if name in found}) or int(stopped > 0)
 
@@ -61,8 +71,8 @@ def _read(log: Path) -> dict[str, dict[int, str]]:
     return dict(found)
 
 
-def _apart(name: str, root: Path, asked: argparse.Namespace, done: dict[int, str], end: float) -> bool:
-    """Do what is left of *name* in a process of its own, which keeps to itself what it has loaded; say if it could."""
+def _apart(name: str, root: Path, asked: argparse.Namespace, done: dict[int, str], end: float) -> int:
+    """Start a process that does what is left of *name*, and keeps to itself what it has loaded; return its number."""
     child = os.fork()
     if not child:
         code = 1
@@ -74,10 +84,7 @@ def _apart(name: str, root: Path, asked: argparse.Namespace, done: dict[int, str
         finally:
             sys.stdout.flush()
             os._exit(code)
-    _, status = os.waitpid(child, 0)
-    if status:
-        print(f"{name}: stopped ({status}); what it did stands in {asked.log}", file=sys.stderr, flush=True)
-    return not status
+    return child
 
 
 def _do(name: str, root: Path, count: int, done: dict[int, str], path: Path, end: float) -> None:

@@ -30,7 +30,7 @@ from tests.fuzz.commands import Target, run
 from tests.fuzz.seeds import make
 from wsipipe.models.checkpoint import model_hash
 
-CPU_SECONDS, WALL_SECONDS, MEMORY_KB, ADDRESSES = 60, 300, 4_000_000, 24 << 30
+CPU_SECONDS, WALL_SECONDS, MEMORY_KB, ADDRESSES = 60, 1200, 4_000_000, 24 << 30
 FAULTS = ("traceback", "riddle", "hang", "silent", "half-written")
 """Outcomes that may not be; see ``docs/reliability.md``."""
 RIDDLES = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import io
 import json
 import shutil
@@ -308,11 +309,13 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 
 
 def make(kind: str, root: Path) -> Path:
-    """Return the folder of a kind of input below *root*, made when it is not there."""
+    """Return the folder of a kind of input below *root*, made when it is not there; others wait meanwhile."""
     folder = root / kind
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        MAKERS[kind](folder)
-        if not (folder / "tiny.safetensors").exists():
-            checkpoint.save(folder / "tiny.safetensors", tiny.segmenter(), tiny.card())
+    with (root / f"{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            MAKERS[kind](folder)
+            if not (folder / "tiny.safetensors").exists():
+                checkpoint.save(folder / "tiny.safetensors", tiny.segmenter(), tiny.card())
     return folder

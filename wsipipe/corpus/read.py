@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ from numpy.typing import NDArray
 from wsipipe.artifacts import digest, from_json
 from wsipipe.corpus import codec
 from wsipipe.corpus.table import read_table
-from wsipipe.errors import SettingsError, StoreError
+from wsipipe.errors import FAILURES, SettingsError, StoreError, in_words
 from wsipipe.store.write import flush, writing
 
 SCHEMA = 1
 ATTRIBUTE = "wsipipe_corpus"
 SPLITS = ("train", "val", "test")
+COLUMNS = ("slide", "patient", "organ", "x_base", "y_base", "mpp", "split", "hash")
+"""What the table tells of every patch."""
 
 assert codec  # importing it makes its compression known to zarr
 
@@ -44,12 +48,16 @@ class Corpus:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(os.path.abspath(path))
         self.about = checked_about(self.path)
-        self.patch = int(self.about["settings"]["patch"])
-        self.fingerprint = str(self.about["fingerprint"])
-        self._open()
+        with whole_corpus(self.path):
+            self.patch = int(self.about["settings"]["patch"])
+            self.fingerprint = str(self.about["fingerprint"])
+            self._open()
 
     def _open(self) -> None:
         self._patches: Any = zarr.open_array(self.path / "patches", mode="r")
+        wanted = (self.patch, self.patch, 3)
+        if self._patches.shape[1:] != wanted or self._patches.dtype != np.uint8:
+            raise ValueError(f"its patches are {self._patches.dtype} {self._patches.shape[1:]}, not uint8 {wanted}")
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -66,17 +74,23 @@ class Corpus:
     @cached_property
     def table(self) -> pa.Table:
         """Slide, patient, organ, x_base and y_base (base pixels), mpp, split and hash of every patch."""
-        return read_table(self.path / "table")
+        with whole_corpus(self.path):
+            found = read_table(self.path / "table")
+            if found.num_rows != len(self) or not set(COLUMNS) <= set(found.column_names):
+                raise ValueError(f"its table has {found.num_rows} rows of {', '.join(found.column_names)}")
+            return found
 
     @cached_property
     def slides(self) -> pa.Table:
         """Slide, patient, organ, split, mpp, patches kept, dropped by reason, and failure of every slide."""
-        return read_table(self.path / "slides")
+        with whole_corpus(self.path):
+            return read_table(self.path / "slides")
 
     @cached_property
     def excluded(self) -> pa.Table:
         """Slide, x_base, y_base, image, overlap and correlation of the patches that show part of a test image."""
-        return read_table(self.path / "excluded")
+        with whole_corpus(self.path):
+            return read_table(self.path / "excluded")
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """Return the numbers of the patches of *split* (train, val, test or all), ascending, int64 (n,).
@@ -98,11 +112,12 @@ class Corpus:
         Raises
         ------
         StoreError
-            When its pixels are gone: Zarr reads a missing file as zeros, and no tissue is all black.
+            When its pixels are damaged, or gone: Zarr reads a missing file as zeros, and no tissue is all black.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path} has no patch {index}; expected 0 to {len(self) - 1}")
-        pixels = np.asarray(self._patches[index])
+        with whole_corpus(self.path):
+            pixels = np.asarray(self._patches[index])
         if not pixels.any():
             raise StoreError(f"{self.path}: the pixels of patch {index} are gone; was it moved, or built again?")
         return pixels
@@ -110,7 +125,10 @@ class Corpus:
     def features(self, name: str) -> NDArray[np.float32] | None:
         """Return the features cached under *name*, float32 (n, width), or None when there are none."""
         folder = self.path / "features" / _folder(name)
-        return np.asarray(zarr.open_array(folder, mode="r")) if (folder / "zarr.json").exists() else None
+        if not (folder / "zarr.json").exists():
+            return None
+        with whole_corpus(self.path):
+            return np.asarray(zarr.open_array(folder, mode="r"))
 
     def add_features(self, name: str, array: NDArray[np.float32]) -> None:
         """Keep one row of features per patch in the store, under *name*: whole, or not at all.
@@ -141,6 +159,25 @@ class Corpus:
             os.rename(work, folder)
 
 
+@contextlib.contextmanager
+def whole_corpus(path: Path) -> Iterator[None]:
+    """Turn what reading a damaged corpus raises into one line.
+
+    Raises
+    ------
+    StoreError
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except FAILURES as error:
+        raise StoreError(
+            f"{path}: the corpus is damaged ({in_words(error)}); copy it again, or make it again with "
+            "`wsipipe build-corpus`"
+        ) from error
+
+
 def open_corpus(path: str | Path) -> Corpus:
     """Return the corpus at *path*.
 
@@ -162,9 +199,9 @@ def checked_about(path: Path) -> dict[str, Any]:
     about = read_about(path)
     if not about:
         raise StoreError(f"{path}: not a corpus; expected a folder made by `wsipipe build-corpus`")
-    if about["schema"] != SCHEMA:
+    if about.get("schema") != SCHEMA:
         raise StoreError(f"{path}: schema {about['schema']} is not known here; expected {SCHEMA}: build it again")
-    if not about["complete"]:
+    if not about.get("complete"):
         raise StoreError(f"{path}: unfinished; run the same `wsipipe build-corpus` command again to complete it")
     return about
 

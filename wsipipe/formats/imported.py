@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import tempfile
 import uuid
@@ -32,6 +33,8 @@ MALFORMED = (
     *(zlib.error, shapely.errors.ShapelyError),
 )
 """What reading a file raises that is not what it seems."""
+RATIO, SMALL, LARGEST = 100, 64 << 20, 4 << 30
+"""Bytes of text to a byte of gzip, where there are more than SMALL, and at most in all: outlines pack to a tenth."""
 LARGEST_UM2 = 4000.0
 """A larger polygon is a region, not a cell."""
 
@@ -82,7 +85,7 @@ def read_drawn(path: Path, origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
     try:
         refuse_special(path)
         raw = path.read_bytes()
-        content = orjson.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+        content = orjson.loads(_unpacked(raw) if raw[:2] == b"\x1f\x8b" else raw)
         features = content.get("features", [content]) if isinstance(content, dict) else content
         if not isinstance(features, list):
             raise ValueError("it holds no list of features")
@@ -91,6 +94,24 @@ def read_drawn(path: Path, origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MALFORMED as error:
         raise StoreError(f"{path}: not GeoJSON as QuPath writes it ({in_words(error)})") from error
+
+
+def _unpacked(raw: bytes) -> bytes:
+    """Return the text of a gzip file, which may be small and unpack to more than there is memory.
+
+    Raises
+    ------
+    ValueError
+        When there is more of it than outlines can be packed into so few bytes.
+    OSError, EOFError, zlib.error
+        When the file is damaged.
+    """
+    limit = min(LARGEST, max(SMALL, RATIO * len(raw)))
+    with gzip.open(io.BytesIO(raw)) as file:
+        text: bytes = file.read(limit + 1)
+    if len(text) > limit:
+        raise ValueError(f"it unpacks to more than {limit >> 20:,} MiB, which is no text of outlines")
+    return text
 
 
 def _drawn(feature: Mapping[str, Any], origin: tuple[int, int]) -> Drawn:

@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wsipipe.artifacts import check_writable, make_parents
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.exports import Format, Style, format_of
 from wsipipe.formats.ngff import label_grid
 from wsipipe.formats.parquet import metadata
-from wsipipe.formats.subset import write_subset
+from wsipipe.formats.subset import class_names, write_subset
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.schedule.progress import Progress
@@ -67,7 +68,7 @@ def run_convert(job: ConvertJob, progress: Progress) -> Converted:
     about = metadata(job.cells)
     warn_of_none(job.cells, about, progress)
     wanted = [(path, format_of(path, job.to)) for path in job.outputs]
-    _check(job, wanted)
+    _check(job, about, wanted)
     progress.start("writing", len(wanted))
     files: list[Path] = []
     with _master(job) as master, _picture(job, about) as raster:
@@ -80,8 +81,9 @@ def run_convert(job: ConvertJob, progress: Progress) -> Converted:
         return Converted(cells, about["cells"], tuple(files))
 
 
-def _check(job: ConvertJob, wanted: list[tuple[Path, Format]]) -> None:
+def _check(job: ConvertJob, about: dict[str, Any], wanted: list[tuple[Path, Format]]) -> None:
     """Refuse, before any work, outputs that cannot be written and options that mean nothing for them."""
+    class_names(job.subset.classes, about)
     if job.slide and not any(kind.folder for _, kind in wanted):
         raise SettingsError("--slide adds the slide's picture to .zarr and .ome.zarr; none of the outputs is one")
     for path, kind in wanted:

@@ -32,7 +32,7 @@ from wsipipe.pipelines.scored_types import TypeTally
 from wsipipe.pipelines.tune import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
 from wsipipe.predict import Predictor, load_predictor, set_threads
 from wsipipe.schedule.progress import Progress
-from wsipipe.schedule.resources import allowed_cores
+from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
 
 __all__ = ["EvaluateJob", "Evaluation", "instances_of", "maps_of", "maps_of_all", "run_evaluate", "run_tune", "tune"]
@@ -203,7 +203,7 @@ def predicted(
 
 
 def _load(job: EvaluateJob) -> Predictor:
-    set_threads(allowed_cores())
+    set_threads(network_threads())
     run = job.run
     return load_predictor(resolve(job.model), run.device, run.precision, run.batch, run.engine)
 

@@ -20,7 +20,7 @@ from wsipipe.pipelines.request import read_json
 from wsipipe.pipelines.validation import Validation
 from wsipipe.predict import set_threads
 from wsipipe.schedule.progress import Progress
-from wsipipe.schedule.resources import allowed_cores
+from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import RANDOM, FitSettings, LoopSettings
 from wsipipe.train.samples import planned, types_in
 
@@ -54,7 +54,7 @@ def run_fit(job: FitJob, progress: Progress) -> Path:
     OutputError
         The folder holds another run, or the disk is full.
     """
-    set_threads(allowed_cores())
+    set_threads(network_threads())
     pool = read_pool(job)
     settings = planned(job.settings, pool)
     _claim(job, pool, settings)

@@ -20,7 +20,7 @@ from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
 from wsipipe.pipelines.request import read_json
 from wsipipe.predict import set_threads
 from wsipipe.schedule.progress import Progress
-from wsipipe.schedule.resources import allowed_cores
+from wsipipe.schedule.resources import allowed_cores, network_threads
 from wsipipe.settings import CorpusSettings, PretrainSettings, determining
 from wsipipe.train.diffusion import PATCH
 from wsipipe.train.distributed import World, joined, ranks
@@ -70,7 +70,7 @@ def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
     """
     world = ranks()
     cores = max(1, allowed_cores() // world.local_size)
-    set_threads(cores)
+    set_threads(min(cores, network_threads()))
     device = pretraining.device_of(job.settings, world)
     pretraining.samples_here(job.settings, world)
     corpus = _corpus(job, world, progress)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wsipipe.analysis.derived import derived_class, split_class
+from wsipipe.analysis.regions import read_regions
 from wsipipe.analysis.scores import MARKERS, STEPS, Marker, grades_of, suggest
 from wsipipe.analysis.summary import Row
 from wsipipe.artifacts import check_writable
@@ -104,8 +105,9 @@ def run_score(job: ScoreJob, progress: Progress) -> Scored:
             f"--intensity-thresholds suggested: {column} of {job.cells} shows one population (or too few cells), so "
             "that none can be suggested; give them, as in 0.2"
         )
-    counts = _write(job, about, column, thresholds, progress)
     path = job.slide or slide_of(job.cells, record_of(job.cells)) or ""
+    _check_beside(job, about, path)
+    counts = _write(job, about, column, thresholds, progress)
     rows = _sum_up(job, path, column, progress)
     if job.page is not None:
         with _opened(job, path, progress) as slide:
@@ -141,6 +143,15 @@ def _check(job: ScoreJob) -> None:
         ending_of(path)
     for path in filter(None, (job.output, *job.tables, job.page)):
         check_writable(path)
+
+
+def _check_beside(job: ScoreJob, about: Mapping[str, Any], path: str) -> None:
+    """Refuse, before anything is written, regions and a slide that cannot be used."""
+    if job.regions is not None and not job.regions.is_dir():
+        read_regions(job.regions, about, lambda line: None)
+    if path:
+        slide, _ = open_pair(path, job.cells, job.slide_settings)
+        slide.close()
 
 
 def _require(job: ScoreJob, column: str, about: Mapping[str, Any]) -> None:

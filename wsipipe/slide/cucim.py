@@ -15,7 +15,7 @@ from wsipipe.errors import FAILURES, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
-from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha
+from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha, parts_held
 from wsipipe.units import Pair
 
 
@@ -65,9 +65,10 @@ class CucimReader(Reader[Handle]):
     def _read(self, handle: Handle, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         downsample = handle.image.resolutions["level_downsamples"][level]
         location = math.ceil(x * downsample), math.ceil(y * downsample)
+        page, box = handle.tiff.series[0].levels[level].pages[0], (x, y, x + width, y + height)
+        held = parts_held(handle.tiff, [Placed(page, (0, 0))], box)
         pixels = np.asarray(handle.image.read_region(location, (width, height), level))
-        page = handle.tiff.series[0].levels[level].pages[0]
-        return missing_as_alpha(handle.tiff, [Placed(page, (0, 0))], (x, y, x + width, y + height), pixels)
+        return missing_as_alpha(held, box, pixels)
 
     def _release(self, handle: Handle) -> None:
         handle.image.close()

@@ -20,6 +20,7 @@ from wsipipe.errors import FAILURES, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
+from wsipipe.slide.tiff_tiles import refuse_endless_tiles
 from wsipipe.units import Box
 
 GENERIC = ("generic-tiff", "trestle")
@@ -33,6 +34,7 @@ class OpenSlideReader(Reader[openslide.OpenSlide]):
     failures = (*FAILURES, openslide.OpenSlideError)
 
     def _open(self) -> openslide.OpenSlide:
+        refuse_endless_tiles(self._path)
         return openslide.OpenSlide(self._path)
 
     def _describe(self, handle: openslide.OpenSlide) -> SlideInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffFile
 
+from wsipipe.errors import FAILURES
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.units import Box, Size
 
@@ -20,6 +22,12 @@ TAIL = 16
 """Bytes at the end of a tile in which the end of its JPEG must be; writers may pad."""
 
 
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF begins, and a BigTIFF."""
+LARGEST_TILE = 1 << 28
+"""Pixels of a tile, 16,384 squared; no scanner writes a quarter of it."""
+
+
 class Placed(NamedTuple):
     """A TIFF page and where its corner is, in the level's pixels."""
 
@@ -27,8 +35,8 @@ class Placed(NamedTuple):
     corner: Size
 
 
-def missing_as_alpha(tiff: TiffFile, parts: Sequence[Placed], box: Box, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the *pixels* read for *box*, as RGBA with the parts transparent that the file does not hold.
+def parts_held(tiff: TiffFile, parts: Sequence[Placed], box: Box) -> list[Box]:
+    """Return the parts of *box* that the file holds, before any of it is read.
 
     Parameters
     ----------
@@ -37,19 +45,22 @@ def missing_as_alpha(tiff: TiffFile, parts: Sequence[Placed], box: Box, pixels: 
         The pages that make up the level.
     box : Box
         In the level's pixels.
-    pixels : uint8 array (h, w, 3) or (h, w, 4)
 
     Raises
     ------
     ValueError
         When the data of a JPEG tile are cut short (decoders fill the rest with grey and do not complain), or when the
-        directory gives them a place where they cannot be (which is decoded as black).
+        directory gives them a place or a size that cannot be (which is decoded as black, or takes endless memory).
     """
-    covered = [box_ for part in parts for box_ in _present(tiff, part, box)]
-    if sum((b[2] - b[0]) * (b[3] - b[1]) for b in covered) >= (box[2] - box[0]) * (box[3] - box[1]):
+    return [box_ for part in parts for box_ in _present(tiff, part, box)]
+
+
+def missing_as_alpha(held: Sequence[Box], box: Box, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the *pixels* (h, w, 3 or 4) of *box*, as RGBA with the parts transparent that are not *held*."""
+    if sum((b[2] - b[0]) * (b[3] - b[1]) for b in held) >= (box[2] - box[0]) * (box[3] - box[1]):
         return pixels
     alpha = np.zeros((*pixels.shape[:2], 1), np.uint8)
-    for x0, y0, x1, y1 in covered:
+    for x0, y0, x1, y1 in held:
         alpha[y0 - box[1] : y1 - box[1], x0 - box[0] : x1 - box[0]] = 255
     return np.concatenate([pixels[..., :3], alpha], axis=2)
 
@@ -64,6 +75,10 @@ def _present(tiff: TiffFile, part: Placed, box: Box) -> Iterator[Box]:
     if not page.keyframe.is_tiled:
         yield inside
         return
+    if page.keyframe.tilewidth * page.keyframe.tilelength > LARGEST_TILE:
+        raise ValueError(
+            f"its directory gives a tile {page.keyframe.tilewidth:,} pixels by {page.keyframe.tilelength:,}"
+        )
     if not any(page.databytecounts):
         raise ValueError("its directory says that it holds no tile at all")
     for index, tile in _tiles_over(part, inside):
@@ -103,3 +118,29 @@ def _check_end(tiff: TiffFile, offset: int, count: int, tile: Box) -> None:
     tiff.filehandle.seek(offset + count - tail)
     if JPEG_END not in tiff.filehandle.read(tail):
         raise ValueError(f"the JPEG data of the tile at {tile} are cut short")
+
+
+def refuse_endless_tiles(path: str) -> None:
+    """Refuse a TIFF whose directories promise tiles larger than the file, or than any.
+
+    For OpenSlide, which asks for as much memory as a damaged directory says, and ends the process when there is none.
+
+    Raises
+    ------
+    ValueError
+    """
+    with open(path, "rb") as file:
+        if file.read(4) not in MAGIC:
+            return
+    size = os.path.getsize(path)
+    try:
+        with TiffFile(path) as tiff:
+            tiled = [page for page in tiff.pages if page.is_tiled]
+            largest = max((max(page.databytecounts, default=0) for page in tiled), default=0)
+            area = max((page.keyframe.tilewidth * page.keyframe.tilelength for page in tiled), default=0)
+    except FAILURES:
+        return  # nothing that tifffile understands; OpenSlide says what it makes of it
+    if largest > size:
+        raise ValueError(f"its directory gives a tile {largest:,} bytes, and the file has {size:,}: it is damaged")
+    if area > LARGEST_TILE:
+        raise ValueError(f"its directory gives a tile {area:,} pixels: it is damaged")

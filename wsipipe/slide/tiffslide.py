@@ -17,7 +17,7 @@ from wsipipe.errors import FAILURES, SettingsError, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
-from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha
+from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha, parts_held
 from wsipipe.units import Box, Pair
 
 UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3}
@@ -63,9 +63,10 @@ class TiffSlideReader(Reader[TiffSlide]):
     def _read(self, handle: TiffSlide, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         downsample = handle.level_downsamples[level]
         location = _locate(x, downsample), _locate(y, downsample)
-        pixels = np.asarray(handle.read_region(location, level, (width, height), as_array=True), np.uint8)
         box = x, y, x + width, y + height
-        return missing_as_alpha(handle.ts_tifffile, _parts(handle, level), box, pixels)
+        held = parts_held(handle.ts_tifffile, _parts(handle, level), box)
+        pixels = np.asarray(handle.read_region(location, level, (width, height), as_array=True), np.uint8)
+        return missing_as_alpha(held, box, pixels)
 
     def _release(self, handle: TiffSlide) -> None:
         handle.close()
