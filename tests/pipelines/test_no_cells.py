@@ -39,7 +39,7 @@ class Heard(Progress):
 
 def classify(cells: Path, out: Path, slide: str, progress: Progress) -> None:
     fit(np.eye(4)[:, :1], np.array([0, 0, 1, 1]), ("area_um2",), ("no", "yes"), 1.0).save(out.with_suffix(".json"))
-    run_classify(ClassifyJob(cells, out, out.with_suffix(".json")), progress)
+    run_classify(ClassifyJob((cells,), out, out.with_suffix(".json")), progress)
 
 
 COMMANDS: dict[str, Go] = {
@@ -102,7 +102,7 @@ def test_labels_that_are_no_cells_file_are_refused(phantom: Phantom, tmp_path: P
     labels.write_text("cell_id,class\n")
     for pair in ((cells, labels), (labels, cells)):
         with pytest.raises(StoreError, match=r"labels\.csv is not a cells file"):
-            run_classify(ClassifyJob(cells, tmp_path / "out.parquet", labels=(pair,)), Progress())
+            run_classify(ClassifyJob((cells,), tmp_path / "out.parquet", fit=pair[1]), Progress())
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -15,55 +15,75 @@ if TYPE_CHECKING:
     from wsipipe.pipelines.classify import Classified
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+ANY = click.Path(path_type=Path)
+LISTED = 8
 
 
 @click.command(cls=Command)
-@click.argument("cells", metavar="CELLS", type=FILE)
-@click.option("-o", "--output", type=FILE, default=None, metavar="OUT", help="Where the typed cells go: .parquet.")
+@click.argument("cells", metavar="CELLS...", nargs=-1, required=True, type=ANY)
 @click.option(
-    "--fit", "labels", type=FILE, default=None, metavar="LABELS", help="What says the class of some of CELLS."
+    "-o", "--output", type=ANY, default=None, metavar="OUT", help="Where the typed cells go: .parquet, or a folder."
 )
+@click.option(
+    "--fit", "labels", type=ANY, default=None, metavar="LABELS",
+    help="What says the class of some of CELLS: a file, or a folder with NAME.geojson for slides that have labels.",
+)  # fmt: skip
 @click.option(
     "--also", type=(FILE, FILE), multiple=True, metavar="CELLS LABELS", help="Labelled cells of another slide."
 )
 @click.option("--model", type=FILE, default=None, metavar="FILE", help="A saved classifier, in place of --fit.")
 @click.option("--save", type=FILE, default=None, metavar="FILE", help="Keep the fitted classifier: .json.")
+@click.option(
+    "--questions", type=ANY, default=None, metavar="OUT",
+    help="The least certain cells of all slides, to be given a class in QuPath: .geojson, or a folder.",
+)  # fmt: skip
 @config_option
 @options_for(ClassifySettings)
 def classify(
-    cells: Path,
+    cells: tuple[Path, ...],
     output: Path | None,
     labels: Path | None,
     also: tuple[tuple[Path, Path], ...],
     model: Path | None,
     save: Path | None,
+    questions: Path | None,
     config: Any,
     **options: Any,
-) -> None:
-    """Give every cell in CELLS (.parquet) a class, after a few that were labelled; nothing is segmented again.
+) -> int:
+    """Give every cell in CELLS a class, after a few that were labelled; nothing is segmented again.
 
-    LABELS is GeoJSON from QuPath or a .parquet. In QuPath, import the cells, set the class of some (of detections; or
-    draw annotations or points of a class over them), and export the objects. The classifier is a logistic regression
-    of the measurements; `wsipipe measure --add neighbours,ring,texture` gives it more to go by. Its scores are of cells
-    in regions, or on slides, that it was not fitted on. Labelled cells keep their class.
+    CELLS are .parquet files, or folders of them. LABELS is GeoJSON from QuPath or a .parquet. In QuPath, import the
+    cells, set the class of some (of detections; or draw annotations or points of a class over them), and export the
+    objects; or label in the browser (`wsipipe label`). The classifier is a logistic regression of the measurements;
+    `wsipipe measure --add neighbours,ring,texture` gives it more to go by. Its scores are of cells on slides, or of one
+    slide in regions, that it was not fitted on. Labelled cells keep their class.
+
+    --questions tells which cells to label next. They are annotations without a class; give them one, export them, and
+    add them to LABELS. The saved classifier goes to `wsipipe segment --types`.
 
     \b
     Examples:
       wsipipe classify cells.parquet --fit labelled.geojson -o typed.parquet --save types.json
       wsipipe classify other.parquet --model types.json -o typed.parquet
+      wsipipe classify out/ --fit labels/ --save types.json --questions next/
+      wsipipe classify out/ --model types.json -o typed/
       wsipipe classify a.parquet --fit a.geojson --also b.parquet b.geojson --save types.json
       wsipipe convert typed.parquet -o typed.geojson.gz
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.classify import ClassifyJob, run_classify
+    from wsipipe.pipelines.results import SOME_FAILED
 
-    pairs = ([(cells, labels)] if labels else []) + list(also)
-    job = ClassifyJob(cells, output, model, tuple(pairs), save, collect(ClassifySettings, options, config))
+    settings = collect(ClassifySettings, options, config)
+    job = ClassifyJob(cells, output, model, labels, also, save, questions, settings)
     with TerminalProgress() as progress:
         done = run_classify(job, progress)
     _show(done)
-    written = [str(path) for path in (output, save) if path]
+    written = [str(path) for path in (output, save, questions) if path]
     click.echo(f"wrote {', '.join(written)}")
+    for name, reason in done.failed:
+        click.echo(f"failed: {name}: {reason}", err=True)
+    return SOME_FAILED if done.failed else 0
 
 
 def _show(done: Classified) -> None:
@@ -72,12 +92,17 @@ def _show(done: Classified) -> None:
         counts = ", ".join(f"{name} {count:,}" for name, count in done.labelled.items())
         total, columns = sum(done.labelled.values()), len(done.classifier.columns)
         click.echo(f"fitted on {columns} measurements of {total:,} labelled cells: {counts}")
-        _show_scores(done.scores)
+        show_scores(done.scores)
+    if done.questions:
+        asked = ", ".join(f"{name} {count:,}" for name, count in list(done.questions.items())[:LISTED])
+        more = f", and {len(done.questions) - LISTED:,} slides more" if len(done.questions) > LISTED else ""
+        click.echo(f"{sum(done.questions.values()):,} cells to ask for: {asked}{more}")
     if done.cells:
         click.echo("all cells: " + ", ".join(f"{name} {count:,}" for name, count in done.cells.items()))
 
 
-def _show_scores(scores: Scores | None) -> None:
+def show_scores(scores: Scores | None) -> None:
+    """Print recall and precision of each class, on cells that were left out."""
     if scores is None:
         click.echo("scores: none; the labelled cells lie in one place, so that none could be left out")
         return

@@ -41,6 +41,7 @@ COMMANDS = {
     "info": Entry("wsipipe.cli.info:info", "Slides", "Show what a slide file says of itself."),
     "convert": Entry("wsipipe.cli.convert:convert", "Cells", "Write found cells in another format."),
     "measure": Entry("wsipipe.cli.measure:measure", "Cells", "Measure cells, also edited ones, on their slide."),
+    "label": Entry("wsipipe.cli.label:label", "Cells", "Label the least certain cells of all slides in the browser."),
     "classify": Entry("wsipipe.cli.classify:classify", "Cells", "Type cells after a few labelled ones."),
     "score": Entry("wsipipe.cli.score:score", "Cells", "Tell positive cells from negative ones: share, H, Allred."),
     "summarise": Entry("wsipipe.cli.summarise:summarise", "Cells", "Sum cells up by region: counts, shares, sizes."),

@@ -28,6 +28,7 @@ from wsipipe.settings import (
     SubsetSettings,
     SummariseSettings,
     TissueSettings,
+    TypeSettings,
     VisualizeSettings,
     ZarrSettings,
 )
@@ -48,6 +49,7 @@ SECTIONS: dict[str, type[Any]] = {
     "measure": MeasureSettings,
     "stain": StainSettings,
     "classify": ClassifySettings,
+    "types": TypeSettings,
     "score": ScoreSettings,
     "summarise": SummariseSettings,
     "hot-spots": HotSpotSettings,

@@ -21,6 +21,7 @@ from wsipipe.settings import (
     SlideSettings,
     StainSettings,
     TissueSettings,
+    TypeSettings,
 )
 from wsipipe.units import Box
 
@@ -51,7 +52,7 @@ SOME_FAILED = 9
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the output even if it is of another slide.")
 @config_option
 @options_for(SlideSettings, TissueSettings, GridSettings, CellSettings, RunSettings, ClusterSettings, ExportSettings)
-@options_for(StainSettings, BatchSettings)
+@options_for(StainSettings, TypeSettings, BatchSettings)
 def segment(
     slides: tuple[str, ...],
     outputs: tuple[str, ...],
@@ -83,6 +84,7 @@ def segment(
       wsipipe segment region.png --mpp 0.25 --tissue none -o cells.geojson
       wsipipe segment slide.svs -o cells.geojson --bounds 10000,8000,14096,12096
       wsipipe segment slides/ -o out/
+      wsipipe segment slides/ -o out/ --types types.json
       wsipipe segment cohort.csv -o out/ --devices cuda:0,cuda:1 --workers 8
       wsipipe segment 'slides/**/*.svs' -o out/ --scheduler tcp://head-node:8786
     """
@@ -104,6 +106,7 @@ def segment(
         export=collect(ExportSettings, options, config),
         cluster=collect(ClusterSettings, options, config),
         stain=collect(StainSettings, options, config),
+        types=collect(TypeSettings, options, config),
     )
     folder = _folder(slides, outputs)
     if folder is None:

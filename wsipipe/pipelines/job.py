@@ -14,6 +14,7 @@ from wsipipe.settings import (
     SlideSettings,
     StainSettings,
     TissueSettings,
+    TypeSettings,
 )
 from wsipipe.units import Box
 
@@ -57,6 +58,7 @@ class SegmentJob:
     export: ExportSettings = field(default_factory=ExportSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     stain: StainSettings = field(default_factory=StainSettings)
+    types: TypeSettings = field(default_factory=TypeSettings)
     overwrite: bool = False
     copy: str = ""
 

@@ -26,6 +26,7 @@ from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.request import Network, grid_settings, network_of, settings_of
 from wsipipe.pipelines.source import Source, open_source
 from wsipipe.pipelines.stains import pixels_in, stains_of
+from wsipipe.pipelines.typed import check_types
 from wsipipe.predict import Predictor
 from wsipipe.rules import CLUMP_PART_UM2, CLUMP_SHARE_UM2
 from wsipipe.schedule.pool import PoolEngine
@@ -117,6 +118,7 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
         vectors, told = stains_of(job.stain.stain_vectors, lambda: pixels_in(source.raster, boxes))
         stains = vectors.as_dict()
         plan = replace(plan, stain=change, stain_vectors=stains, fingerprint=digest([plan.fingerprint, change, stains]))
+        check_types(job, plan, source.raster.slide)
         if isinstance(source.raster, StoreRaster):
             source.raster.require(plan.tiles, plan.selected)
     warnings = (*source.warnings, *colour_warnings(job.grid.stain, network.card, colours))

@@ -27,6 +27,7 @@ from wsipipe.overlay import write_overlay
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
 from wsipipe.pipelines.prepare import Prepared
 from wsipipe.pipelines.request import slide_fingerprint
+from wsipipe.pipelines.typed import give_types
 from wsipipe.report.plausible import doubts, totals
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
@@ -77,7 +78,10 @@ def publish(job: SegmentJob, prepared: Prepared, done: Done, progress: Progress)
     um2 = analysed_um2(bad, prepared)
     master = next((p for p in job.outputs if p.suffix == ".parquet"), scratch.folder / "cells.parquet")
     parts = [scratch.part(b) for b in Board(prepared.plan).all_cells] or [prepared.empty_part(scratch)]
-    cells = merge_parts(parts, master, file_metadata(prepared, bad, um2))
+    found = scratch.folder / "found.parquet" if job.types.types else master
+    cells = merge_parts(parts, found, file_metadata(prepared, bad, um2))
+    if job.types.types:
+        give_types(job, found, master, prepared.info.path, prepared.base_mpp, progress)
     unlikely = [told for _, told in doubts(totals(master), um2 * 1e-6)]
     for warning in unlikely:
         progress.say(f"warning: {warning}")

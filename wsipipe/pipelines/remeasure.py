@@ -43,6 +43,20 @@ class Painted:
     sums: NDArray[np.int64]
 
 
+def measured_names(settings: MeasureSettings, vectors: StainVectors) -> list[str]:
+    """Return the names of the measurements that *settings* ask for, on a slide with the stains *vectors*."""
+    radius = f"{settings.neighbours_um:g}"
+    extra = {
+        "texture": [f"texture_{name}" for name in texture.NAMES],
+        "neighbours": ["nearest_um", f"neighbours_{radius}um"],
+        "ring": [f"ring_{key}_od_mean" for key in vectors.keys],
+        "stains": compartment_names(vectors),
+        "quality": ["quality", "blur_um"],
+    }
+    standard = dict.fromkeys((*MEASURES, *stain_names(vectors)))
+    return [*standard, *(name for kind in settings.added for name in extra[kind])]
+
+
 class Measurer:
     """Measures the cells of a master file on a raster, square by square.
 
@@ -77,16 +91,7 @@ class Measurer:
     @property
     def names(self) -> list[str]:
         """Names of the measurements that are made."""
-        radius = f"{self.settings.neighbours_um:g}"
-        extra = {
-            "texture": [f"texture_{name}" for name in texture.NAMES],
-            "neighbours": ["nearest_um", f"neighbours_{radius}um"],
-            "ring": [f"ring_{key}_od_mean" for key in self.vectors.keys],
-            "stains": compartment_names(self.vectors),
-            "quality": ["quality", "blur_um"],
-        }
-        standard = dict.fromkeys((*MEASURES, *stain_names(self.vectors)))
-        return [*standard, *(name for kind in self.settings.added for name in extra[kind])]
+        return measured_names(self.settings, self.vectors)
 
     def schema(self, schema: pa.Schema) -> pa.Schema:
         """Return *schema* with a column for every measurement."""

@@ -74,9 +74,10 @@ def settings_of(job: SegmentJob, network: Network) -> dict[str, Any]:
         "slide": job.slide,
         "export": job.export,
         "stain": job.stain,
+        "types": job.types,
     }
     settings = {name: determining(part) for name, part in parts.items()}
-    for section, name in (("tissue", "tissue"), ("stain", "stain_vectors")):
+    for section, name in (("tissue", "tissue"), ("stain", "stain_vectors"), ("types", "types")):
         if content := _file(settings[section][name]):
             settings[section][name] = f"file {content}"  # its content counts, not its path
     return settings

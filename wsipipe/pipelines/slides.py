@@ -17,7 +17,7 @@ from typing import Any
 from wsipipe.errors import SettingsError, SlideNotFound, in_words
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.plain import readable, text_of
-from wsipipe.settings import CellSettings, GridSettings, SlideSettings, StainSettings, TissueSettings
+from wsipipe.settings import CellSettings, GridSettings, SlideSettings, StainSettings, TissueSettings, TypeSettings
 from wsipipe.store import is_store
 
 SLIDE_SUFFIXES = (
@@ -33,6 +33,7 @@ SECTIONS: dict[str, type[Any]] = {
     "grid": GridSettings,
     "cells": CellSettings,
     "stain": StainSettings,
+    "types": TypeSettings,
 }
 """Settings that a table may give for single slides."""
 

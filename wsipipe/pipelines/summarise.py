@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from wsipipe.analysis.counted import default_measurements, read_counted
 from wsipipe.analysis.regions import TISSUE, WHOLE, read_regions, regions_frame
 from wsipipe.analysis.summary import Row, summarise
 from wsipipe.artifacts import check_writable
-from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
+from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.parquet import metadata
 from wsipipe.formats.summary import check_excel, ending_of, write_summary
 from wsipipe.pipelines.found_regions import core_regions, hot_spot_regions, without_doubtful_shares
 from wsipipe.pipelines.no_cells import warn_of_none
+from wsipipe.pipelines.results import each_slide, file_for, list_results
 from wsipipe.pipelines.sheet import columns_of, read_sheet
-from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
+from wsipipe.pipelines.shown import open_pair, record_of, slide_of, tissue_again
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import HotSpotSettings, SlideSettings, SummariseSettings
 
 if TYPE_CHECKING:
     import geopandas
 
-REGIONS_SUFFIXES = (".geojson", ".geojson.gz")
-"""Endings of a slide's file in a folder of regions."""
 Tell = Callable[[str], None]
 
 
@@ -92,64 +89,29 @@ def run_summarise(job: SummariseJob, progress: Progress) -> Summarised:
     masters = list_results(job.cells)
     _check(job, masters)
     sheet = read_sheet(job.sheet, progress.say) if job.sheet else None
-    progress.start("slides", len(masters))
-    rows: list[Row] = []
-    failed: list[tuple[str, str]] = []
-    for name, master in masters.items():
-        try:
-            told = columns_of(sheet, name, str(record_of(master).get("slide") or "")) if sheet else {}
-            rows += [{"slide": name} | told | row for row in rows_of_slide(job, name, master, progress)]
-        except (StoreError, SlideError, SettingsError) as error:
-            if len(masters) == 1:
-                raise
-            progress.say(f"warning: {name}: {error}")
-            failed.append((name, str(error)))
-        progress.advance("slides")
-    if not rows:
-        raise SettingsError(f"none of the {len(masters)} slides could be summed up; nothing was written")
+
+    def rows_of(name: str, master: Path) -> list[Row]:
+        told = columns_of(sheet, name, str(record_of(master).get("slide") or "")) if sheet else {}
+        return [{"slide": name} | told | row for row in rows_of_slide(job, name, master, progress)]
+
+    made, failed = each_slide(masters, progress, rows_of)
+    rows = [row for own in made.values() for row in own]
     if sheet:
         _tell_unused(sheet, list(masters), job, progress.say)
     about = metadata(next(iter(masters.values()))) if len(masters) == 1 else {}
     for path in job.outputs:
         write_summary(path, rows, {key: about[key] for key in ("size", "bounds", "fingerprint") if key in about})
-    return Summarised(tuple(rows), len(masters) - len(failed), tuple(failed))
-
-
-def list_results(sources: Sequence[Path]) -> dict[str, Path]:
-    """Return the master files among *sources* and in the folders there, by name, sorted by it.
-
-    The name is the path below the folder without ending, as a batch names its results; tables that
-    ``wsipipe summarise`` wrote are left out.
-
-    Raises
-    ------
-    SettingsError
-        When a folder holds none, or two have one name.
-    """
-    found: list[tuple[str, Path]] = []
-    for source in sources:
-        if not source.is_dir():
-            found.append((source.name.removesuffix(MASTER), source))
-            continue
-        below = sorted(p for p in source.rglob(f"*{MASTER}") if not _hidden(p.relative_to(source)))
-        inside = [p for p in below if not _is_table(p)]
-        if not inside:
-            raise SettingsError(
-                f"{source} holds no cells (*{MASTER}); expected a folder that `wsipipe segment` wrote to"
-            )
-        found += [(p.relative_to(source).as_posix().removesuffix(MASTER), p) for p in inside]
-    twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
-    if twice:
-        raise SettingsError(f"two cells files are called {twice[0]}; give the folder above, which tells them apart")
-    return dict(sorted(found))
+    return Summarised(tuple(rows), len(made), failed)
 
 
 def regions_of_slide(job: SummariseJob, name: str, master: Path, about: Mapping[str, Any], tell: Tell) -> Any:
     """Return the regions of a slide, as :mod:`wsipipe.analysis.regions` says: all tissue, those drawn, its cores."""
     parts = [_tissue(job, master, about, tell)]
-    path = _regions_file(job, name, tell)
+    path = file_for(job.regions, name)
     if path is not None:
         parts.append(read_regions(path, about, tell))
+    elif job.regions is not None:
+        tell(f"warning: {name}: no {name}.geojson in {job.regions}; only all of its tissue is summed up")
     if job.tma:
         parts.append(core_regions(master, about, job.slide, job.names, job.slide_settings, tell))
     return _joined(parts)
@@ -194,18 +156,6 @@ def _tissue(job: SummariseJob, master: Path, about: Mapping[str, Any], tell: Tel
     return regions_frame([{"name": WHOLE, "kind": TISSUE, "geometry": shape}])
 
 
-def _regions_file(job: SummariseJob, name: str, tell: Tell) -> Path | None:
-    """Return the file of a slide's regions, None where there is none."""
-    if job.regions is None or not job.regions.is_dir():
-        return job.regions
-    for suffix in REGIONS_SUFFIXES:
-        path = job.regions / f"{name}{suffix}"
-        if path.is_file():
-            return path
-    tell(f"warning: {name}: no {name}{REGIONS_SUFFIXES[0]} in {job.regions}; only all of its tissue is summed up")
-    return None
-
-
 def _check(job: SummariseJob, masters: Mapping[str, Path]) -> None:
     """Refuse, before any work, what cannot be written or means nothing."""
     if not job.outputs:
@@ -236,15 +186,3 @@ def _tell_unused(sheet: Any, names: Sequence[str], job: SummariseJob, tell: Tell
     unused = [name for name in sheet.unused if name not in names]
     if unused:
         tell(f"warning: {len(unused)} slides of {job.sheet} have no results here, the first: {unused[0]}")
-
-
-def _is_table(path: Path) -> bool:
-    """Whether *path* is a table that this command wrote."""
-    try:
-        return b"wsipipe.summary" in (pq.read_schema(path).metadata or {})
-    except (OSError, ValueError):
-        return False
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

@@ -41,6 +41,9 @@ from wsipipe.settings.cells import (
     SummariseSettings as SummariseSettings,
 )
 from wsipipe.settings.cells import (
+    TypeSettings as TypeSettings,
+)
+from wsipipe.settings.cells import (
     VisualizeSettings as VisualizeSettings,
 )
 from wsipipe.settings.cells import (

@@ -114,6 +114,16 @@ class ClassifySettings(Checked):
     region_um: float = knob(
         250.0, "Labelled cells nearer to each other than this belong to one region, in one fold.", unit="µm", low=1
     )
+    ask: int = knob(40, "Cells to ask for, of all slides together, with --questions.", low=1, high=5000, result=False)
+
+
+@dataclass(frozen=True)
+class TypeSettings(Checked):
+    """Types of cells by a classifier."""
+
+    types: str = knob(
+        "", "Give cells the types of this classifier (`wsipipe classify --save`), in place of the model's own."
+    )
 
 
 @dataclass(frozen=True)

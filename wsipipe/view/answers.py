@@ -30,8 +30,10 @@ ASSETS = {
     "openseadragon/openseadragon.min.js": "text/javascript",
     "openseadragon/LICENSE.txt": "text/plain",
 }
-_KEEP = {"cache-control": "private, max-age=86400"}  # the next run has another token, hence other addresses
-_STEADY = {"cache-control": "no-store"}
+KEEP = {"cache-control": "private, max-age=86400"}
+"""For what never changes; the next run has another token, hence other addresses."""
+STEADY = {"cache-control": "no-store"}
+"""For what may change."""
 
 
 @dataclass(frozen=True)
@@ -98,46 +100,46 @@ class _Handlers:
         return self._shown.index
 
     def page(self, request: Request) -> Response:
-        return _answer(self._page, "text/html", _STEADY)
+        return answer(self._page, "text/html", STEADY)
 
     def asset(self, request: Request) -> Response:
         name = request.path_params["name"]
-        return _answer(self._assets[name], ASSETS[name]) if name in self._assets else _answer(None)
+        return answer(self._assets[name], ASSETS[name]) if name in self._assets else answer(None)
 
     def info(self, request: Request) -> Response:
-        return _json(about(self._shown, self._pyramid))
+        return as_json(about(self._shown, self._pyramid))
 
     def tile(self, request: Request) -> Response:
         at = request.path_params
-        return _answer(self._pyramid.tile(at["level"], at["column"], at["row"]), "image/jpeg")
+        return answer(self._pyramid.tile(at["level"], at["column"], at["row"]), "image/jpeg")
 
     def cells(self, request: Request) -> Response:
         at, index = request.path_params, self._index
         deepest = self._pyramid.max_level + layer.DEEPER
         measure = request.query_params.get("by", "")
         if not 0 <= at["level"] <= deepest or (measure and measure not in index.measures):
-            return _answer(None)
+            return answer(None)
         scale = 2.0 ** (self._pyramid.max_level - at["level"])
         with self._turn:
             data = layer.tile_bytes(index, scale, at["column"], at["row"], _hidden(request.query_params), measure)
-        return _answer(data, "application/octet-stream")
+        return answer(data, "application/octet-stream")
 
     def cell(self, request: Request) -> Response:
-        x, y = (_number(request.query_params.get(name)) for name in ("x", "y"))
+        x, y = (number(request.query_params.get(name)) for name in ("x", "y"))
         if x is None or y is None:
-            return _answer(None)
-        return _json(self._index.at(x, y, _hidden(request.query_params)))
+            return answer(None)
+        return as_json(self._index.at(x, y, _hidden(request.query_params)))
 
     def density(self, request: Request) -> Response:
         heat = layer.density(self._index, _hidden(request.query_params))
         told = {"x-width": f"{heat.width:.3f}", "x-height": f"{heat.height:.3f}", "x-top": f"{heat.top:.1f}"}
-        return _answer(heat.png, "image/png", _KEEP | told)
+        return answer(heat.png, "image/png", KEEP | told)
 
     def spread(self, request: Request) -> Response:
         measure = request.path_params["measure"]
         if measure not in self._index.measures:
-            return _answer(None)
-        return _json(self._index.spread(measure))
+            return answer(None)
+        return as_json(self._index.spread(measure))
 
 
 def about(shown: Shown, pyramid: Pyramid) -> dict[str, Any]:
@@ -173,7 +175,8 @@ def _hidden(query: Mapping[str, str]) -> frozenset[int]:
     return frozenset(int(part) for part in parts if part.isascii() and part.isdigit() and len(part) <= MOST_DIGITS)
 
 
-def _number(text: str | None) -> float | None:
+def number(text: str | None) -> float | None:
+    """Return the finite number in *text*; None where there is none."""
     try:
         value = float(text or "nan")
     except ValueError:
@@ -181,16 +184,19 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _answer(content: bytes | None, kind: str = "text/plain", headers: Mapping[str, str] = _KEEP) -> Response:
+def answer(
+    content: bytes | None, kind: str = "text/plain", headers: Mapping[str, str] = KEEP, status: int = 200
+) -> Response:
     """Return an answer, or that there is nothing."""
     from starlette.responses import Response
 
     if content is None:
         return Response("nothing here\n", 404, media_type="text/plain")
-    return Response(content, headers=dict(headers), media_type=kind)
+    return Response(content, status, headers=dict(headers), media_type=kind)
 
 
-def _json(content: Any) -> Response:
+def as_json(content: Any, status: int = 200) -> Response:
+    """Return *content* as JSON."""
     import orjson
 
-    return _answer(orjson.dumps(content), "application/json", _STEADY)
+    return answer(orjson.dumps(content), "application/json", STEADY, status)

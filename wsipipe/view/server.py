@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wsipipe.errors import MissingDependency, OutputError
+from wsipipe.view import labelling
 from wsipipe.view.answers import Shown, routes
+from wsipipe.view.labelling import Labelling
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -30,7 +32,7 @@ HEADERS = (
 )  # fmt: skip
 
 
-def application(shown: Shown, token: str) -> ASGIApp:
+def application(shown: Shown | Labelling, token: str) -> ASGIApp:
     """Return the server of *shown*, all of whose addresses begin with *token*.
 
     Raises
@@ -39,6 +41,8 @@ def application(shown: Shown, token: str) -> ASGIApp:
         When Starlette is not installed.
     """
     starlette = _starlette()
+    if isinstance(shown, Labelling):
+        return _Guard(starlette(routes=labelling.routes(shown)), token, labelling.POSTS)
     return _Guard(starlette(routes=routes(shown)), token)
 
 
@@ -61,7 +65,7 @@ def listen(port: int) -> socket.socket:
     return found
 
 
-def serve(shown: Shown, listener: socket.socket, token: str, started: Callable[[str], None]) -> None:
+def serve(shown: Shown | Labelling, listener: socket.socket, token: str, started: Callable[[str], None]) -> None:
     """Serve until interrupted; *started* hears the address once the server answers.
 
     Raises
@@ -93,8 +97,8 @@ def new_token() -> str:
 class _Guard:
     """Lets through what calls this machine by its own name and knows the token; to anything else there is nothing."""
 
-    def __init__(self, app: Starlette, token: str) -> None:
-        self._app, self._token = app, token
+    def __init__(self, app: Starlette, token: str, posts: frozenset[str] = frozenset()) -> None:
+        self._app, self._token, self._posts = app, token, posts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -104,7 +108,10 @@ class _Guard:
         token, slash, path = rest.partition("/")
         known = secrets.compare_digest(token.encode(), self._token.encode())
         host = headers.get(b"host", b"").decode("latin-1").rsplit(":", 1)[0]
-        if not (known and slash and host in HOSTS and scope["method"] in ("GET", "HEAD")):
+        asked = scope["method"] in ("GET", "HEAD") or (
+            scope["method"] == "POST" and f"/{path}" in self._posts and _from_own_page(headers)
+        )
+        if not (known and slash and host in HOSTS and asked):
             await _nothing(send)
             return
 
@@ -114,6 +121,13 @@ class _Guard:
             await send(message)
 
         await self._app({**scope, "path": f"/{path}", "root_path": ""}, receive, guarded)
+
+
+def _from_own_page(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request that changes something comes from a page of this server, and not from one elsewhere."""
+    origin = headers.get(b"origin", b"").decode("latin-1")
+    own = f"http://{headers.get(b'host', b'').decode('latin-1')}"
+    return headers.get(b"content-type", b"") == b"application/json" and origin in ("", own)
 
 
 async def _nothing(send: Send) -> None:

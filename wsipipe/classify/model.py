@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
 
 from wsipipe.artifacts import digest, from_json, write_json
 from wsipipe.errors import ModelNotFound, NotAModel, SettingsError, in_words
@@ -24,45 +21,6 @@ LEAST = 2
 """Labelled cells of a class without which nothing can be fitted."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How well left-out cells were classified.
-
-    Attributes
-    ----------
-    confusion : tuple of tuple of int
-        Cells by true class (row) and found class (column).
-    folds : int
-    regions : int
-        Groups of cells that were never split between fitting and scoring.
-    kind : str
-        What a group is: "slides", "regions" or "squares".
-    """
-
-    classes: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    folds: int
-    regions: int
-    kind: str
-
-    @property
-    def recall(self) -> Floats:
-        """Share of each class that was found (k,)."""
-        table = np.array(self.confusion, np.float64)
-        return np.asarray(np.diag(table) / np.maximum(1, table.sum(axis=1)))
-
-    @property
-    def precision(self) -> Floats:
-        """Share of those called a class that are of it (k,)."""
-        table = np.array(self.confusion, np.float64)
-        return np.asarray(np.diag(table) / np.maximum(1, table.sum(axis=0)))
-
-    @property
-    def balanced_accuracy(self) -> float:
-        """Mean recall; guessing gives 1 / k."""
-        return float(self.recall.mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +41,8 @@ class Classifier:
         (r, g, b) of classes that have one.
     about : mapping
         What it was fitted on, and its scores.
+    examples : mapping
+        The labelled cells; see :meth:`wsipipe.classify.examples.Examples.as_dict`.
     """
 
     columns: tuple[str, ...]
@@ -92,10 +52,11 @@ class Classifier:
     weights: Floats
     colours: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    examples: Mapping[str, Any] = field(default_factory=dict)
 
     def probabilities(self, x: Floats) -> Floats:
         """Return the probability of each class (n, k) of cells with measurements *x* (n, d); NaN counts as average."""
-        return _softmax(_with_one(_standard(x, self.centre, self.spread)) @ self.weights)
+        return softmax(with_one(standard(x, self.centre, self.spread)) @ self.weights)
 
     @property
     def digest(self) -> str:
@@ -125,6 +86,8 @@ class Classifier:
                 raise ValueError("weights do not fit columns and classes")
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise ValueError("some of its weights are no finite numbers")
+            if not all(isinstance(value, dict) for value in found.values()):
+                raise ValueError("what it says of itself is no object")
             centre, spread, weights = arrays.values()
             loaded = cls(columns, classes, centre, spread, weights, **found)
             if stated not in (None, loaded.digest):
@@ -154,64 +117,12 @@ def fit(x: Floats, y: Ints, columns: Sequence[str], classes: Sequence[str], l2: 
     if len(classes) < 2 or counts.min() < LEAST:
         told = ", ".join(f"{name}: {count}" for name, count in zip(classes, counts.tolist(), strict=True)) or "none"
         raise SettingsError(f"labelled cells: {told}; expected at least two classes with at least {LEAST} cells each")
-    centre, spread = _location(x)
-    weights = _fitted(_with_one(_standard(x, centre, spread)), y, len(classes), l2)
+    centre, spread = location(x)
+    weights = fitted(with_one(standard(x, centre, spread)), y, len(classes), l2)
     return Classifier(tuple(columns), tuple(classes), centre, spread, weights)
 
 
-def cross_validate(
-    x: Floats, y: Ints, groups: Ints, classes: Sequence[str], l2: float, folds: int, kind: str
-) -> Scores | None:
-    """Return the scores of cells left out by whole *groups* (n,), or None when there are fewer than two groups.
-
-    Classes that a fold's other cells lack are never found in it.
-    """
-    found = np.unique(groups)
-    if len(found) < 2:
-        return None
-    fold = _folds(groups, min(folds, len(found)))
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    for k in range(fold.max() + 1):
-        out = fold == k
-        known, inner = np.unique(y[~out], return_inverse=True)
-        if len(known) < 2:
-            guess = np.full(out.sum(), known[0])
-        else:
-            centre, spread = _location(x[~out])
-            weights = _fitted(_with_one(_standard(x[~out], centre, spread)), inner.ravel(), len(known), l2)
-            guess = known[(_with_one(_standard(x[out], centre, spread)) @ weights).argmax(axis=1)]
-        np.add.at(confusion, (y[out], guess), 1)
-    table = tuple(tuple(row) for row in confusion.tolist())
-    return Scores(tuple(classes), table, int(fold.max()) + 1, len(found), kind)
-
-
-def regions(xy_um: Floats, reach_um: float) -> tuple[Ints, str]:
-    """Return the region (n,) of each cell, and what a region is.
-
-    Cells within *reach_um* of each other are of one region. Where one region has more than half of the cells, squares
-    of that side are taken.
-    """
-    pairs = cKDTree(xy_um).query_pairs(reach_um, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(xy_um), len(xy_um)))
-    count, labels = connected_components(graph, directed=False)
-    if count > 1 and 2 * np.bincount(labels).max() <= len(xy_um):
-        return labels.astype(np.int64), "regions"
-    _, squares = np.unique(np.floor(xy_um / reach_um), axis=0, return_inverse=True)
-    return squares.ravel().astype(np.int64), "squares"
-
-
-def _folds(groups: Ints, count: int) -> Ints:
-    """Return the fold (n,) of each cell: groups, the largest first, go where the fewest cells are."""
-    names, sizes = np.unique(groups, return_counts=True)
-    load, place = np.zeros(count, np.int64), {}
-    for i in np.argsort(-sizes, kind="stable").tolist():
-        k = int(load.argmin())
-        place[int(names[i])] = k
-        load[k] += sizes[i]
-    return np.array([place[int(g)] for g in groups], np.int64)
-
-
-def _fitted(x: Floats, y: Ints, k: int, l2: float) -> Floats:
+def fitted(x: Floats, y: Ints, k: int, l2: float) -> Floats:
     """Return the weights (d, k) that fit *x* (n, d), whose last column is ones, to *y* (n,)."""
     n, d = x.shape
     truth = np.eye(k)[y]
@@ -222,7 +133,7 @@ def _fitted(x: Floats, y: Ints, k: int, l2: float) -> Floats:
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         w = flat.reshape(d, k)
-        p = _softmax(x @ w)
+        p = softmax(x @ w)
         value = -(weight * np.log(np.maximum(p[np.arange(n), y], 1e-300))).sum() + 0.5 * (penalty * w * w).sum()
         return float(value), (x.T @ (weight[:, None] * (p - truth)) + penalty * w).ravel()
 
@@ -230,7 +141,7 @@ def _fitted(x: Floats, y: Ints, k: int, l2: float) -> Floats:
     return np.asarray(result.x, np.float64).reshape(d, k)
 
 
-def _location(x: Floats) -> tuple[Floats, Floats]:
+def location(x: Floats) -> tuple[Floats, Floats]:
     """Return mean and spread of each column, of the values that are numbers; 0 and 1 where there are none."""
     known = np.isfinite(x)
     count = np.maximum(1, known.sum(axis=0))
@@ -239,14 +150,17 @@ def _location(x: Floats) -> tuple[Floats, Floats]:
     return centre, np.where(spread > 1e-12, spread, 1.0)
 
 
-def _standard(x: Floats, centre: Floats, spread: Floats) -> Floats:
+def standard(x: Floats, centre: Floats, spread: Floats) -> Floats:
+    """Return *x* (n, d) about *centre* in units of *spread* (d,); what is no number counts as average."""
     return np.asarray(np.where(np.isfinite(x), (x - centre) / spread, 0.0), np.float64)
 
 
-def _with_one(x: Floats) -> Floats:
+def with_one(x: Floats) -> Floats:
+    """Return *x* (n, d) with a column of ones at the end."""
     return np.hstack([x, np.ones((len(x), 1))])
 
 
-def _softmax(z: Floats) -> Floats:
+def softmax(z: Floats) -> Floats:
+    """Return the softmax of each row of *z* (n, k)."""
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True), np.float64)
