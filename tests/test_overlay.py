@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from wsipipe import overlay
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats import parquet
+from wsipipe.formats.colours import NO_CLASS
 from wsipipe.measure import MEASURES
 from wsipipe.slide import ArraySlide, overview
 
-GREEN, RED = (0, 230, 70), (250, 0, 0)
+GREEN, RED = NO_CLASS, (250, 0, 0)
 Master = Callable[..., Path]
 
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from tests.conftest import ROOT
 from wsipipe.errors import SettingsError
+from wsipipe.settings import PhantomSettings
+from wsipipe.slide import open_slide
+from wsipipe.slide.phantom import write_phantom
 from wsipipe.unmix import DAB, HDAB, HE, HEMATOXYLIN, StainVectors, angle, estimate, guess, read_vectors, write_vectors
 
 DATA = ROOT.parent / "shared" / "data"
@@ -101,6 +104,15 @@ def test_the_guess_minds_both_stains() -> None:
     crowded = painted(HE, np.where(rng.random((100, 100, 1)) < 0.9, [1.0, 0.1], [0.1, 1.0]) * strength)
     assert guess(crowded) is HE, "H&E of almost nothing but nuclei"
     assert guess(np.full((9, 9, 3), 255, np.uint8)) is HE
+
+
+@pytest.mark.parametrize("positive", [0.1, 0.5, 0.9])
+def test_the_guess_on_drawn_slides(positive: float, tmp_path: Path) -> None:
+    for staining, wanted in (("hdab", HDAB), ("he", HE)):
+        settings = PhantomSettings(width=1536, height=1024, seed=3, staining=staining, positive=positive, tissue=0.9)
+        write_phantom(tmp_path / "slide.tiff", settings)
+        with open_slide(tmp_path / "slide.tiff") as slide:
+            assert guess(slide.read_region(0, 0, 0, 1536, 1024)[::2, ::2]) is wanted
 
 
 SETS = ("kumar-train16", "tnbc", "consep-train27", "monusac-69-half")

@@ -231,15 +231,16 @@ def estimate(rgb: NDArray[np.uint8], like: StainVectors) -> StainVectors:
 
 STAINED_OD = 0.15
 """Mean density of a pixel that takes part in the guess."""
-LEAST_BROWN, MOST_PINK = 0.03, 0.2
-"""Share of brown pixels from which, and of pink ones up to which, tissue is H-DAB; see ``docs/decisions``."""
+LEAST_BROWN, BROWNER = 0.03, 1.5
+"""Share of brown pixels from which tissue is H-DAB, where it is so many times that of pink ones; see
+``docs/decisions``."""
 
 
 def guess(rgb: NDArray[np.uint8]) -> StainVectors:
     """Return H-DAB or H&E, whichever pixels (n, 3) of a slide's tissue look like.
 
     H-DAB when their mean density lies nearer DAB or haematoxylin than eosin. That alone takes H&E with crowded nuclei
-    for H-DAB, so there must be brown ones too (which absorb blue most), and hardly any pink ones.
+    for H-DAB, so there must be brown ones too (which absorb blue most), and fewer pink ones.
     """
     od = densities(rgb.reshape(-1, 3))
     od = od[od.mean(1) > STAINED_OD]
@@ -250,4 +251,4 @@ def guess(rgb: NDArray[np.uint8]) -> StainVectors:
     pink = float(((green > 1.4 * red) & (blue <= 1.1 * green)).mean())
     mean = od.mean(0)
     nearer = min(angle(mean, HEMATOXYLIN), angle(mean, DAB)) < angle(mean, EOSIN)
-    return HDAB if nearer and brown > LEAST_BROWN and pink < MOST_PINK and brown > pink else HE
+    return HDAB if nearer and brown > max(LEAST_BROWN, BROWNER * pink) else HE

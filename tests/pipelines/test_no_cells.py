@@ -100,9 +100,12 @@ def test_a_table_that_is_no_cells_file_is_refused(name: str, phantom: Phantom, t
 def test_labels_that_are_no_cells_file_are_refused(phantom: Phantom, tmp_path: Path) -> None:
     cells, labels = truth_master(tmp_path / "cells.parquet", phantom), tmp_path / "labels.csv"
     labels.write_text("cell_id,class\n")
-    for pair in ((cells, labels), (labels, cells)):
+    for job in (
+        ClassifyJob((cells,), tmp_path / "o.parquet", fit=labels),
+        ClassifyJob((labels,), fit=cells, save=labels),
+    ):
         with pytest.raises(StoreError, match=r"labels\.csv is not a cells file"):
-            run_classify(ClassifyJob((cells,), tmp_path / "out.parquet", fit=pair[1]), Progress())
+            run_classify(job, Progress())
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -21,12 +21,14 @@ from shapely.geometry.base import BaseGeometry
 import wsipipe
 from wsipipe.artifacts import remove_leftovers, write_json
 from wsipipe.errors import SlideError
+from wsipipe.formats.colours import Rgb, class_colours
 from wsipipe.formats.exports import Style, format_of
 from wsipipe.formats.parquet import merge_parts
+from wsipipe.models.zoo import shipped
 from wsipipe.overlay import write_overlay
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
 from wsipipe.pipelines.prepare import Prepared
-from wsipipe.pipelines.request import slide_fingerprint
+from wsipipe.pipelines.request import Network, slide_fingerprint
 from wsipipe.pipelines.typed import give_types
 from wsipipe.report.plausible import doubts, totals
 from wsipipe.schedule.progress import Progress
@@ -176,7 +178,7 @@ def file_metadata(prepared: Prepared, bad: Sequence[Box], tissue_um2: float) -> 
         "mpp_source": str(info.mpp_source or "override"),
         "working_mpp": list(plan.working.mpp),
         "model": {"name": card.name, "sha256": network.sha256, "licence": card.licence},
-        "classes": {name: list(colour) for name, colour in card.classes.items()},
+        "classes": {name: list(rgb) for name, rgb in own_colours(network).items()},
         "recipe": plan.recipe,
         "stain": prepared.stain,
         "stain_vectors": plan.stain_vectors,
@@ -186,6 +188,12 @@ def file_metadata(prepared: Prepared, bad: Sequence[Box], tissue_um2: float) -> 
         "bad_boxes": boxes,
         "version": wsipipe.__version__,
     }
+
+
+def own_colours(network: Network) -> dict[str, Rgb]:
+    """Return the classes of a model in its colours; in today's, of a shipped model, whose file may have older ones."""
+    classes = network.card.classes
+    return class_colours(list(classes) if network.name in shipped() else classes)
 
 
 def run_record(
