@@ -56,14 +56,9 @@ def _let_numba_cache() -> None:
     places = os.path.dirname(__file__), os.path.expanduser("~")
     if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in places):
         return
-    import tempfile
+    from wsipipe.system import private_folder
 
-    folder = os.path.join(tempfile.gettempdir(), f"wsipipe-{os.getuid()}")
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    found = os.stat(folder)
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:  # somebody else's: what is in it would be run
-        folder = tempfile.mkdtemp(prefix="wsipipe-")
-    os.environ["NUMBA_CACHE_DIR"] = folder
+    os.environ["NUMBA_CACHE_DIR"] = private_folder()
 
 
 _let_numba_cache()

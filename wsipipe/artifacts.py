@@ -25,6 +25,7 @@ from wsipipe.plain import canonical_json as canonical_json
 from wsipipe.plain import digest as digest
 from wsipipe.plain import from_json as from_json
 from wsipipe.plain import plain as plain
+from wsipipe.system import flush_file, flush_folder, replace
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _ADVICE = {
@@ -114,15 +115,15 @@ def atomic_folder(path: str | os.PathLike[str], mark: str = "zarr.json") -> Iter
         temporary.mkdir()
         yield temporary
         if target.exists():
-            os.replace(target, old)
-        os.replace(temporary, target)
+            replace(target, old)
+        replace(temporary, target)
     except OSError as error:
         if isinstance(error, WsipipeError) or (temporary.exists() and error.errno not in _DISK):
             raise
         raise _refusal(path, error) from error
     finally:
         if old.exists() and not target.exists():
-            os.replace(old, target)
+            replace(old, target)
         for folder in (temporary, old):
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -230,20 +231,11 @@ def _mode_of_existing(target: Path) -> int | None:
 def _commit(temporary: Path, target: Path, path: str | os.PathLike[str]) -> None:
     """Flush *temporary* to disk and rename it to *target*."""
     try:
-        _fsync(temporary)
-        os.replace(temporary, target)
+        flush_file(temporary)
+        replace(temporary, target)
     except OSError as error:
         raise _refusal(path, error) from error
-    with contextlib.suppress(OSError):  # some file systems cannot flush a folder; the rename has been done
-        _fsync(target.parent)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(target.parent)
 
 
 def _refusal(path: str | os.PathLike[str], error: OSError) -> OutputError:

@@ -17,7 +17,8 @@ import pytest
 
 from wsipipe.artifacts import hidden_beside, remove_leftovers, short_name
 from wsipipe.errors import OutputBusy, OutputError
-from wsipipe.schedule.lease import Holder, acquire, check_free, machine, process_start
+from wsipipe.schedule.lease import Holder, acquire, check_free, machine
+from wsipipe.system import began
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -140,8 +141,8 @@ def test_no_place_to_write(tmp_path: Path) -> None:
 
 def test_who_and_where() -> None:
     me = Holder.me()
-    assert not me.is_dead and me.machine == machine() and me.started == process_start(os.getpid())
-    assert process_start(dead_process()) is None
+    assert not me.is_dead and me.machine == machine() and me.started == began(os.getpid())
+    assert began(dead_process()) is None
 
 
 def test_slides_of_one_long_prefix_do_not_share_a_lease(tmp_path: Path) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import select
-import shlex
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO
 
 from wsipipe.cli.main import INTERRUPTED
+from wsipipe.system import STOPS, shell_line
 
 PATIENCE = 1.5
 """Seconds after which an interrupted process leaves, whatever it is doing; files are written whole or not at all."""
@@ -21,7 +21,7 @@ PATIENCE = 1.5
 
 def resume_line() -> str:
     """Return the line that says how to go on."""
-    return f"the same command resumes it: wsipipe {shlex.join(sys.argv[1:])}"
+    return f"the same command resumes it: wsipipe {shell_line(sys.argv[1:])}"
 
 
 @contextmanager
@@ -39,11 +39,11 @@ def prompt_interrupt(tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    hears, rings = os.pipe()
-    os.set_blocking(rings, False)
+    hears, rings = socket.socketpair()  # Windows waits for nothing but sockets
+    rings.setblocking(False)
     left = threading.Event()
-    earlier = signal.set_wakeup_fd(rings, warn_on_full_buffer=False)
-    terminated = signal.signal(signal.SIGTERM, _raise)
+    earlier = signal.set_wakeup_fd(rings.fileno(), warn_on_full_buffer=False)
+    asked = {number: signal.signal(number, _raise) for number in STOPS}
     threading.Thread(target=_listen, args=(hears, left, tidy), name="interrupt", daemon=True).start()
     try:
         yield
@@ -51,18 +51,19 @@ def prompt_interrupt(tidy: Callable[[], None] = lambda: None) -> Iterator[None]:
         raise KeyboardInterrupt(resume_line()) from stop
     finally:
         left.set()
-        signal.signal(signal.SIGTERM, terminated)
+        for number, handler in asked.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(earlier)
-        os.close(rings)
+        rings.close()
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _listen(hears: int, left: threading.Event, tidy: Callable[[], None]) -> None:
+def _listen(bell: socket.socket, left: threading.Event, tidy: Callable[[], None]) -> None:
     """Wait for a signal, then for the main thread or for a second signal, whichever comes first."""
-    with os.fdopen(hears, "rb", buffering=0) as bell:
+    with bell:
         if not _rung(bell):
             return
         print("wsipipe: stopping; what is done is kept (Ctrl-C again: at once)", file=sys.stderr, flush=True)
@@ -74,9 +75,9 @@ def _listen(hears: int, left: threading.Event, tidy: Callable[[], None]) -> None
         os._exit(INTERRUPTED)
 
 
-def _rung(bell: IO[bytes]) -> bool:
-    """Wait for SIGINT or SIGTERM; False when the block was left without one."""
-    while byte := bell.read(1):
-        if byte[0] in (signal.SIGINT, signal.SIGTERM):
+def _rung(bell: socket.socket) -> bool:
+    """Wait for Ctrl-C or another wish to stop; False when the block was left without one."""
+    while byte := bell.recv(1):
+        if byte[0] in (signal.SIGINT, *STOPS):
             return True
     return False

@@ -21,6 +21,7 @@ from wsipipe.corpus import codec
 from wsipipe.corpus.table import read_table
 from wsipipe.errors import FAILURES, SettingsError, StoreError, in_words
 from wsipipe.store.write import flush, writing
+from wsipipe.system import replace
 
 SCHEMA = 1
 ATTRIBUTE = "wsipipe_corpus"
@@ -156,7 +157,7 @@ class Corpus:
             for file in work.rglob("*"):
                 flush(file) if file.is_file() else None
             shutil.rmtree(folder, ignore_errors=True)
-            os.rename(work, folder)
+            replace(work, folder)
 
 
 @contextlib.contextmanager

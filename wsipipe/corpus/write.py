@@ -26,6 +26,7 @@ from wsipipe.corpus.read import ATTRIBUTE, SCHEMA, read_about
 from wsipipe.corpus.table import Columns, Patch, write_table
 from wsipipe.errors import OutputError
 from wsipipe.store.write import flush
+from wsipipe.system import replace
 
 JOURNAL = "journal.jsonl"
 Pixels = NDArray[np.uint8]
@@ -127,8 +128,8 @@ def publish(work: Path, target: Path) -> None:
     (work / JOURNAL).unlink(missing_ok=True)
     old = target.with_name(f".{target.name}.old")
     if target.exists():
-        os.rename(target, old)
-    os.rename(work, target)
+        replace(target, old)
+    replace(work, target)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from wsipipe.pipelines.image import maps_of_all
 from wsipipe.predict import load_predictor
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import FitSettings
+from wsipipe.system import replace
 from wsipipe.train.log import Log
 
 COLUMNS = ("step", "PQ", "DQ", "SQ", "AJI", "dice", "mDice")
@@ -59,7 +59,7 @@ class Validation:
         checkpoint.save(candidate, network, card)
         found = self._score(candidate)
         if found[self.settings.score] > self.best:
-            os.replace(candidate, self.path)
+            replace(candidate, self.path)
         candidate.unlink(missing_ok=True)
         self._note(step, found[self.settings.score])
         self.log.write({"step": step, **{name: found[name] for name in COLUMNS[1:]}})

@@ -9,13 +9,11 @@ creates N + 1, which only one can, and then removes N.
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import json
 import os
 import platform
 import socket
-import subprocess
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -26,11 +24,10 @@ from typing import Self
 
 from wsipipe.artifacts import from_json, hidden_beside, make_parents, short_name
 from wsipipe.errors import OutputBusy, OutputError
+from wsipipe.system import began, link
 
 BEATS = 6
 """Signs of life within the time after which a lease is given up."""
-NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What file systems without hard links say."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,12 @@ class Holder:
     def me(cls) -> Holder:
         """Return this process."""
         pid, since = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")
-        return cls(socket.gethostname(), pid, machine(), process_start(pid) or "", since)
+        return cls(socket.gethostname(), pid, machine(), began(pid) or "", since)
 
     @property
     def is_dead(self) -> bool:
         """Whether this process was on this machine, and is no longer."""
-        return self.machine == machine() and process_start(self.pid) != self.started
+        return self.machine == machine() and began(self.pid) != self.started
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" + (f" since {self.since}" if self.since else "")
@@ -75,18 +72,6 @@ def machine() -> str:
     with contextlib.suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")
     return f"{platform.node()} {boot} {space}".strip()
-
-
-def process_start(pid: int) -> str | None:
-    """Return when process *pid* began, in the system's own words; None when there is none."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    except OSError:
-        if os.path.isdir("/proc/self"):
-            return None
-    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
 
 
 class Lease:
@@ -169,12 +154,9 @@ def _create(file: Path, output: Path) -> None:
     temporary = hidden_beside(output)
     try:
         temporary.write_text(me, encoding="utf-8")
-        os.link(temporary, file)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        with file.open("x", encoding="utf-8") as stream:
-            stream.write(me)
+        if not link(temporary, file):
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(me)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from wsipipe.system import memory
+
 NO_LIMIT = 1 << 60
 """cgroup v1 says "no limit" with a huge number; anything above this is one."""
 
@@ -35,7 +37,7 @@ def network_threads() -> int:
 
 def allowed_memory(root: Path = Path("/")) -> int:
     """Return the bytes of memory this process may use: the least of physical memory, cgroup limits and SLURM's."""
-    limits: list[float] = [_meminfo(root).get("MemTotal", 0) or _physical_memory()]
+    limits: list[float] = [_meminfo(root).get("MemTotal", 0) or memory()[0]]
     limits += [limit for limit, _ in _memory_limits(root)]
     slurm = _number(os.environ.get("SLURM_MEM_PER_NODE", ""))
     limits += [slurm * 2**20] if slurm else []
@@ -44,7 +46,7 @@ def allowed_memory(root: Path = Path("/")) -> int:
 
 def free_memory(root: Path = Path("/")) -> int:
     """Return the bytes of memory that can still be taken without swapping or meeting a cgroup limit."""
-    limits: list[float] = [_meminfo(root).get("MemAvailable", 0) or _physical_memory()]
+    limits: list[float] = [_meminfo(root).get("MemAvailable", 0) or memory()[1]]
     limits += [limit - used for limit, used in _memory_limits(root)]
     return max(0, int(min(limits)))
 
@@ -97,10 +99,6 @@ def _meminfo(root: Path) -> dict[str, int]:
     """Return ``/proc/meminfo`` in bytes; empty where there is none."""
     pairs = (line.split(":") for line in _text(root / "proc/meminfo").splitlines() if line.endswith("kB"))
     return {name: int(value.split()[0]) * 1024 for name, value in pairs}
-
-
-def _physical_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _field(path: Path, name: str) -> float:

@@ -7,7 +7,6 @@ entered in a journal. The store takes its final name when it is complete.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -29,6 +28,7 @@ from wsipipe.geometry import intersect
 from wsipipe.raster import CHUNK, Pixels, Raster, SlideRaster
 from wsipipe.store.plan import Mask, StorePlan, tissue_of
 from wsipipe.store.read import read_about, shard_files
+from wsipipe.system import flush_file, held, replace
 from wsipipe.units import Box, Pair
 
 JOURNAL, STAMP = "journal.jsonl", "stamp.json"
@@ -123,8 +123,7 @@ def _write_shards(
 def flush(file: Path) -> None:
     """Have *file* on disk before the journal says so; a shard of nothing but fill has no file."""
     if file.exists():
-        with file.open("rb") as shard:
-            os.fsync(shard.fileno())
+        flush_file(file)
 
 
 def _reader(raster: Raster, workers: int) -> Callable[[Box], tuple[Pixels, set[Box]]]:
@@ -211,8 +210,8 @@ def _finish(work: Path, target: Path, plan: StorePlan, bad: list[Box]) -> None:
         (work / name).unlink(missing_ok=True)
     old = target.with_name(f".{target.name}.old")
     if target.exists():
-        os.rename(target, old)
-    os.rename(work, target)
+        replace(target, old)
+    replace(work, target)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -237,14 +236,11 @@ def _stands(target: Path, plan: StorePlan) -> bool:
 def locked(folder: Path) -> Iterator[None]:
     """Make *folder* and hold it for this process; the lock goes when the process does."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        with held(folder):
+            yield
     except BlockingIOError as error:
         raise OutputError(f"another process is writing {folder}; wait for it, or give another name") from error
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

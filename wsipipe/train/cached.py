@@ -26,6 +26,7 @@ from wsipipe.artifacts import digest, from_json, write_json
 from wsipipe.errors import OutputError
 from wsipipe.labels import Annotated
 from wsipipe.settings import FitSettings
+from wsipipe.system import replace
 from wsipipe.train.augment import plain_crop
 from wsipipe.train.losses import Targets
 from wsipipe.train.samples import Pool, Sample, augmented, crops_in, images_of, targets_of, type_map
@@ -127,7 +128,7 @@ def feature_cache(
             writer.close()
     about = {"key": key, "crops": crops, "views": settings.cache_features, "arrays": list(writers)}
     write_json(part / "about.json", about)
-    part.rename(folder)
+    replace(part, folder)
     return FeatureCache(folder, settings)
 
 

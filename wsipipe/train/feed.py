@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from wsipipe.system import start_method
 from wsipipe.train.diffusion import Image, draw
 
 ORDER, SAMPLE = 1, 2
@@ -115,8 +116,7 @@ def loading(workers: int) -> dict[str, Any]:
     """
     if not workers:
         return {}
-    served = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if served else "spawn")
-    if served:
+    context = multiprocessing.get_context(start_method())
+    if start_method() == "forkserver":
         context.set_forkserver_preload(["wsipipe.corpus", __name__])
     return {"num_workers": workers, "prefetch_factor": 2, "multiprocessing_context": context}
