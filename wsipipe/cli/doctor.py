@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsipipe.cli.options import Command
+from wsipipe.errors import MissingDependency
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,11 +24,17 @@ MARKS = {"ok": "[green]ok[/]", "missing": "[dim]not installed[/]", "broken": "[r
 @click.command(cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> int:
-    """Check this machine: libraries, slide readers, devices, memory, models.
+    """Check this machine: libraries, slide readers, devices, memory, models; say what is missing.
 
     Each reader opens a small slide that is made on the spot, and one is segmented, which also compiles what the first
     slide would have to wait for. The exit code is 1 when something is broken.
     """
+    from wsipipe.pipelines.parts import missing
+
+    if lacking := missing():
+        raise MissingDependency(
+            f"packages that wsipipe needs are not installed: {', '.join(lacking)}; pip install {' '.join(lacking)}"
+        )
     from wsipipe.pipelines.doctor import examine
 
     report = examine(Path.cwd())
@@ -46,6 +53,7 @@ def _show(report: Report, console: Console) -> None:
     console.print(_checks("A whole run", (report.run,)))
     console.print(_devices(report.devices))
     console.print(_checks("Models", report.models))
+    console.print(_checks("Optional parts", report.parts))
     console.print(_machine(report))
     console.print(_libraries(report.libraries))
     for problem in report.problems:

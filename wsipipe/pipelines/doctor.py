@@ -22,6 +22,7 @@ from wsipipe.models.checkpoint import load
 from wsipipe.models.device import VISIBLE, native_bf16, try_out
 from wsipipe.models.zoo import shipped
 from wsipipe.pipelines.job import SegmentJob
+from wsipipe.pipelines.parts import parts
 from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores, allowed_memory, free_memory
@@ -80,6 +81,7 @@ class Report:
     disk: str
     disk_free: int
     models: tuple[Check, ...]
+    parts: tuple[Check, ...]
     problems: tuple[str, ...]
     suggestion: str
 
@@ -104,6 +106,7 @@ def examine(folder: Path) -> Report:
         disk=str(folder),
         disk_free=disk_free,
         models=models,
+        parts=tuple(Check(name, "ok" if there else "missing", detail) for name, there, detail in parts()),
         problems=problems,
         suggestion=suggest(devices, problems),
     )
