@@ -37,6 +37,7 @@ COMMANDS = {
     "quality": Entry(
         "wsipipe.cli.quality:quality", "Slides", "Map what is wrong with a slide: blur, pen, folds, bubbles, dust."
     ),
+    "app": Entry("wsipipe.cli.app:app", "Slides", "Open a page to do all this without a terminal."),
     "view": Entry("wsipipe.cli.view:view", "Slides", "Look at a slide and its cells in the browser."),
     "info": Entry("wsipipe.cli.info:info", "Slides", "Show what a slide file says of itself."),
     "convert": Entry("wsipipe.cli.convert:convert", "Cells", "Write found cells in another format."),
@@ -46,6 +47,9 @@ COMMANDS = {
     "score": Entry("wsipipe.cli.score:score", "Cells", "Tell positive cells from negative ones: share, H, Allred."),
     "summarise": Entry("wsipipe.cli.summarise:summarise", "Cells", "Sum cells up by region: counts, shares, sizes."),
     "tma": Entry("wsipipe.cli.tma:tma", "Slides", "Find and name the cores of a tissue microarray."),
+    "qupath-script": Entry(
+        "wsipipe.cli.qupath_script:qupath_script", "Slides", "Write the script by which QuPath runs wsipipe."
+    ),
     "features": Entry("wsipipe.cli.features:features", "Slides", "Features of a slide's tiles, for slide models."),
     "build-corpus": Entry(
         "wsipipe.cli.build_corpus:build_corpus", "Models", "Cut slides into patches for pretraining."
@@ -56,6 +60,9 @@ COMMANDS = {
     "visualize": Entry("wsipipe.cli.visualize:visualize", "Models", "Draw what a model sees: features, similarity."),
     "models": Entry("wsipipe.cli.models:models", "Models", "List the models that are at hand, with their licences."),
     "demo-slide": Entry("wsipipe.cli.demo_slide:demo_slide", "Help", "Draw a phantom slide whose cells are known."),
+    "example-slide": Entry(
+        "wsipipe.cli.example_slide:example_slide", "Help", "Download a small real slide to try things on."
+    ),
     "completion": Entry("wsipipe.cli.completion:completion", "Help", "Let your shell complete what you type."),
     "doctor": Entry("wsipipe.cli.doctor:doctor", "Help", "Check this machine: libraries, readers, devices, memory."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from rich.progress import Progress as Bars
 
 from wsipipe.schedule.progress import Progress
 
-QUIET_SECONDS = 15.0
+QUIET_SECONDS = 1.0 if os.environ.get("WSIPIPE_PROGRESS") == "lines" else 15.0
 """Where there is no terminal: seconds between two lines of progress."""
 
 

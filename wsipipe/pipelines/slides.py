@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wsipipe.errors import SettingsError, SlideNotFound, in_words
+from wsipipe.pipelines import qupath_project
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.plain import readable, text_of
 from wsipipe.settings import CellSettings, GridSettings, SlideSettings, StainSettings, TissueSettings, TypeSettings
@@ -76,7 +77,8 @@ def list_slides(sources: Sequence[str], root: str = "", recursive: bool = True) 
     Parameters
     ----------
     sources : sequence of str
-        Slides, folders, patterns such as ``slides/**/*.svs``, and CSV tables with a column ``path``.
+        Slides, folders, patterns such as ``slides/**/*.svs``, CSV tables with a column ``path``, and QuPath
+        projects (``project.qpproj``).
     root : str
         Folder below which names begin; by default the slides' deepest common one.
 
@@ -101,7 +103,9 @@ def list_slides(sources: Sequence[str], root: str = "", recursive: bool = True) 
 def is_batch(sources: Sequence[str]) -> bool:
     """Whether *sources* stand for any number of slides rather than for one."""
     (first, *more) = sources
-    several = first.lower().endswith(".csv") or (glob.has_magic(first) and not os.path.exists(first))
+    several = first.lower().endswith((".csv", qupath_project.SUFFIX)) or (
+        glob.has_magic(first) and not os.path.exists(first)
+    )
     return bool(more) or several or (os.path.isdir(first) and not _is_slide_folder(Path(first)))
 
 
@@ -110,6 +114,8 @@ def _entries(source: str, recursive: bool) -> Iterator[Entry]:
         yield Entry(source)
     elif source.lower().endswith(".csv"):
         yield from read_table(Path(source))
+    elif source.lower().endswith(qupath_project.SUFFIX):
+        yield from (Entry(*image) for image in qupath_project.project_slides(Path(source)))
     elif os.path.isdir(source) and not _is_slide_folder(Path(source)):
         inside = sorted(_search(Path(source), Path(source), recursive))
         if not inside:

@@ -20,7 +20,9 @@ from wsipipe.errors import (
 from wsipipe.settings import SlideSettings
 from wsipipe.slide.protocol import Slide
 from wsipipe.slide.reader import Reader
-from wsipipe.slide.sampling import refuse_special, remote_needs
+from wsipipe.slide.remote import is_url as is_url
+from wsipipe.slide.remote import remote_needs
+from wsipipe.slide.sampling import refuse_special
 
 
 class Backend(NamedTuple):
@@ -81,12 +83,8 @@ def open_slide(path: str | os.PathLike[str], settings: SlideSettings | None = No
         if isinstance(outcome, Reader):
             return outcome
         refusals.append(f"{name}: {outcome}")
-    raise UnreadableSlide(f"cannot open {location}: {'; '.join(refusals)}")
-
-
-def is_url(path: str) -> bool:
-    """Whether *path* is a URL rather than a local path."""
-    return "://" in path
+    far = "; from afar only TIFF files are read (SVS, OME-TIFF, ...): download it first" if is_url(location) else ""
+    raise UnreadableSlide(f"cannot open {location}: {'; '.join(refusals)}{far}")
 
 
 def backend_versions() -> dict[str, str | None]:
@@ -154,12 +152,16 @@ def _attempt(name: str, path: str, settings: SlideSettings) -> Reader[Any] | str
         return in_words(error)
     try:
         return reader(path, settings)
-    except (UnsupportedSlide, SettingsError):
+    except (UnsupportedSlide, SettingsError, SlideNotFound, MissingDependency):
         raise
     except ImportError as error:
         if not is_url(path):
             raise
         raise remote_needs(path) from error
+    except UnreadableSlide as error:
+        if is_url(path):  # it cannot be reached, whatever reads it
+            raise
+        return in_words(error).replace(path, os.path.basename(path))
     except reader.failures as error:
         return in_words(error).replace(path, os.path.basename(path))
 

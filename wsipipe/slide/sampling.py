@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import fsspec  # type: ignore[import-untyped]
-
-from wsipipe.errors import MissingDependency, SlideChanged, SlideNotFound, UnreadableSlide
+from wsipipe.errors import SlideChanged, SlideNotFound, UnreadableSlide, WsipipeError
+from wsipipe.slide.remote import Blocks, is_url, remote_size
 
 ENDS = 1 << 16
 """Bytes hashed at the head, at the tail and from the first TIFF directory on."""
@@ -40,14 +39,14 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     digest = hashlib.sha256(b"wsipipe slide fingerprint 1")
     try:
         for name, part in _parts(location):
-            with fsspec.open(part, "rb") as file:
+            with Blocks(part, keep=False) if is_url(part) else open(part, "rb") as file:
                 digest.update(name.encode() + b"\0")
                 for piece in _pieces(file):
                     digest.update(piece)
+    except WsipipeError:
+        raise
     except FileNotFoundError as error:
         raise SlideNotFound(f"no such slide: {location}") from error
-    except ImportError as error:
-        raise remote_needs(location) from error
     except (OSError, ValueError) as error:
         raise UnreadableSlide(f"cannot read {location}: {getattr(error, 'strerror', None) or error}") from error
     return digest.hexdigest()
@@ -69,10 +68,11 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
     """
     location = os.fspath(path)
     try:
-        if "://" in location:
-            system, name = fsspec.core.url_to_fs(location)
-            return Stamp(int(system.size(name) or 0), 0)
+        if is_url(location):
+            return Stamp(remote_size(location), 0)
         found = [os.stat(part) for _, part in _parts(location)]
+    except WsipipeError:
+        raise
     except FileNotFoundError as error:
         raise SlideNotFound(f"no such slide: {location}") from error
     except OSError as error:
@@ -95,13 +95,6 @@ def changed(path: str, was: Stamp | None = None, now: Stamp | None = None) -> Sl
     )
 
 
-def remote_needs(url: str) -> MissingDependency:
-    """Return the error that says which package reads *url*."""
-    scheme = url.partition("://")[0]
-    package = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(scheme, "aiohttp")
-    return MissingDependency.of(package, "remote", f"reading {scheme}:// slides")
-
-
 def refuse_special(path: Path) -> None:
     """Raise UnreadableSlide for a pipe, socket or device, on which a reader would wait for ever."""
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -110,7 +103,7 @@ def refuse_special(path: Path) -> None:
 
 def _parts(location: str) -> Iterator[tuple[str, str]]:
     """Yield (name inside the slide, path) of every file of a slide."""
-    if "://" in location:
+    if is_url(location):
         yield "", location
         return
     path = Path(location)
@@ -122,7 +115,7 @@ def _parts(location: str) -> Iterator[tuple[str, str]]:
         yield from ((p.name, str(p)) for p in sorted(folder.iterdir()) if p.is_file())
 
 
-def _pieces(file: IO[Any]) -> Iterator[bytes]:
+def _pieces(file: IO[Any] | Blocks) -> Iterator[bytes]:
     size = file.seek(0, os.SEEK_END)
     yield struct.pack("<Q", size)
     if size <= 4 * ENDS:
@@ -136,7 +129,7 @@ def _pieces(file: IO[Any]) -> Iterator[bytes]:
         yield _at(file, i * (size - SAMPLE) // (SAMPLES - 1), SAMPLE)
 
 
-def _at(file: IO[Any], offset: int, count: int) -> bytes:
+def _at(file: IO[Any] | Blocks, offset: int, count: int) -> bytes:
     file.seek(offset)
     data: bytes = file.read(count)
     return data

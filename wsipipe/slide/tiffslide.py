@@ -16,6 +16,7 @@ from tiffslide import TiffSlide
 from wsipipe.errors import FAILURES, SettingsError, UnsupportedSlide
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.slide.reader import Reader, pyramid
+from wsipipe.slide.remote import Blocks, is_url
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
 from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha, parts_held
 from wsipipe.units import Box, Pair
@@ -26,6 +27,23 @@ ASSOCIATED = ("label", "macro", "overview", "thumbnail")
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage is raised, not logged
 
 
+class RemoteTiffSlide(TiffSlide):
+    """A slide at a URL, of which only the blocks that are read are fetched."""
+
+    def __init__(self, url: str) -> None:
+        self._blocks = Blocks(url)
+        try:
+            super().__init__(self._blocks, tifffile_options={"name": self._blocks.name})
+        except BaseException:
+            self._blocks.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file, and let go of its blocks."""
+        super().close()
+        self._blocks.close()
+
+
 class TiffSlideReader(Reader[TiffSlide]):
     """A slide opened by TiffSlide."""
 
@@ -33,7 +51,7 @@ class TiffSlideReader(Reader[TiffSlide]):
     failures = (*FAILURES, TiffFileError)
 
     def _open(self) -> TiffSlide:
-        handle = TiffSlide(self._path)
+        handle = RemoteTiffSlide(self._path) if is_url(self._path) else TiffSlide(self._path)
         try:
             _select_scene(handle, self._path, self._settings.scene)
         except BaseException:

@@ -1,0 +1,1 @@
+"""The page to start from, for people without a terminal: choose slides and options, start, watch, look, score."""
