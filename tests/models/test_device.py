@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +235,7 @@ def test_fitting_lies_on_one_device(
     plain = Targets(
         torch.zeros(2, 256, 256, dtype=torch.long), torch.zeros(2, 4, 256, 256), *torch.zeros(2, 2, 256, 256)
     )
-    batch = torch.zeros(2, 3, 256, 256), replace(plain, rim=torch.ones(2, 256, 256))
+    batch = torch.zeros(2, 3, 256, 256), plain
     with fit.arithmetic():
         features = fit.extract(batch[0]) if not unfreeze else []
     fit.loss(batch).backward()  # type: ignore[no-untyped-call]

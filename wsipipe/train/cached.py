@@ -69,9 +69,9 @@ class FeatureCache:
         taken = {name: torch.from_numpy(np.stack([array[r] for r in rows])) for name, array in self.arrays.items()}
         levels = sum(name.startswith("level") for name in taken)
         features = [taken[f"level{k}"].float().permute(0, 3, 1, 2) for k in range(levels)]
-        directions, centres, weight, rim = (taken[name].float() for name in ("directions", "centres", "weight", "rim"))
+        directions, centres, weight = (taken[name].float() for name in ("directions", "centres", "weight"))
         types = taken["types"].long() if "types" in taken else None
-        return features, Targets(taken["classes"].long(), directions, centres, weight, types, rim)
+        return features, Targets(taken["classes"].long(), directions, centres, weight, types)
 
 
 def feature_cache(
@@ -150,7 +150,7 @@ def _rows(batch: Sequence[Sample], extract: Extract, typed: bool) -> dict[str, N
     targets = targets_of(batch)
     rows = {f"level{k}": f.permute(0, 2, 3, 1).half().cpu().numpy() for k, f in enumerate(features)}
     rows["classes"] = targets.classes.to(torch.int8).numpy()
-    rows |= {name: getattr(targets, name).half().numpy() for name in ("directions", "centres", "weight", "rim")}
+    rows |= {name: getattr(targets, name).half().numpy() for name in ("directions", "centres", "weight")}
     return rows | ({"types": np.stack([s.types for s in batch])} if typed else {})
 
 

@@ -28,8 +28,6 @@ class Targets:
         How much a pixel counts for directions and centres; see :func:`wsipipe.train.targets.whole_weight`.
     types : int64 (B, H, W), optional
         Number of the pixel's type from 1 on, 0 where it has none or it is not known.
-    rim : float32 (B, H, W), optional
-        How much a pixel counts for the classes; see :func:`wsipipe.train.targets.rim_weight`.
     """
 
     classes: Tensor
@@ -37,27 +35,18 @@ class Targets:
     centres: Tensor
     weight: Tensor
     types: Tensor | None = None
-    rim: Tensor | None = None
 
     def to(self, device: torch.device) -> Targets:
         """Return the same on *device*."""
         return Targets(*(None if t is None else t.to(device) for t in vars(self).values()))  # type: ignore[arg-type]
 
 
-def tversky(p: Tensor, truth: Tensor, weight: Tensor, alpha: float = 0.5, each: bool = False) -> Tensor:
-    """Return 1 - Tversky index over the batch; *alpha* weighs false positives (0.5 gives Dice).
-
-    With *each*, the mean over the crops (B, H, W) that have any weight, so that crowded crops do not drown sparse ones.
-    """
+def tversky(p: Tensor, truth: Tensor, weight: Tensor, alpha: float = 0.5) -> Tensor:
+    """Return 1 - Tversky index over the batch; *alpha* weighs false positives (0.5 gives Dice)."""
     p, truth = p * weight, truth * weight
-    over = tuple(range(1 if each else 0, p.ndim))
-    both = (p * truth).sum(over)
-    wrong = alpha * (p * (1 - truth)).sum(over) + (1 - alpha) * ((1 - p) * truth).sum(over)
-    loss = 1 - (both + 1) / (both + wrong + 1)
-    if not each:
-        return loss
-    counts = (weight.sum(over) > 0).float()
-    return (loss * counts).sum() / counts.sum().clamp(min=1)
+    both = (p * truth).sum()
+    wrong = alpha * (p * (1 - truth)).sum() + (1 - alpha) * ((1 - p) * truth).sum()
+    return 1 - (both + 1) / (both + wrong + 1)
 
 
 def mask_loss(logits: Tensor, targets: Targets) -> Tensor:
@@ -77,22 +66,20 @@ def divergence(logits: Tensor, truth: Tensor) -> Tensor:
 def instance_loss(logits: Tensor, targets: Targets) -> Tensor:
     """Return the cisca loss of logits (B, 8, H, W): three classes, four directions, the centre.
 
-    Cross-entropy with the rare boundary class weighted up, and pixels near edges (:attr:`Targets.rim`); Dice of the
-    nuclei in each crop; Tversky (favouring recall) of the boundary; absolute error of the directions (a third as heavy
-    outside nuclei, where they are 0); divergence of the centre map. Where a set says only that a pixel is a nucleus,
-    interior and boundary are right alike.
+    Cross-entropy with the rare boundary class weighted up; Dice of the nuclei; Tversky (favouring recall) of the
+    boundary; absolute error of the directions (a third as heavy outside nuclei, where they are 0); divergence of the
+    centre map. Where a set says only that a pixel is a nucleus, interior and boundary are right alike.
     """
     known, told = (targets.classes >= 0).float(), (targets.classes != NUCLEUS).float()
-    rim = known if targets.rim is None else targets.rim * known
     p = logits[:, :3].softmax(1)
     nucleus = (targets.classes > 0).float()
-    dice = tversky(1 - p[:, 0], nucleus, known, each=True)
+    dice = tversky(1 - p[:, 0], nucleus, known)
     edge = tversky(p[:, 2], (targets.classes == 2).float(), known * told, alpha=0.4)
     inside = targets.weight * (nucleus + (1 - nucleus) / 3)
     error = (logits[:, 3:7].tanh() - targets.directions).abs().mean(1)
     centre = divergence(logits[:, 7], targets.centres)
     return (
-        (class_entropy(logits[:, :3], targets.classes) * rim).sum() / rim.sum().clamp(min=1)
+        (class_entropy(logits[:, :3], targets.classes) * known).sum() / known.sum().clamp(min=1)
         + dice
         + 0.25 * edge
         + (error * inside).sum() / inside.sum().clamp(min=1)

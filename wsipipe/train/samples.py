@@ -19,7 +19,7 @@ from wsipipe.stain import Colours, average, change_of, colours_of, normalise
 from wsipipe.train.augment import appearance, crop
 from wsipipe.train.immunostain import immunostained
 from wsipipe.train.losses import Targets
-from wsipipe.train.targets import centre_map, class_map, directional_maps, merged_map, rim_weight, whole_weight
+from wsipipe.train.targets import centre_map, class_map, directional_maps, merged_map, whole_weight
 
 Pool = list[tuple[DatasetSpec, list[Annotated]]]
 TILE = 256
@@ -154,5 +154,4 @@ def targets_of(samples: Sequence[Sample], typed: bool = False) -> Targets:
         torch.from_numpy(np.stack([centre_map(k) for k in known])),
         torch.from_numpy(np.stack([whole_weight(s.labels, s.merged) for s in samples])),
         torch.from_numpy(np.stack([s.types for s in samples])).long() if typed else None,
-        torch.from_numpy(np.stack([rim_weight(k) for k in known])),
     )

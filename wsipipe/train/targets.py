@@ -12,9 +12,6 @@ TYPICAL_AREA_PX = 130
 """A nucleus of 6.5 µm at 0.5 µm/px."""
 NUCLEUS = 3
 """Class of a nucleus pixel of which nobody says whether it is interior or boundary; see :func:`merged_map`."""
-RIM_PX = 2
-"""Pixels this near to the edge of a nucleus, on either side, count :data:`RIM_WEIGHT` times."""
-RIM_WEIGHT = 2.0
 
 
 def class_map(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
@@ -32,14 +29,6 @@ def class_map(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
 def merged_map(labels: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Return 0 background, 3 nucleus (interior or boundary), uint8 (H, W), where touching nuclei share a number."""
     return np.where(labels > 0, NUCLEUS, 0).astype(np.uint8)
-
-
-def rim_weight(labels: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return how much each pixel counts for the classes, float32 (H, W): more where nucleus and background meet."""
-    inside = (labels > 0).astype(np.uint8)
-    around = np.ones((2 * RIM_PX + 1, 2 * RIM_PX + 1), np.uint8)
-    near = cv2.dilate(inside, around) != cv2.erode(inside, around)
-    return np.where(near, RIM_WEIGHT, 1).astype(np.float32)
 
 
 def directional_maps(labels: NDArray[np.int32]) -> NDArray[np.float32]:
