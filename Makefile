@@ -20,7 +20,7 @@ PYTEST_ARGS ?=
 FUZZ  ?= 200
 FUZZ_LOG ?= fuzz.jsonl
 
-.PHONY: help demo test lint fuzz test-slow test-readers gpu-check bench cucim-cpu default-model docs dist clean
+.PHONY: help demo test lint fuzz test-slow test-readers gpu-check bench bench-peers cucim-cpu default-model docs dist clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo "make test-readers    what spatialdata and ome-zarr make of our files (in an environment of their own, 1.2 GB)"
 	@echo "make gpu-check       check and measure this machine's GPU: gpu-check/report.md (4 minutes)"
 	@echo "make bench           speed and memory, measured on this machine (about 10 minutes)"
+	@echo "make bench-peers     other systems on the same picture, each in an environment of its own (about 6 GB)"
 	@echo "make cucim-cpu       install cuCIM's CPU reader without the CUDA packages"
 	@echo "make default-model   train the shipped models again from their data"
 	@echo "make docs            the documentation, as a site in site/"
@@ -102,6 +103,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks.bench_memory
 	$(BIN)/python -m tests.benchmarks.bench_timeline --out timeline.png
 
+bench-peers: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks.peers
+
 cucim-cpu: $(VENV)/.runtime
 	$(PIP) install --quiet -c constraints.txt --no-deps cucim-cu12
 	$(PIP) install --quiet -c constraints.txt numpy lazy_loader click scikit-image
@@ -116,5 +120,5 @@ dist: $(VENV)/.dev
 	$(BIN)/python -m hatchling build -d dist
 
 clean:
-	rm -rf $(VENV) $(READERS) build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(READERS) .venv-peers build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
