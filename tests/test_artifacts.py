@@ -19,6 +19,7 @@ import pytest
 from wsipipe import artifacts
 from wsipipe.artifacts import digest, from_json, write_json
 from wsipipe.errors import OutputError, TileReadError
+from wsipipe.runs import atomic_folder
 
 needs_permissions = pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 
@@ -95,7 +96,7 @@ def test_folders_above_an_output_are_made_when_it_is_written_and_not_before(tmp_
     assert not any(tmp_path.iterdir())
     artifacts.write_json(out, {})
     assert out.read_text().startswith("{")
-    with artifacts.atomic_folder(tmp_path / "c" / "d.zarr") as folder:
+    with atomic_folder(tmp_path / "c" / "d.zarr") as folder:
         (folder / "zarr.json").touch()
     assert (tmp_path / "c" / "d.zarr" / "zarr.json").exists()
     with pytest.raises(OutputError, match="the file name is too long"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests import tiny
 from wsipipe.dense import DenseBackbone
-from wsipipe.errors import NotAModel, SettingsError
+from wsipipe.errors import ModelError, NotAModel, SettingsError
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMDConfig
@@ -48,6 +48,26 @@ def test_maps_are_the_networks_own_joined_by_their_side(tmp_path: Path) -> None:
     assert found[64][4, 3, 5] == pytest.approx(torch.cat(levels[2:4], 1)[0, :, 3, 5].numpy(), abs=1e-4)
     assert found[256][4, 30, 50] == pytest.approx(levels[5][0, :, 30, 50].numpy(), abs=1e-4)
     assert found[64].dtype == np.float32
+
+
+def test_out_of_memory_leads_to_smaller_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, tried = DenseBackbone(saved(tmp_path / "b.safetensors"), "cpu"), list[int]()
+    tiles, plain = pixels(5, 256), backbone.network.features
+    expected = backbone.maps(tiles, pixels(5, 512))
+
+    def small(x: torch.Tensor, *more: object) -> list[torch.Tensor]:
+        tried.append(len(x))
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(x, *more)
+
+    monkeypatch.setattr(backbone.network, "features", small)
+    found = backbone.maps(tiles, pixels(5, 512))
+    assert tried == [4, 2, *[1] * 5] and found.keys() == expected.keys()
+    assert all(np.allclose(found[side], expected[side], atol=1e-4) for side in found)
+    monkeypatch.setattr(backbone.network, "features", lambda x, *more: small(torch.cat([x, x]), *more))
+    with pytest.raises(ModelError, match="not enough memory on cpu for a single tile"):
+        backbone.maps(tiles, pixels(5, 512))
 
 
 def test_a_segmenter_gives_the_maps_of_its_backbone(tiny_model: Path) -> None:

@@ -15,12 +15,13 @@ from tests import tiny
 from wsipipe.embed import Embedder
 from wsipipe.errors import ModelError, SettingsError
 from wsipipe.models import checkpoint, device, zoo
-from wsipipe.models.checkpoint import ModelCard
+from wsipipe.models.checkpoint import ModelCard, read_card
 from wsipipe.models.cmd import CMDConfig
 from wsipipe.models.device import SmallerBatch, choose_device, choose_dtype
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import HEADS
-from wsipipe.predict import Predictor, card_of, load_predictor, set_threads
+from wsipipe.models.threads import set_threads
+from wsipipe.predict import Predictor, load_predictor
 
 CPU = torch.device("cpu")
 
@@ -200,7 +201,7 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Lo
 
 
 def test_a_card_is_read_without_the_weights(path: Path) -> None:
-    assert card_of(path) == tiny.card(types=("a", "b"))
+    assert read_card(path) == tiny.card(types=("a", "b"))
 
 
 @pytest.mark.gpu

@@ -15,10 +15,10 @@ import shapely
 
 from wsipipe.errors import OutputError, SettingsError, StoreError, TileReadError
 from wsipipe.raster import CHUNK, SlideRaster, slide_grid
+from wsipipe.runs.work import JOURNAL
 from wsipipe.settings import SlideSettings, StoreSettings, TissueSettings
 from wsipipe.slide import ArraySlide
 from wsipipe.store import StorePlan, is_store, open_raster, open_store, plan_store, tissue_tiles, write_store
-from wsipipe.store.write import JOURNAL
 from wsipipe.tiling import TileGrid
 from wsipipe.tissue import Tissue
 
@@ -232,7 +232,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     plan = plan_of(raster)
 
     def intrude(_done: int, _total: int) -> None:
-        with pytest.raises(OutputError, match="another process is writing"):
+        with pytest.raises(OutputError, match="works on it; wait for it"):
             write_store(raster, plan, tmp_path / "a.zarr")
         raise Stop
 

@@ -13,27 +13,10 @@ import os
 import signal
 import socket
 import sys
-import types
 from typing import Any
 
 GONE = ("fcntl", "grp", "pwd", "resource", "termios")
 NAMES = ("getuid", "geteuid", "sysconf", "sched_getaffinity", "set_blocking", "statvfs", "fork", "killpg", "setsid")
-
-
-def disks_of_windows() -> types.ModuleType:
-    """Return a stand-in for ``msvcrt`` whose locks exclude each other, as those do, and fail as those do."""
-    posix = importlib.import_module("fcntl")
-    module = types.ModuleType("msvcrt")
-
-    def locking(handle: int, mode: int, count: int) -> None:
-        assert mode == 2 and count == 1
-        try:
-            posix.flock(handle, posix.LOCK_EX | posix.LOCK_NB)
-        except BlockingIOError:
-            raise PermissionError(errno.EACCES, "Permission denied") from None
-
-    module.LK_NBLCK, module.locking = 2, locking  # type: ignore[attr-defined]
-    return module
 
 
 def refuse_what_windows_refuses() -> None:
@@ -61,7 +44,6 @@ def refuse_what_windows_refuses() -> None:
 
 def take_away() -> None:
     """Make this process as poor as one under Windows, as far as wsipipe can tell."""
-    stand_in = disks_of_windows()
     importlib.import_module("wsipipe.cli.main")
     for library in ("numba", "torch", "pandas", "pyarrow", "scipy", "cv2", "distributed", "geopandas", "psutil"):
         importlib.import_module(library)  # these have ways of their own
@@ -73,7 +55,7 @@ def take_away() -> None:
             delattr(os, name)
     multiprocessing.get_all_start_methods = lambda: ["spawn"]  # type: ignore[method-assign,assignment]
     refuse_what_windows_refuses()
-    system.WINDOWS, system.fcntl, system.msvcrt = True, None, stand_in
+    system.WINDOWS = True
     system.STOPS = (signal.SIGTERM,)
     assert socket.socketpair
 

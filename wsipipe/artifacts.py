@@ -27,7 +27,8 @@ from wsipipe.plain import from_json as from_json
 from wsipipe.plain import plain as plain
 from wsipipe.system import flush_file, flush_folder, replace
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What a failing disk says."""
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder",
     errno.EDQUOT: "the disk quota is used up: free some space or choose another folder",
@@ -77,55 +78,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         temporary = _create_beside(target)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
     try:
         yield temporary
         _commit(temporary, target, path)
     except OSError as error:
-        if isinstance(error, WsipipeError) or error.errno not in _DISK:
+        if isinstance(error, WsipipeError) or error.errno not in DISK_ERRORS:
             raise
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str], mark: str = "zarr.json") -> Iterator[Path]:
-    """Yield an empty temporary folder that takes the place of the folder *path* when the block ends well.
-
-    Parameters
-    ----------
-    path : path
-        A folder that stands there is replaced only when it is empty or holds a file named *mark*, so that a mistyped
-        name costs nobody their files.
-    mark : str
-
-    Raises
-    ------
-    OutputError
-        When the output cannot be written, or something else stands at *path*; that is untouched then.
-    """
-    target = Path(os.path.realpath(path))
-    stands = target.is_dir() and any(target.iterdir())
-    if target.is_file() or (stands and not (target / mark).is_file()):
-        raise OutputError(f"cannot write {path}: something else stands there (no {mark} in it); give another name")
-    temporary, old = (hidden_beside(target, end) for end in ("tmp", "old"))
-    make_parents(path)
-    try:
-        temporary.mkdir()
-        yield temporary
-        if target.exists():
-            replace(target, old)
-        replace(temporary, target)
-    except OSError as error:
-        if isinstance(error, WsipipeError) or (temporary.exists() and error.errno not in _DISK):
-            raise
-        raise _refusal(path, error) from error
-    finally:
-        if old.exists() and not target.exists():
-            replace(old, target)
-        for folder in (temporary, old):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -145,7 +107,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
             probe.mkdir()
             probe.rmdir()
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
 
 
 def make_parents(path: str | os.PathLike[str]) -> None:
@@ -161,9 +123,9 @@ def make_parents(path: str | os.PathLike[str]) -> None:
             _check_parts(target)
             target.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise _refusal(path, NotADirectoryError(errno.ENOTDIR, "")) from error
+        raise refusal(path, NotADirectoryError(errno.ENOTDIR, "")) from error
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
 
 
 def _check_parts(target: Path) -> None:
@@ -184,7 +146,7 @@ def short_name(name: str) -> str:
 
 
 def remove_leftovers(path: str | os.PathLike[str]) -> None:
-    """Remove the temporary files that killed processes have left beside *path*, whose lease the caller holds.
+    """Remove what killed processes have left under temporary names beside *path*, whose lease the caller holds.
 
     Parameters
     ----------
@@ -195,7 +157,16 @@ def remove_leftovers(path: str | os.PathLike[str]) -> None:
     name = "*" if target.name == "*" else glob.escape(short_name(target.name))
     for leftover in target.parent.glob(f".{name}.????????.tmp"):
         with contextlib.suppress(OSError):
-            leftover.unlink()
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; {} where there is none."""
+    try:
+        content = from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
@@ -234,11 +205,11 @@ def _commit(temporary: Path, target: Path, path: str | os.PathLike[str]) -> None
         flush_file(temporary)
         replace(temporary, target)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise refusal(path, error) from error
     flush_folder(target.parent)
 
 
-def _refusal(path: str | os.PathLike[str], error: OSError) -> OutputError:
+def refusal(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """Return the one-line error for an output that could not be written."""
     if isinstance(error, OutputError):
         return error

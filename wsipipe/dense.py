@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsipipe.infer.runner import Runner
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import Segmenter
-from wsipipe.models.cmd import CMD, FEATURE_TIMESTEP
+from wsipipe.models.cmd import CMD, FEATURE_TIMESTEP, TILE
 from wsipipe.models.conditioning import check_encoder, open_encoder
-from wsipipe.models.device import choose_device
-from wsipipe.predict import denormals_flushed
+from wsipipe.models.device import SmallerBatch, choose_device
+from wsipipe.models.threads import denormals_flushed
 from wsipipe.train.diffusion import normalise
 from wsipipe.train.pictures import reconstruct
 
@@ -54,7 +55,7 @@ class DenseBackbone:
         self.device = choose_device(device)
         backbone = network.backbone if isinstance(network, Segmenter) else cast(CMD, network)
         self.network = backbone.requires_grad_(False).to(self.device)
-        self.encoder = open_encoder(encoder, self.device) if encoder else None
+        self.encoder, self.batch = open_encoder(encoder, self.device) if encoder else None, BATCH
         check_encoder(self.card, self.encoder)
 
     @property
@@ -62,7 +63,6 @@ class DenseBackbone:
         """Whether the layer that gives the picture has ever been trained: it starts at zero."""
         return bool(self.network.output.rgb.weight.any())
 
-    @torch.inference_mode()
     def maps(self, tiles: Pixels, windows: Pixels, timestep: int = FEATURE_TIMESTEP) -> dict[int, NDArray[np.float32]]:
         """Return the decoder's maps that heads use, by their side: float32 (n, side, side, C), coarse to fine.
 
@@ -74,18 +74,28 @@ class DenseBackbone:
             Unmasked.
         windows : uint8 (n, 512, 512, 3)
             The same with their surroundings, from which the condition of a conditioned backbone comes.
+
+        Raises
+        ------
+        ModelError
+            Not even one tile fits into memory.
         """
-        found: dict[int, list[NDArray[np.float32]]] = {}
-        for start in range(0, len(tiles), BATCH):
-            part = slice(start, start + BATCH)
-            x = normalise(torch.from_numpy(tiles[part]).to(self.device))
-            with denormals_flushed() if self.device.type == "cpu" else nullcontext():
-                features = self.network.features(x, self.condition(windows[part]), timestep)
+        given, margin = (windows, (windows.shape[1] - TILE) // 2) if self.network.config.condition else (tiles, 0)
+        inner = slice(margin, margin + TILE)
+
+        def forward(pixels: Tensor) -> list[Tensor]:
+            z = torch.from_numpy(self.encoder(pixels)).to(self.device) if margin and self.encoder else None
+            features = self.network.features(normalise(pixels[:, inner, inner]), z, timestep)
             sides = dict.fromkeys(f.shape[-1] for f in features)
-            for side in sides:
-                same = torch.cat([f for f in features if f.shape[-1] == side], dim=1)
-                found.setdefault(side, []).append(same.permute(0, 2, 3, 1).float().cpu().numpy())
-        return {side: np.concatenate(parts) for side, parts in found.items()}
+            same = [torch.cat([f for f in features if f.shape[-1] == side], dim=1) for side in sides]
+            return [maps.permute(0, 2, 3, 1).float() for maps in same]
+
+        while True:
+            try:
+                found = Runner(self.card, self.device, self.batch).run(given, forward)
+                return {maps.shape[1]: maps for maps in found}
+            except SmallerBatch as error:
+                self.batch = error.batch
 
     @torch.inference_mode()
     def reconstructions(self, tiles: Pixels, windows: Pixels, timestep: int) -> tuple[Pixels, Pixels]:

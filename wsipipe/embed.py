@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsipipe.infer.runner import Runner
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import CMD, TILE
 from wsipipe.models.conditioning import check_encoder, open_encoder
-from wsipipe.models.device import BATCH, choose_device, choose_dtype, fetched, memory_watched, sent
+from wsipipe.models.device import BATCH, choose_device, choose_dtype
 from wsipipe.models.folded import Conditioned, FoldedSegmenter
 from wsipipe.models.heads import Head
-from wsipipe.predict import Recipe, check_numbers, denormals_flushed
+from wsipipe.predict import Recipe
 
 WINDOW = 512
 """Side of the square around a tile that the encoder of a conditioned backbone sees, as in pretraining."""
@@ -94,23 +95,7 @@ class Embedder:
         SmallerBatch
             Out of device memory.
         """
-        out = np.empty((len(tiles), self.width), np.float32)
-        for start in range(0, len(tiles), self.batch):
-            part = tiles[start : start + self.batch]
-            out[start : start + self.batch] = self._forward(part)[: len(part)]
-        return out
-
-    @torch.inference_mode()
-    def _forward(self, part: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the features of one batch, padded with zeros to the fixed shape."""
-        fixed = np.zeros((self.batch, *part.shape[1:]), np.uint8)
-        fixed[: len(part)] = part
-        with memory_watched(self.device, self.batch):
-            with denormals_flushed():
-                pooled = self._pooled(sent(fixed, self.device))
-            found: NDArray[np.float32] = fetched(pooled)()
-        check_numbers(bool(np.isfinite(found).all()), self.card)
-        return found
+        return Runner(self.card, self.device, self.batch).run(tiles, lambda pixels: [self._pooled(pixels)])[0]
 
     def _pooled(self, pixels: Tensor) -> Tensor:  # (B, 256 + 2 margin, ..., 3) -> (B, D)
         inner = slice(self.margin, self.margin + TILE)

@@ -21,8 +21,8 @@ from wsipipe.models.device import choose_device, trains_in_bf16
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import TYPED, Head, HeadConfig
 from wsipipe.models.intact import digest_of
+from wsipipe.models.threads import denormals_flushed
 from wsipipe.models.zoo import resolve
-from wsipipe.predict import denormals_flushed
 from wsipipe.settings import FitSettings
 from wsipipe.train.cached import feature_cache
 from wsipipe.train.loop import Loop

@@ -1,12 +1,9 @@
-"""Tiles to maps: the only inference code."""
+"""Tiles to maps of where nuclei are."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsipipe.errors import ModelError
+from wsipipe.infer.runner import Runner, in_batches
 from wsipipe.models import checkpoint
-from wsipipe.models.checkpoint import ModelCard, Segmenter
+from wsipipe.models.checkpoint import Segmenter
 from wsipipe.models.cmd import TILE
-from wsipipe.models.device import BATCH, SmallerBatch, choose_device, choose_dtype, fetched, memory_watched, sent
+from wsipipe.models.device import BATCH, SmallerBatch, choose_device, choose_dtype
 from wsipipe.models.engines import engine_for
 from wsipipe.models.folded import FoldedSegmenter
 
@@ -67,6 +65,7 @@ class Predictor:
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.batch = batch or BATCH[self.device.type]
+        self.runner = Runner(self.card, self.device, self.batch)
         self.names = network.head.map_names
         folded = FoldedSegmenter(network)
         self.network = folded.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -94,17 +93,10 @@ class Predictor:
             Out of device memory.
         """
         out = np.empty((len(tiles), len(self.names), TILE, TILE), np.uint8)
-        before: Callable[[], NDArray[np.uint8]] | None = None
-        for start in range(0, len(tiles), self.batch):
-            begun = self.begin(tiles[start : start + self.batch])
-            if before:
-                out[start - self.batch : start] = before()
-            before = begun
-        if before:
-            out[start:] = before()
+        for k, maps in enumerate(in_batches(tiles, self.batch, self.begin)):
+            out[k * self.batch : (k + 1) * self.batch] = maps
         return out
 
-    @torch.inference_mode()
     def begin(self, tiles: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
         """Begin the forward pass of one batch, padded with zeros to the fixed shape; return what gives its maps.
 
@@ -120,20 +112,12 @@ class Predictor:
         SmallerBatch
             Out of device memory; what is returned may raise it too.
         """
-        fixed = np.zeros((self.batch, TILE, TILE, 3), np.uint8)
-        fixed[: len(tiles)] = tiles
-        with memory_watched(self.device, self.batch):
-            x = sent(fixed, self.device).permute(0, 3, 1, 2)
-            with denormals_flushed():
-                maps: Tensor = self.forward((x.to(torch.float32) / 127.5 - 1).to(self.dtype))
-            sound, whole = fetched(torch.isfinite(maps).all()), fetched((maps * 255).round().to(torch.uint8))
+        begun = self.runner.begin(tiles, self._forward, lambda maps: [(maps[0] * 255).round().to(torch.uint8)])
+        return lambda: begun()[0]
 
-        def finish() -> NDArray[np.uint8]:
-            with memory_watched(self.device, self.batch):  # what goes wrong on a GPU shows when it is waited for
-                check_numbers(bool(sound()), self.card)
-                return whole()[: len(tiles)]
-
-        return finish
+    def _forward(self, pixels: Tensor) -> list[Tensor]:  # (B, 256, 256, 3) -> one of (B, K, 256, 256)
+        x = pixels.permute(0, 3, 1, 2)
+        return [self.forward((x.to(torch.float32) / 127.5 - 1).to(self.dtype))]
 
     def probe(self) -> None:
         """Run one forward pass, so that lack of memory shows before any work is done.
@@ -143,17 +127,6 @@ class Predictor:
         SmallerBatch
         """
         self.maps(np.zeros((1, TILE, TILE, 3), np.uint8))
-
-
-def check_numbers(sound: bool, card: ModelCard) -> None:
-    """Refuse what a network found when it is not *sound*: NaN or infinity would pass for nothing found.
-
-    Raises
-    ------
-    ModelError
-    """
-    if not sound:
-        raise ModelError(f"the network of {card.name} gives no numbers (NaN or infinity); its training has diverged")
 
 
 def load_predictor(path: Path, device: str, precision: str, batch: int, engine: str = "torch") -> Predictor:
@@ -167,40 +140,3 @@ def load_predictor(path: Path, device: str, precision: str, batch: int, engine: 
         except SmallerBatch as error:
             log.warning("%s", error)
             batch = error.batch
-
-
-def card_of(path: Path) -> ModelCard:
-    """Return what the checkpoint at *path* says of itself."""
-    return checkpoint.read_card(path)
-
-
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """Flush numbers too small for full precision (the tail of GELU) to zero: on a CPU they take 100 times as long.
-
-    Only inside the block, as the mode belongs to the thread and would change everybody else's arithmetic.
-    """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-KEPT_BYTES = 1 << 30
-"""Freed memory that glibc keeps for the next activation (64-100 MB each) in place of zeroing fresh pages."""
-
-
-def set_threads(threads: int) -> None:
-    """Let the network use this many CPU threads in this process, and make it quick on a CPU.
-
-    Its helper threads flush denormals for good (see :func:`denormals_flushed`), and freed memory is kept for reuse.
-    """
-    torch.set_num_threads(threads)
-    with denormals_flushed():
-        torch.ones(1 << 20).exp_()  # starts the helper threads, which inherit the mode
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is not None and hasattr(libc, "mallopt"):  # glibc has it, musl does not
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

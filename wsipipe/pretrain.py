@@ -21,7 +21,7 @@ from wsipipe.artifacts import atomic_write
 from wsipipe.errors import SettingsError
 from wsipipe.models.cmd import CMD, SIZES
 from wsipipe.models.device import can_compile, choose_device, trains_in_bf16
-from wsipipe.predict import denormals_flushed
+from wsipipe.models.threads import denormals_flushed
 from wsipipe.settings import LoopSettings, PretrainSettings
 from wsipipe.train.diffusion import hide, normalise, reconstruction_loss
 from wsipipe.train.distributed import ALONE, World

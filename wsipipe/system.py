@@ -7,8 +7,8 @@ POSIX away; see ``docs/install.md`` for what has run where.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
-import importlib
 import multiprocessing
 import os
 import shlex
@@ -17,66 +17,23 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 WINDOWS = os.name == "nt"
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL}
 """What file systems without hard links say (EINVAL: FAT, under Windows)."""
+NO_EXCHANGE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What file systems say that cannot exchange two names at once."""
+AT_FDCWD, SWAP = -100, 2
 PATIENCE = 2.0
 """Seconds for which Windows is asked again to rename a file that a virus scanner or an indexer has open."""
 STOPS: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGBREAK") if hasattr(signal, name)
 )
 """Signals beside Ctrl-C that ask a process to stop: SIGBREAK is how Windows asks a child."""
-
-
-def _module(name: str) -> Any:
-    """Return a module that not every system has, None where it is missing."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-
-
-fcntl, msvcrt = _module("fcntl"), _module("msvcrt")
-
-
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold the existing *folder* for this process alone; the lock goes when the process does, however it ends.
-
-    The folder itself is locked where that can be done, else a file beside it (a folder with an open file in it cannot
-    be renamed under Windows).
-
-    Raises
-    ------
-    BlockingIOError
-        When another process holds it.
-    """
-    beside = folder.with_name(f".{folder.name}.lock")
-    handle = os.open(folder, os.O_RDONLY) if fcntl else os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
-    mine = False
-    try:
-        _lock(handle)
-        mine = True
-        yield
-    finally:
-        os.close(handle)
-        if mine and not fcntl:
-            with contextlib.suppress(OSError):  # the next one has it open already
-                beside.unlink(missing_ok=True)
-
-
-def _lock(handle: int) -> None:
-    if fcntl:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return
-    try:
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-    except OSError as error:
-        raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK)) from error
 
 
 def link(source: Path, target: Path) -> bool:
@@ -126,6 +83,35 @@ def replace(source: Path, target: Path) -> None:
             if not WINDOWS or time.monotonic() > until:
                 raise
         time.sleep(0.05)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders at once; False where neither system nor file system can.
+
+    Raises
+    ------
+    OSError
+    """
+    call = _exchanger()
+    if call is None or call(os.fsencode(one), os.fsencode(other)) == 0:
+        return call is not None
+    code = ctypes.get_errno()
+    if code in NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+@cache
+def _exchanger() -> Callable[[bytes, bytes], int] | None:
+    """Return the system's call that exchanges two names, None where it has none."""
+    if WINDOWS:
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renamex_np"):  # macOS
+        return lambda one, other: int(libc.renamex_np(one, other, SWAP))
+    if hasattr(libc, "renameat2"):  # glibc
+        return lambda one, other: int(libc.renameat2(AT_FDCWD, one, AT_FDCWD, other, SWAP))
+    return None
 
 
 def start_method() -> str:

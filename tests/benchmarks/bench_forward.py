@@ -24,9 +24,10 @@ from torch import Tensor, nn
 
 from wsipipe.instances import CellRules, find_cells
 from wsipipe.models.folded import FoldedBlock
+from wsipipe.models.threads import denormals_flushed, set_threads
 from wsipipe.models.unfolded import written_as_convolutions
 from wsipipe.models.zoo import resolve
-from wsipipe.predict import Predictor, denormals_flushed, set_threads
+from wsipipe.predict import Predictor
 from wsipipe.settings import PhantomSettings
 from wsipipe.slide.phantom_truth import PhantomTruth
 from wsipipe.tiling import TILE

@@ -16,8 +16,9 @@ from wsipipe.corpus import Corpus, is_corpus, open_corpus
 from wsipipe.corpus.codec import array_options
 from wsipipe.corpus.read import ATTRIBUTE
 from wsipipe.corpus.table import Origin, Patch, patch_columns
-from wsipipe.corpus.write import JOURNAL, CorpusWriter, publish, stands
+from wsipipe.corpus.write import CorpusWriter, publish_corpus, stands
 from wsipipe.errors import OutputError, SettingsError, StoreError
+from wsipipe.runs.work import JOURNAL
 
 SIDE, SHARD = 32, 4
 ORIGINS = [Origin("a.svs", "A", "skin", "train"), Origin("b.svs", "B", "bone", "val")]
@@ -42,7 +43,7 @@ def complete(writer: CorpusWriter, target: Path) -> Corpus:
     writer.commit((2, 0), {})
     about = {"identity": "i", "settings": {"patch": SIDE, "seed": 0}}
     writer.finish(about, {"table": patch_columns(writer.state.patches, ORIGINS)})
-    publish(writer.work, target)
+    publish_corpus(writer.work, target)
     return open_corpus(target)
 
 

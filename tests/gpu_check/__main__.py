@@ -28,7 +28,7 @@ from tests.gpu_check import rates, runs, training
 from tests.gpu_check.context import SMALLEST, Context, Sizes
 from wsipipe.models.cmd import SIZES
 from wsipipe.models.device import choose_device
-from wsipipe.predict import set_threads
+from wsipipe.models.threads import set_threads
 from wsipipe.schedule.resources import allowed_cores, network_threads
 
 LARGE = Sizes({name: SIZES[name](0) for name in "TSB"}, (16, 64, 256), 0.6, 8192, (1, 2, 4, 8), 8, "cmd-t")

@@ -15,8 +15,9 @@ from wsipipe.errors import MissingDependency, SettingsError
 from wsipipe.models import checkpoint, engines
 from wsipipe.models.engines import ENGINES, Engine, engine_for
 from wsipipe.models.folded import FoldedSegmenter
+from wsipipe.models.threads import set_threads
 from wsipipe.models.unfolded import written_as_convolutions
-from wsipipe.predict import Predictor, load_predictor, set_threads
+from wsipipe.predict import Predictor, load_predictor
 from wsipipe.settings import ENGINE_NAMES, RunSettings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

@@ -17,7 +17,7 @@ from wsipipe.pipelines.batch import BatchJob, run_batch
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.outcome import Attempt, Report
 from wsipipe.pipelines.segment import run_segment
-from wsipipe.schedule.lease import acquire
+from wsipipe.runs.lease import acquire
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import BatchSettings, RunSettings, TissueSettings
 from wsipipe.slide.phantom import PhantomSettings, write_phantom
@@ -209,7 +209,7 @@ def test_slides_are_staged_and_the_copies_removed(slides: Path, tiny_model: Path
 
 
 def _machine() -> str:
-    from wsipipe.schedule.lease import machine
+    from wsipipe.runs.lease import machine
 
     return machine()
 

@@ -338,7 +338,7 @@ def test_tables_of_groups_that_cannot_be_used(job: EvaluateJob, tmp_path: Path, 
         (
             lambda job: replace(job, out=Path(job.dataset.split)),
             OutputError,
-            "cannot be made a folder .*choose another",
+            "cannot write .*: a part of the path is a file where a folder is expected",
         ),
         (lambda job: replace(job, dataset=DatasetSpec("/nowhere")), DatasetError, "/nowhere/images is not a folder"),
     ],

@@ -20,9 +20,10 @@ from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMDConfig
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
 from wsipipe.pipelines.places import Places, regions
-from wsipipe.pipelines.visualize import VisualizeJob, run_visualize
+from wsipipe.pipelines.visualize import VisualizeJob, as_network_sees, run_visualize
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import CorpusSettings, SlideSettings, VisualizeSettings
+from wsipipe.stain import Colours, colours_of
 
 FAST = VisualizeSettings(maps="64,all", times="300", panel=128)
 
@@ -72,6 +73,16 @@ def test_a_backbone_shows_all_panels_and_the_same_bytes_again(job: Callable[...,
         assert len(np.unique(np.asarray(image).reshape(-1, 3), axis=0)) > 500
     assert run_visualize(one, Progress()) == done and one.output.read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
+
+
+def test_the_network_sees_the_colours_of_its_card(job: Callable[..., VisualizeJob], tiny_model: Path) -> None:
+    asks = replace(checkpoint.read_card(tiny_model), colours=Colours((120, 160, 110), (30, 10, 8)), normalise=True)
+    (region,) = regions(job((500, 400)).places, 0.5, Progress())
+    seen = as_network_sees(region, asks, "auto")
+    found = colours_of([seen.pixels])
+    assert found is not None and found.mean == pytest.approx((120, 160, 110), abs=6)
+    for card, stain in ((asks, "as-is"), (replace(asks, colours=None, normalise=False), "auto")):
+        assert (as_network_sees(region, card, stain).window == region.window).all()
 
 
 def test_a_segmenter_shows_two_panels_and_says_why(job: Callable[..., VisualizeJob], tiny_model: Path) -> None:

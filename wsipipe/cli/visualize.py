@@ -33,7 +33,7 @@ from wsipipe.units import Pair
 )  # fmt: skip
 @config_option
 @options_for(VisualizeSettings, SlideSettings)
-@options_for(GridSettings, exclude=("overlap", "stain"))
+@options_for(GridSettings, exclude=("overlap",))
 def visualize(
     sources: tuple[str, ...],
     output: Path,

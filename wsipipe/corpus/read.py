@@ -20,8 +20,8 @@ from wsipipe.artifacts import digest, from_json
 from wsipipe.corpus import codec
 from wsipipe.corpus.table import read_table
 from wsipipe.errors import FAILURES, SettingsError, StoreError, in_words
-from wsipipe.store.write import flush, writing
-from wsipipe.system import replace
+from wsipipe.runs import flush, publish
+from wsipipe.store.write import writing
 
 SCHEMA = 1
 ATTRIBUTE = "wsipipe_corpus"
@@ -156,8 +156,7 @@ class Corpus:
             zarr.create_array(work, data=array, chunks=(rows, array.shape[1]), attributes={"name": name})
             for file in work.rglob("*"):
                 flush(file) if file.is_file() else None
-            shutil.rmtree(folder, ignore_errors=True)
-            replace(work, folder)
+            publish(work, folder)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,8 @@ than the shard in flight, and ends with the same bytes.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,15 +17,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import digest, from_json
+from wsipipe.artifacts import digest
 from wsipipe.corpus.codec import array_options
 from wsipipe.corpus.read import ATTRIBUTE, SCHEMA, read_about
 from wsipipe.corpus.table import Columns, Patch, write_table
 from wsipipe.errors import OutputError
-from wsipipe.store.write import flush
-from wsipipe.system import replace
+from wsipipe.runs.folder import publish
+from wsipipe.runs.work import JOURNAL, KEY, Work, flush
 
-JOURNAL = "journal.jsonl"
 Pixels = NDArray[np.uint8]
 
 
@@ -67,9 +63,11 @@ class CorpusWriter:
 
     def __init__(self, work: Path, identity: str, patch: int, shard: int, codec: str) -> None:
         self.work, self.shard, self._shape = work, shard, (patch, patch, 3)
-        self.state = _resume(work, identity)
-        if not (work / "zarr.json").exists():
+        self._run = Work(work, identity)
+        self.state = _state(self._run.notes())
+        if not self._run.resumed:
             _create(work, identity, self._shape, shard, codec)
+            self._run.begin()
         self._array: Any = zarr.open_array(work / "patches", mode="r+")
         self._stored = len(self.state.patches)
         self._buffer: list[Pixels] = []
@@ -100,15 +98,12 @@ class CorpusWriter:
             flush(shard)
         rows = [list(patch) for patch in self.state.patches[first:]]
         entry = {"first": first, "patches": rows, "position": list(position), "notes": list(notes.items())}
-        with (self.work / JOURNAL).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._run.note(entry)
         self._stored, self._buffer = last, []
         self.state.position = position
 
     def finish(self, about: Mapping[str, Any], tables: Mapping[str, Columns]) -> None:
-        """Write the *tables* and the attributes: the corpus is complete, and :func:`publish` must follow.
+        """Write the *tables* and the attributes: the corpus is complete, and :func:`publish_corpus` must follow.
 
         Raises
         ------
@@ -123,14 +118,11 @@ class CorpusWriter:
         zarr.open_group(self.work, mode="r+").update_attributes({ATTRIBUTE: whole})
 
 
-def publish(work: Path, target: Path) -> None:
+def publish_corpus(work: Path, target: Path) -> None:
     """Give a complete corpus its name; what stood there goes only then."""
-    (work / JOURNAL).unlink(missing_ok=True)
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        replace(target, old)
-    replace(work, target)
-    shutil.rmtree(old, ignore_errors=True)
+    for name in (KEY, JOURNAL):
+        (work / name).unlink(missing_ok=True)
+    publish(work, target)
 
 
 def stands(target: Path, identity: str) -> bool:
@@ -141,35 +133,14 @@ def stands(target: Path, identity: str) -> bool:
     return bool(about) and about.get("identity") == identity and bool(about["complete"])
 
 
-def _resume(work: Path, identity: str) -> State:
-    """Return what *work* holds already; empty it first when it is of another *identity*."""
+def _state(shards: Iterable[Mapping[str, Any]]) -> State:
+    """Return where the run stands whose journal has these *shards*."""
     state = State()
-    if read_about(work).get("identity") != identity:
-        for entry in work.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        return state
-    for shard in _journal(work / JOURNAL):
+    for shard in shards:
         state.patches += [Patch(*row) for row in shard["patches"]]
         state.position = shard["position"][0], shard["position"][1]
         state.notes.update((int(key), note) for key, note in shard["notes"])
     return state
-
-
-def _journal(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of whole shards; a line cut short by a crash ends them, and is removed."""
-    entries: list[dict[str, Any]] = []
-    if not path.exists():
-        return entries
-    kept = 0
-    for line in path.read_bytes().splitlines(keepends=True):
-        with contextlib.suppress(ValueError):
-            if line.endswith(b"\n"):
-                entries.append(from_json(line))
-                kept += len(line)
-                continue
-        break
-    os.truncate(path, kept)
-    return entries
 
 
 def _create(work: Path, identity: str, shape: tuple[int, int, int], shard: int, codec: str) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import atomic_folder, atomic_path, canonical_json, from_json
+from wsipipe.artifacts import atomic_path, canonical_json, from_json
 from wsipipe.errors import OutputError
+from wsipipe.runs import atomic_folder
 
 SUFFIXES = (".h5", ".zarr")
 ABOUT = "wsipipe"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import tempfile
 import uuid
 import zlib
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.geometry import mended
 from wsipipe.measure import MEASURES
 from wsipipe.plain import refuse_special
+from wsipipe.runs import scratch_folder
 
 SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")
 MALFORMED = (
@@ -175,9 +175,9 @@ def import_geojson(path: Path, out: Path, about: Mapping[str, Any]) -> Imported:
         raise StoreError(f"{path}: none of its {len(drawn)} objects is the outline of a cell")
     table = _table(chosen, outlines[kept], about)
     colours = {d.kind: d.colour for d in chosen if d.kind}
-    with tempfile.TemporaryDirectory(prefix=".wsipipe-", dir=out.parent) as folder:
-        write_part(table, Path(folder) / "part.arrow")
-        merge_parts([Path(folder) / "part.arrow"], out, {**about, "classes": colours})
+    with scratch_folder(out) as folder:
+        write_part(table, folder / "part.arrow")
+        merge_parts([folder / "part.arrow"], out, {**about, "classes": colours})
     return Imported(len(chosen), len(drawn) - len(chosen))
 
 

@@ -14,12 +14,12 @@ import shapely
 import zarr
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import atomic_folder
 from wsipipe.formats.parquet import batches, metadata
 from wsipipe.formats.pyramid import Level, Read, write_pyramid
 from wsipipe.formats.windows import Windows, paint
 from wsipipe.geometry import Grid
 from wsipipe.raster import Raster
+from wsipipe.runs import atomic_folder
 from wsipipe.settings import ZarrSettings
 from wsipipe.units import Box, Pair
 

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import zarr
 
 import wsipipe
-from wsipipe.artifacts import atomic_folder, canonical_json
+from wsipipe.artifacts import canonical_json
 from wsipipe.formats.anndata import write_anndata
 from wsipipe.formats.parquet import geo_metadata, metadata, row_groups
 from wsipipe.formats.pyramid import write_pyramid
 from wsipipe.raster import Raster
+from wsipipe.runs import atomic_folder
 from wsipipe.settings import ZarrSettings
 from wsipipe.units import Pair
 

@@ -12,18 +12,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from wsipipe.artifacts import check_writable
+from wsipipe.artifacts import check_writable, read_json
 from wsipipe.errors import OutputBusy, OutputError, SettingsError, SlideError
 from wsipipe.pipelines.job import SUFFIXES, SegmentJob, SegmentResult
 from wsipipe.pipelines.outcome import Attempt, Outcome, Report, failed_before, forget_failure, record_failure
 from wsipipe.pipelines.prepare import Prepared, prepare
 from wsipipe.pipelines.publish import Done, publish
-from wsipipe.pipelines.request import Network, check_request, finished_before, network_of, read_json, request_of
+from wsipipe.pipelines.request import Network, check_request, finished_before, network_of, request_of
 from wsipipe.pipelines.segment import compute
 from wsipipe.pipelines.slides import Entry, list_slides
 from wsipipe.pipelines.staging import Stager
+from wsipipe.runs import Lease, acquire, check_free
 from wsipipe.schedule.engine import Engine, open_engine
-from wsipipe.schedule.lease import Lease, acquire, check_free
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.threads import Threads
 from wsipipe.settings import BatchSettings

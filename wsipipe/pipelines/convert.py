@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsipipe.artifacts import check_writable, make_parents
+from wsipipe.artifacts import check_writable
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.exports import Format, Style, format_of
 from wsipipe.formats.ngff import label_grid
@@ -17,6 +16,7 @@ from wsipipe.formats.parquet import metadata
 from wsipipe.formats.subset import class_names, write_subset
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.raster import SlideRaster, slide_grid
+from wsipipe.runs import claims, scratch_folder
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 from wsipipe.slide import fingerprint, open_slide
@@ -56,6 +56,7 @@ class Converted:
     files: tuple[Path, ...]
 
 
+@claims(lambda job: job.outputs)
 def run_convert(job: ConvertJob, progress: Progress) -> Converted:
     """Write the cells of a master file in other formats; each output appears whole or not at all.
 
@@ -99,9 +100,8 @@ def _master(job: ConvertJob) -> Iterator[Path]:
     if job.subset.everything:
         yield job.cells
         return
-    make_parents(job.outputs[0])
-    with tempfile.TemporaryDirectory(prefix=".wsipipe-", dir=job.outputs[0].parent) as folder:
-        part = Path(folder) / "cells.parquet"
+    with scratch_folder(job.outputs[0]) as folder:
+        part = folder / "cells.parquet"
         write_subset(job.cells, part, job.subset)
         yield part
 

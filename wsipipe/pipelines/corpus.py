@@ -21,14 +21,15 @@ from wsipipe.corpus.report import match_columns, report, slide_columns
 from wsipipe.corpus.sources import Naming, Source, find_sources
 from wsipipe.corpus.splits import draw_splits
 from wsipipe.corpus.table import Columns, Origin, patch_columns
-from wsipipe.corpus.write import CorpusWriter, publish, stands
+from wsipipe.corpus.write import CorpusWriter, publish_corpus, stands
 from wsipipe.errors import DatasetError, SlideError
 from wsipipe.pipelines.request import slide_file
+from wsipipe.runs import claims, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings, determining
 from wsipipe.slide import changed, fingerprint
-from wsipipe.store.write import locked, writing
+from wsipipe.store.write import writing
 
 RATIOS = {"webp": 0.45, "zstd": 0.8, "none": 1.0}
 """Bytes of a stored patch per byte of its pixels, as measured on stained tissue (docs/decisions/corpus-codec.md)."""
@@ -65,6 +66,7 @@ class CorpusJob:
     tissue: TissueSettings = field(default_factory=TissueSettings)
 
 
+@claims(lambda job: (job.output,))
 def run_build_corpus(job: CorpusJob, progress: Progress) -> Path:
     """Build the corpus and return its folder; resume an interrupted run; do nothing when it is there already.
 
@@ -90,11 +92,11 @@ def run_build_corpus(job: CorpusJob, progress: Progress) -> Path:
     if stands(target, identity):
         progress.say(f"{job.output}: there already, up to date")
     else:
-        work = target.with_name(f".{target.name}.work")
-        with writing(job.output), locked(work):
+        work = work_of(target)
+        with writing(job.output):
             if not _finished(work, identity):
                 _collect(job, sources, tests, identity, work, progress)
-            publish(work, target)
+            publish_corpus(work, target)
     _picture(open_corpus(target), target)
     return job.output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from wsipipe.artifacts import atomic_write, check_writable
 from wsipipe.errors import SettingsError
 from wsipipe.formats.annotations import write_features
 from wsipipe.formats.colours import KNOWN
+from wsipipe.runs import claimed
 from wsipipe.settings import MicroarraySettings, PhantomSettings
 from wsipipe.slide.phantom import PhantomTruth, write_phantom
 from wsipipe.slide.phantom_tma import Core, lay_out
@@ -59,16 +61,17 @@ def draw_demo(
             f"{settings.width} x {settings.height} px are too many for one picture of labels (2^28 at most); "
             "--truth writes polygons of any slide"
         )
-    for output in (path, truth_path, labels_path, cores_path):
-        if output is not None:
+    outputs = [FilePath(output) for output in (path, truth_path, labels_path, cores_path) if output is not None]
+    with claimed(*outputs):
+        for output in outputs:
             check_writable(output)
-    truth = write_phantom(path, settings, progress, array)
-    if truth_path is not None:
-        write_truth(truth, truth_path)
-    if labels_path is not None:
-        write_labels(truth, labels_path)
-    if cores_path is not None:
-        write_cores(truth, cores_path)
+        truth = write_phantom(path, settings, progress, array)
+        if truth_path is not None:
+            write_truth(truth, truth_path)
+        if labels_path is not None:
+            write_labels(truth, labels_path)
+        if cores_path is not None:
+            write_cores(truth, cores_path)
     return truth
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wsipipe.artifacts import check_writable
-from wsipipe.errors import DatasetError, OutputError, SettingsError
+from wsipipe.errors import DatasetError, SettingsError
 from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
 from wsipipe.metrics import Counts, SizeCounts, Summary, TypeSummary, count, count_sizes, scores, summarise
 from wsipipe.models.checkpoint import Rules, model_hash
+from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
 from wsipipe.pipelines.prepare import rules_of
@@ -30,7 +30,8 @@ from wsipipe.pipelines.scored import (
 from wsipipe.pipelines.scored_groups import Groups, read_groups
 from wsipipe.pipelines.scored_types import TypeTally
 from wsipipe.pipelines.tune import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
-from wsipipe.predict import Predictor, load_predictor, set_threads
+from wsipipe.predict import Predictor, load_predictor
+from wsipipe.runs import claims, result_folder
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
@@ -39,6 +40,9 @@ __all__ = ["EvaluateJob", "Evaluation", "instances_of", "maps_of", "maps_of_all"
 
 IMAGES_AT_ONCE = 16
 """At most so many images share a pass through the network."""
+CLAIM = "scores.md"
+WRITTEN = (CLAIM, "scores.json", "images.*", "types.csv", "sizes.csv", "labels", "pictures")
+"""What lies in the folder of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Evaluation:
         return markdown(self.about, self.scores)
 
 
+@claims(lambda job: (job.out / CLAIM,))
 def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
     """Score a model on an annotated set; write tables, label maps, pictures and the report to ``job.out``.
 
@@ -112,37 +117,38 @@ def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
     images = read_images(job, predictor.card.mpp)
     _warn(job, images, progress)
     groups = read_groups(job.groups, images) if job.groups else []
-    _check_out(job.out)
     tally = TypeTally.of(images, predictor.card.head.types if predictor.card.head else ())
     rules = rules_of(predictor.card.rules, job.cells)
     progress.start("images", len(images))
     counted: list[tuple[Annotated, Counts]] = []
     sizes: list[SizeCounts] = []
     found: dict[str, Labels] = {}
-    for item, maps in predicted(images, predictor, job.grid):
-        found[item.name], types = maps.labels_and_types(rules, job.cells)
-        tally.add(item, found[item.name], types)
-        counted.append((item, count(item.labels, found[item.name], job.scoring.tolerance_px)))
-        sizes.append(count_sizes(item.labels, found[item.name], item.mpp))
-        write_labels(job.out / "labels", item.name, found[item.name])
-        progress.advance("images")
-    each, asked = [c for _, c in counted], job.scoring
-    outlines = summarise(each, asked.resamples, asked.seed)
-    found_scores = Scores(
-        outlines,
-        tally.detection(asked),
-        tally.image_means(each, asked),
-        reduce(add, sizes),
-        tally.summary(asked),
-        Groups.of(groups, each, asked) if groups else None,
-    )
-    result = Evaluation(counted, found_scores, _about(job, counted, predictor, rules))
-    write_tables(job.out, counted)
-    write_scores(job.out, result.about, found_scores)
-    write_pictures(job.out / "pictures", _ranked(counted, job.scoring.pictures), found)
+    with result_folder(job.out, WRITTEN) as out:
+        for item, maps in predicted(images, predictor, job.grid):
+            found[item.name], types = maps.labels_and_types(rules, job.cells)
+            tally.add(item, found[item.name], types)
+            counted.append((item, count(item.labels, found[item.name], job.scoring.tolerance_px)))
+            sizes.append(count_sizes(item.labels, found[item.name], item.mpp))
+            write_labels(out / "labels", item.name, found[item.name])
+            progress.advance("images")
+        each, asked = [c for _, c in counted], job.scoring
+        outlines = summarise(each, asked.resamples, asked.seed)
+        found_scores = Scores(
+            outlines,
+            tally.detection(asked),
+            tally.image_means(each, asked),
+            reduce(add, sizes),
+            tally.summary(asked),
+            Groups.of(groups, each, asked) if groups else None,
+        )
+        result = Evaluation(counted, found_scores, _about(job, counted, predictor, rules))
+        write_tables(out, counted)
+        write_scores(out, result.about, found_scores)
+        write_pictures(out / "pictures", _ranked(counted, job.scoring.pictures), found)
     return result
 
 
+@claims(lambda job: (job.out / CLAIM,))
 def run_tune(job: EvaluateJob, progress: Progress) -> list[Trial]:
     """Return all choices of thresholds with their scores, the best first, and write them to ``tune.csv``.
 
@@ -156,7 +162,6 @@ def run_tune(job: EvaluateJob, progress: Progress) -> list[Trial]:
     predictor = _load(job)
     images = read_images(job, predictor.card.mpp)
     _warn(job, images, progress)
-    _check_out(job.out)
     progress.start("images", len(images))
     pairs = []
     for item, maps in predicted(images, predictor, job.grid):
@@ -206,14 +211,6 @@ def _load(job: EvaluateJob) -> Predictor:
     set_threads(network_threads())
     run = job.run
     return load_predictor(resolve(job.model), run.device, run.precision, run.batch, run.engine)
-
-
-def _check_out(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made a folder ({error.strerror}); choose another --output") from error
-    check_writable(folder / "scores.md")
 
 
 def _about(

@@ -14,7 +14,7 @@ from typing import Any
 from wsipipe import __version__
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import OutputError, UnreadableSlide
-from wsipipe.schedule.lease import acquire
+from wsipipe.runs import acquire
 from wsipipe.system import flush_file, replace
 
 NAME = "CMU-1-Small-Region.svs"

@@ -10,7 +10,8 @@ from typing import Any
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError
 from wsipipe.models import checkpoint
-from wsipipe.models.checkpoint import HALF
+from wsipipe.models.checkpoint import HALF, ModelCard
+from wsipipe.runs import claimed
 
 
 def export_model(
@@ -41,16 +42,29 @@ def export_model(
     """
     if out.exists() and out.samefile(source):
         raise SettingsError(f"{out} is the model itself; choose another -o")
-    check_writable(out)
-    network, card = checkpoint.load(source)
+    with claimed(out):
+        check_writable(out)
+        network, card = checkpoint.load(source)
+        card = _card(card, source, name, licence, rules, normalise)
+        checkpoint.save(out, network, card, HALF if half else None)
+
+
+def _card(
+    card: ModelCard,
+    source: Path,
+    name: str | None,
+    licence: str | None,
+    rules: Mapping[str, float | None],
+    normalise: bool | None,
+) -> ModelCard:
+    """Return the card of the model as it is shipped."""
     given: dict[str, Any] = {key: value for key, value in rules.items() if value is not None}
     if normalise and card.colours is None:
         raise SettingsError(f"--normalise: {source} does not say which colours it was trained on; fit the model again")
-    card = replace(
+    return replace(
         card,
         name=name or card.name,
         licence=licence or card.licence,
         rules=replace(card.rules, **given),
         normalise=card.normalise if normalise is None else normalise,
     )
-    checkpoint.save(out, network, card, HALF if half else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -15,22 +14,22 @@ import shapely
 from numpy.typing import NDArray
 
 import wsipipe
-from wsipipe.artifacts import atomic_write, digest, write_json
+from wsipipe.artifacts import digest, read_json, write_json
 from wsipipe.embed import Embedder
 from wsipipe.errors import TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
 from wsipipe.geometry import grow
-from wsipipe.models.checkpoint import model_hash
+from wsipipe.models.checkpoint import model_hash, read_card
 from wsipipe.models.device import SmallerBatch
+from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.origin import record_of, refuse_other, write_record
 from wsipipe.pipelines.prepare import colour_warnings, slide_colours
 from wsipipe.pipelines.publish import covered_px
-from wsipipe.pipelines.request import is_stale, read_json, slide_file, slide_fingerprint
+from wsipipe.pipelines.request import is_stale, slide_file, slide_fingerprint
 from wsipipe.pipelines.source import Source, open_source
-from wsipipe.predict import card_of, set_threads
-from wsipipe.schedule.lease import Lease, acquire
+from wsipipe.runs import Lease, Work, acquire, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings, determining
@@ -62,7 +61,7 @@ class FeaturesJob:
     @property
     def work(self) -> Path:
         """Folder of the unfinished run."""
-        return self.output.parent / f".{self.output.name}.work"
+        return work_of(self.output)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
     """
     check_suffix(job.output)
     path = resolve(job.model).resolve()
-    grid = replace(job.grid, target_mpp=job.grid.target_mpp or card_of(path).mpp, overlap=job.features.overlap)
+    grid = replace(job.grid, target_mpp=job.grid.target_mpp or read_card(path).mpp, overlap=job.features.overlap)
     with acquire(job.output) as lease:
         source = open_source(job.source, job.slide, job.tissue, grid)
         for warning in source.warnings:
@@ -117,7 +116,8 @@ def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: 
     known = {"slide": record.get("slide"), "slide_fingerprint": made.get("slide")}
     refuse_other(job.output, known, job.source, source.raster.fingerprint, job.overwrite)
     began, pixels = slide_file(job.source), Pixels(source, boxes, embedder.margin, change)
-    features = _embed(job.work, digest([about["fingerprint"], began]), pixels, embedder, lease, progress)
+    work = Work(job.work, digest([about["fingerprint"], began]))
+    features = _embed(work, pixels, embedder, lease, progress)
     bad = _unreadable(job, source, boxes)
     if bad:
         about["bad_boxes"] = [[round(v) for v in grid.base_box(box)] for box in bad]
@@ -129,7 +129,7 @@ def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: 
     lease.check()
     write_features(job.output, features, coords, attributes, about)
     write_record(job.output, job.source, source.raster.fingerprint, bad)
-    shutil.rmtree(job.work, ignore_errors=True)
+    work.remove()
     return Features(len(boxes), embedder.width, len(bad))
 
 
@@ -198,16 +198,11 @@ def _about(
     return about | {"fingerprint": digest(about | {"boxes": boxes.tolist()})}
 
 
-def _embed(
-    work: Path, fingerprint: str, pixels: Pixels, embedder: Embedder, lease: Lease, progress: Progress
-) -> NDArray[np.float32]:
-    """Return the features (n, D) of tiles, from where an interrupted run of the same *fingerprint* stopped."""
-    mark, kept = work / "fingerprint", work / "features.f32"
-    if not mark.is_file() or mark.read_text() != fingerprint:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
-        with atomic_write(mark, "w") as file:
-            file.write(fingerprint)
+def _embed(work: Work, pixels: Pixels, embedder: Embedder, lease: Lease, progress: Progress) -> NDArray[np.float32]:
+    """Return the features (n, D) of tiles, from where an interrupted run of the same *work* stopped."""
+    kept = work.folder / "features.f32"
+    if not work.resumed:
+        work.begin()
     row = 4 * embedder.width
     done = kept.stat().st_size // row // embedder.batch * embedder.batch if kept.exists() else 0
     progress.start("tiles", len(pixels.boxes))
@@ -220,7 +215,7 @@ def _embed(
             lease.check()
             progress.advance("tiles", len(batch))
             if len(held) == FLUSH:
-                kept_bad(work, pixels.source)
+                kept_bad(work.folder, pixels.source)
                 file.write(np.concatenate(held).tobytes())
                 file.flush()
                 held = []

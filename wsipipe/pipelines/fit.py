@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from wsipipe import fit as fitting
-from wsipipe.artifacts import check_writable, digest, write_json
+from wsipipe.artifacts import check_writable, digest, read_json, remove_leftovers, write_json
 from wsipipe.errors import DatasetError, OutputError
 from wsipipe.fit import Pool
 from wsipipe.labels import DEFAULT_MPP, Annotated, DatasetSpec, assumption, few, read_set
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter, model_hash
+from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import resolve
-from wsipipe.pipelines.request import read_json
 from wsipipe.pipelines.validation import Validation
-from wsipipe.predict import set_threads
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import RANDOM, FitSettings, LoopSettings
 from wsipipe.train.samples import planned, types_in
+
+RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class FitJob:
     settings: FitSettings
 
 
+@claims(lambda job: (job.out / RECORD,))
 def run_fit(job: FitJob, progress: Progress) -> Path:
     """Fit a model on the training part of the sets and return its file; resume an interrupted run.
 
@@ -54,6 +57,7 @@ def run_fit(job: FitJob, progress: Progress) -> Path:
     OutputError
         The folder holds another run, or the disk is full.
     """
+    remove_leftovers(job.out / "*")
     set_threads(network_threads())
     pool = read_pool(job)
     settings = planned(job.settings, pool)
@@ -163,15 +167,11 @@ def _best(watch: Validation) -> Segmenter:
 
 
 def _claim(job: FitJob, pool: Pool, settings: FitSettings) -> None:
-    """Make the folder the run's own, or find that it is already; refuse a folder that holds another run."""
-    try:
-        job.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{job.out} cannot be made a folder ({error.strerror}); choose another --output") from error
-    record = job.out / "run.json"
+    """Write down whose the folder is, or find that it is this run's already; refuse one that holds another run."""
+    record = job.out / RECORD
     check_writable(record)
     identity = digest({"datasets": [_chosen(s) for s in job.datasets], "settings": _chosen(_extendable(job.settings))})
-    if record.exists() and f'"{identity}"' not in record.read_text(encoding="utf-8"):
+    if record.exists() and read_json(record).get("identity") != identity:
         raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
     begun, weights = read_json(record).get("backbone_sha256"), _weights(settings)
     if begun and begun != weights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsipipe.runs import work_of
 from wsipipe.settings import (
     CellSettings,
     ClusterSettings,
@@ -75,7 +76,7 @@ class SegmentJob:
     @property
     def work(self) -> Path:
         """Folder of the unfinished run, beside the first output."""
-        return self.outputs[0].parent / f".{self.outputs[0].name}.work"
+        return work_of(self.outputs[0])
 
     @property
     def record(self) -> Path:

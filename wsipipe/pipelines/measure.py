@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import wsipipe
-from wsipipe.artifacts import check_writable, make_parents
+from wsipipe.artifacts import check_writable
 from wsipipe.context import Crowd
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.imported import SUFFIXES, import_geojson
@@ -27,6 +26,7 @@ from wsipipe.pipelines.remeasure import Measurer
 from wsipipe.pipelines.stains import boxes_around, pixels_in, stains_of
 from wsipipe.quality.map import quality_map
 from wsipipe.raster import SlideRaster, slide_grid
+from wsipipe.runs import claims, scratch_folder
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import MeasureSettings, SlideSettings, StainSettings, determining
 from wsipipe.slide import fingerprint, open_slide, require_mpp
@@ -57,6 +57,7 @@ class Measured:
     bad: int = 0
 
 
+@claims(lambda job: (job.output,))
 def run_measure(job: MeasureJob, progress: Progress) -> Measured:
     """Measure cells anew on their slide, and add what is asked for.
 
@@ -113,9 +114,8 @@ def _master(job: MeasureJob, slide: Slide) -> Iterator[tuple[Path, int]]:
         "imported": job.cells.name,
         "version": wsipipe.__version__,
     }
-    make_parents(job.output)
-    with tempfile.TemporaryDirectory(prefix=".wsipipe-", dir=job.output.parent) as folder:
-        master = Path(folder) / "cells.parquet"
+    with scratch_folder(job.output) as folder:
+        master = folder / "cells.parquet"
         yield master, import_geojson(job.cells, master, about).left_out
 
 

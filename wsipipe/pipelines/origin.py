@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import wsipipe
-from wsipipe.artifacts import write_json
+from wsipipe.artifacts import read_json, write_json
 from wsipipe.errors import OutputError, StoreError
 from wsipipe.formats.parquet import metadata
 from wsipipe.pipelines.job import SegmentJob, stem
-from wsipipe.pipelines.request import read_json, slide_file, slide_fingerprint
+from wsipipe.pipelines.request import slide_file, slide_fingerprint
 from wsipipe.units import Box
 
 

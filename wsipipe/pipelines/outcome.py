@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Self
 
 import wsipipe
-from wsipipe.artifacts import write_json
+from wsipipe.artifacts import read_json, write_json
 from wsipipe.errors import ModelError, SettingsError, SlideChanged, SlideError, StoreError, WsipipeError
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
-from wsipipe.pipelines.request import is_stale, read_json, slide_file
+from wsipipe.pipelines.request import is_stale, slide_file
 from wsipipe.pipelines.slides import Entry
 from wsipipe.schedule.progress import Progress
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsipipe import pretrain as pretraining
-from wsipipe.artifacts import check_writable, digest, write_json
+from wsipipe.artifacts import check_writable, digest, read_json, remove_leftovers, write_json
 from wsipipe.corpus import Corpus, is_corpus, open_corpus
 from wsipipe.errors import DatasetError, OutputError, SettingsError, install_line
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMD, SIZES
 from wsipipe.models.conditioning import encoder_name
+from wsipipe.models.threads import set_threads
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
-from wsipipe.pipelines.request import read_json
-from wsipipe.predict import set_threads
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores, network_threads
 from wsipipe.settings import CorpusSettings, PretrainSettings, determining
@@ -32,6 +32,7 @@ from wsipipe.train.pictures import write_reconstructions
 if TYPE_CHECKING:
     import torch
 
+RECORD = "run.json"
 SHOWN = 4
 """Patches in the pictures."""
 
@@ -58,6 +59,7 @@ class PretrainJob:
     image_mpp: float | None = None
 
 
+@claims(lambda job: (job.out / RECORD,) if ranks().main else ())
 def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
     """Pretrain a backbone and return its file; resume an interrupted run.
 
@@ -69,6 +71,8 @@ def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
         The folder cannot be written, or holds another run.
     """
     world = ranks()
+    if world.main:
+        remove_leftovers(job.out / "*")
     cores = max(1, allowed_cores() // world.local_size)
     set_threads(min(cores, network_threads()))
     device = pretraining.device_of(job.settings, world)
@@ -105,11 +109,11 @@ def _claim(job: PretrainJob, corpus: Corpus, world: World) -> None:
     if not world.main:
         return
     (job.out / "pictures").mkdir(parents=True, exist_ok=True)
-    record = job.out / "run.json"
+    record = job.out / RECORD
     check_writable(record)
     identity = digest({"corpus": corpus.fingerprint, "settings": identifying(job.settings)})
     started = record.exists() and (job.out / STATE).exists()
-    if started and f'"{identity}"' not in record.read_text(encoding="utf-8"):
+    if started and read_json(record).get("identity") != identity:
         raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
     encoder, begun = _encoder(job.settings), read_json(record).get("encoder") if started else None
     if begun and begun != encoder:

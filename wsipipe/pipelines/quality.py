@@ -14,6 +14,7 @@ from wsipipe.formats.annotations import Annotation, write_annotations
 from wsipipe.pipelines.shown import open_pair
 from wsipipe.quality.map import COLOURS, FAULTS, Quality, QualityMap, quality_map
 from wsipipe.report.faults import Fault, fault_rows
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import fingerprint, require_mpp
@@ -46,6 +47,7 @@ class QualityFound:
     warnings: tuple[str, ...]
 
 
+@claims(lambda job: (*job.outputs, job.overlay))
 def run_quality(job: QualityJob, progress: Progress) -> QualityFound:
     """Write the areas of a slide with a fault.
 

@@ -16,6 +16,7 @@ from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
 from wsipipe.quality.map import QualityMap, quality_map
 from wsipipe.report import FAILED, Entry, Facts, entries_of, is_current, label, small_picture, write_index, write_report
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import Slide
@@ -54,6 +55,7 @@ class ReportJob:
     settings: SlideSettings = field(default_factory=SlideSettings)
 
 
+@claims(lambda job: (job.out or (job.source / INDEX if job.source.is_dir() else page_beside(job.source)),))
 def run_report(job: ReportJob, progress: Progress) -> list[Path]:
     """Write the pages and return their paths, that of the batch last.
 

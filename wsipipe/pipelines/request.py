@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import wsipipe
-from wsipipe.artifacts import digest, from_json
+from wsipipe.artifacts import digest, read_json
 from wsipipe.errors import SettingsError, SlideError
-from wsipipe.models.checkpoint import ModelCard, model_hash
+from wsipipe.models.checkpoint import ModelCard, model_hash, read_card
 from wsipipe.models.zoo import resolve, shipped
 from wsipipe.pipelines.job import SegmentJob, SegmentResult
-from wsipipe.predict import Predictor, card_of
+from wsipipe.predict import Predictor
 from wsipipe.schedule.engine import Engine, Forward
 from wsipipe.settings import GridSettings, determining
 from wsipipe.slide import changed, fingerprint, stamp
@@ -54,7 +54,7 @@ def network_of(job: SegmentJob, engine: Engine, batch: int = 0) -> Network:
     """
     path = resolve(job.model).resolve()
     name = job.model if job.model in shipped() else str(path)
-    card, sha = card_of(path), model_hash(path)
+    card, sha = read_card(path), model_hash(path)
     if card.head is None:
         raise SettingsError(f"--model {job.model} is a backbone without a head; fit one with `wsipipe fit`")
     return Network(name, card, sha, engine.forward(name, sha, job.run, batch or job.run.batch), engine.predictor)
@@ -160,12 +160,3 @@ def slide_file(source: str) -> dict[str, int] | None:
 def is_stale(record: dict[str, Any], source: str) -> bool:
     """Whether the original had another size or time when *record* was written (older ones do not say)."""
     return "slide_file" in record and record["slide_file"] != slide_file(source)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; {} where there is none."""
-    try:
-        content = from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -27,6 +27,7 @@ from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of
 from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide
 from wsipipe.report.score import write_score
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import ScoreSettings, SlideSettings, SummariseSettings
 from wsipipe.slide import Slide
@@ -84,6 +85,7 @@ class Scored:
     rows: tuple[Row, ...]
 
 
+@claims(lambda job: (job.output, *job.tables, job.page))
 def run_score(job: ScoreJob, progress: Progress) -> Scored:
     """Give every cell the class of how it stained, and sum up; nothing is segmented or measured again.
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from wsipipe import __version__
 from wsipipe.artifacts import atomic_path, atomic_write, write_json
-from wsipipe.errors import OutputError
 from wsipipe.labels import DEFAULT_MPP, Annotated
 from wsipipe.metrics import (
     MATCH_IOU,
@@ -185,7 +184,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_labels(folder: Path, name: str, labels: Labels) -> None:
     """Write a label map as 16-bit PNG, or as NPY when it holds more than 65,535 cells."""
-    _make(folder)
+    folder.mkdir(exist_ok=True)
     if labels.max(initial=0) > np.iinfo(np.uint16).max:
         with atomic_write(folder / f"{name}.npy") as file:
             np.save(file, labels)
@@ -197,7 +196,7 @@ def write_labels(folder: Path, name: str, labels: Labels) -> None:
 
 def write_pictures(folder: Path, items: Mapping[str, Annotated], found: Mapping[str, Labels]) -> None:
     """Write a PNG per entry of *items* (by its name): the image with right and wrong outlines; old ones go."""
-    _make(folder)
+    folder.mkdir(exist_ok=True)
     for old in [*folder.glob("best-*.png"), *folder.glob("worst-*.png")]:
         old.unlink()
     for name, item in items.items():
@@ -239,10 +238,3 @@ def _outline(labels: Labels, times: int) -> NDArray[np.bool_]:
         return edge
     wide = cv2.dilate(edge.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return wide & (large > 0)
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made a folder ({error.strerror}); choose another --output") from error

@@ -22,8 +22,8 @@ from wsipipe.pipelines.origin import refuse_another
 from wsipipe.pipelines.prepare import Prepared, prepare
 from wsipipe.pipelines.publish import Done, clear, publish
 from wsipipe.pipelines.request import Network, check_request, finished_before, network_of, request_of
+from wsipipe.runs import Lease, acquire
 from wsipipe.schedule.engine import Engine, open_engine
-from wsipipe.schedule.lease import Lease, acquire
 from wsipipe.schedule.progress import Progress, TileCount
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt

@@ -16,10 +16,9 @@ from typing import Self
 
 import fsspec  # type: ignore[import-untyped]
 
-from wsipipe.artifacts import write_json
+from wsipipe.artifacts import read_json, write_json
 from wsipipe.errors import OutputError
-from wsipipe.pipelines.request import read_json
-from wsipipe.schedule.lease import Holder
+from wsipipe.runs import Holder
 from wsipipe.slide import Stamp, changed, fingerprint, stamp
 
 SCATTERED = (".vms", ".vmu", ".dcm")

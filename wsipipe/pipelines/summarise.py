@@ -21,6 +21,7 @@ from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.results import each_slide, file_for, list_results
 from wsipipe.pipelines.sheet import columns_of, read_sheet
 from wsipipe.pipelines.shown import open_pair, record_of, slide_of, tissue_again
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import HotSpotSettings, SlideSettings, SummariseSettings
 
@@ -77,6 +78,7 @@ class Summarised:
     failed: tuple[tuple[str, str], ...] = ()
 
 
+@claims(lambda job: job.outputs)
 def run_summarise(job: SummariseJob, progress: Progress) -> Summarised:
     """Write the numbers of every region of every slide; rows are sorted by slide, regions come as they were drawn.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsipipe.artifacts import check_writable
+from wsipipe.artifacts import check_writable, read_json
 from wsipipe.formats.trident import write_coords_h5
 from wsipipe.pipelines.origin import record_of, refuse_other, write_record
-from wsipipe.pipelines.request import is_stale, read_json
+from wsipipe.pipelines.request import is_stale
 from wsipipe.raster import SlideRaster, slide_grid
+from wsipipe.runs import claims
 from wsipipe.settings import GridSettings, SlideSettings, StoreSettings, TissueSettings
 from wsipipe.slide import fingerprint, open_slide, require_mpp
 from wsipipe.store import StorePlan, open_store, plan_store, write_store
@@ -52,6 +53,7 @@ def plan_tile(job: TileJob) -> tuple[SlideRaster, Tissue, StorePlan]:
     return raster, tissue, plan_store(raster, tissue, tiles, job.store, job.tissue, job.bounds)
 
 
+@claims(lambda job: (record_of(job.output), job.trident, job.tissue_out))
 def tile(job: TileJob, raster: SlideRaster, tissue: Tissue, plan: StorePlan, progress: Progress | None = None) -> bool:
     """Write what *plan* describes and the side files; return False when the store was there and up to date.
 

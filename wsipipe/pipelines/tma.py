@@ -12,6 +12,7 @@ from wsipipe.analysis.tma import Cores, find_cores
 from wsipipe.artifacts import atomic_write
 from wsipipe.figure.areas import check_areas, write_areas
 from wsipipe.formats.annotations import Annotation, write_annotations
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import Slide, fingerprint, open_slide, require_mpp
@@ -43,6 +44,7 @@ class TmaJob:
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
 
 
+@claims(lambda job: (*job.outputs, job.overlay))
 def run_tma(job: TmaJob, progress: Progress) -> Cores:
     """Write the cores of a slide.
 

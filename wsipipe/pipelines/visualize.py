@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsipipe.artifacts import check_writable
@@ -12,12 +12,15 @@ from wsipipe.errors import ModelError, SettingsError
 from wsipipe.figure.panels import Looked, clusters, nucleus, reconstructions, similarity
 from wsipipe.figure.regions import STEP, Region, joined
 from wsipipe.figure.sheet import write_sheet
+from wsipipe.models.checkpoint import ModelCard
+from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.places import Places, regions
-from wsipipe.predict import set_threads
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import PANELS, VisualizeSettings
+from wsipipe.stain import colours_of, normalise
 from wsipipe.units import Pair
 
 
@@ -48,6 +51,7 @@ class Visualized:
     size: tuple[int, int]
 
 
+@claims(lambda job: (job.output,))
 def run_visualize(job: VisualizeJob, progress: Progress) -> Visualized:
     """Write the picture.
 
@@ -70,7 +74,8 @@ def run_visualize(job: VisualizeJob, progress: Progress) -> Visualized:
     progress.start("regions", len(found))
     looked = []
     for region, point in zip(found, points):
-        dense = backbone.maps(*region.tiles(STEP), job.settings.timestep)
+        seen = as_network_sees(region, backbone.card, job.places.grid.stain)
+        dense = backbone.maps(*seen.tiles(STEP), job.settings.timestep)
         looked.append(Looked(region, point, joined(dense, region.side)))
         progress.advance("regions")
     draw = {"clusters": clusters, "similarity": similarity, "reconstruction": reconstructions}
@@ -78,6 +83,12 @@ def run_visualize(job: VisualizeJob, progress: Progress) -> Visualized:
     title = f"{backbone.card.name}: dense features of the decoder at t = {job.settings.timestep}"
     size = write_sheet(job.output, title, sections, job.settings.panel)
     return Visualized(len(found), panels, size)
+
+
+def as_network_sees(region: Region, card: ModelCard, stain: str) -> Region:
+    """Return *region* in the colours that the model's card asks for, as when a slide is segmented."""
+    colours = colours_of([region.pixels]) if card.colours else None
+    return replace(region, window=normalise(region.window, card.change_for(stain, colours)))
 
 
 def _panels(job: VisualizeJob, backbone: DenseBackbone, progress: Progress) -> tuple[str, ...]:

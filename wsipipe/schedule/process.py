@@ -6,7 +6,7 @@ import time
 from functools import lru_cache
 
 import wsipipe
-from wsipipe.predict import set_threads
+from wsipipe.models.threads import set_threads
 from wsipipe.schedule.engine import Forward
 from wsipipe.schedule.network import loaded
 from wsipipe.schedule.progress import SoFar

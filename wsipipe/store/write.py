@@ -11,7 +11,6 @@ import json
 import math
 import os
 import pickle
-import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,16 +21,15 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from wsipipe.artifacts import from_json
+from wsipipe.artifacts import digest
 from wsipipe.errors import OutputError, TileReadError, WsipipeError
 from wsipipe.geometry import intersect
 from wsipipe.raster import CHUNK, Pixels, Raster, SlideRaster
+from wsipipe.runs import Work, claimed, flush, work_of
 from wsipipe.store.plan import Mask, StorePlan, tissue_of
 from wsipipe.store.read import read_about, shard_files
-from wsipipe.system import flush_file, held, replace
 from wsipipe.units import Box, Pair
 
-JOURNAL, STAMP = "journal.jsonl", "stamp.json"
 FILL = 255
 Progress = Callable[[int, int], None]
 """Called with the number of chunks done and of all chunks."""
@@ -67,7 +65,8 @@ def write_store(
     Raises
     ------
     OutputError
-        When the store cannot be written; what stood at *path* is untouched and finished shards are kept.
+        When the store cannot be written, or another process writes it; what stood at *path* is untouched and finished
+        shards are kept.
     TileReadError
         When more than *max_bad* of the pixels cannot be read.
     SlideChanged
@@ -76,29 +75,25 @@ def write_store(
     target = Path(os.path.realpath(path))
     if _stands(target, plan) and not again:
         return False
-    work = target.with_name(f".{target.name}.work")
-    with writing(path), locked(work):
-        done = _resume(work, plan, _stamp_of(raster))
-        pixels = zarr.open_array(work / "pixels", mode="r+")
-        bad = _write_shards(raster, plan, pixels, done, workers, progress)
+    with writing(path), claimed(target):
+        work = Work(work_of(target), digest([plan.identity, _stamp_of(raster)]))
+        if not work.resumed:
+            _create(work.folder, plan)
+            work.begin()
+        bad = _write_shards(raster, plan, work, workers, progress)
         _refuse_too_bad(bad, plan, max_bad)
         if isinstance(raster, SlideRaster):
             raster.check_same()
-        _finish(work, target, plan, bad)
+        _complete(work.folder, plan, bad)
+        work.publish(target)
     return True
 
 
-def _write_shards(
-    raster: Raster,
-    plan: StorePlan,
-    pixels: Any,
-    done: dict[tuple[int, int], list[Box]],
-    workers: int,
-    progress: Progress | None,
-) -> list[Box]:
-    """Write the shards that are not *done*; return the unreadable boxes of all."""
+def _write_shards(raster: Raster, plan: StorePlan, work: Work, workers: int, progress: Progress | None) -> list[Box]:
+    """Write the shards that *work* does not hold yet; return the unreadable boxes of all."""
+    pixels: Any = zarr.open_array(work.folder / "pixels", mode="r+")
+    done = {tuple(note["shard"]): [tuple(box) for box in note["bad"]] for note in work.notes()}
     total, count = int(plan.chunks.sum()), sum(len(plan.chunks_of(*shard)) for shard in done)
-    journal = Path(pixels.store.root).parent / JOURNAL
     with ThreadPoolExecutor(workers) as pool:
         read = _reader(raster, workers)
         for column, row in (shard for shard in plan.shards() if shard not in done):
@@ -113,17 +108,10 @@ def _write_shards(
                 if progress is not None:
                     progress(count, total)
             pixels[y0:y1, x0:x1] = buffer
-            flush(Path(pixels.store.root) / f"c/{row}/{column}/0")
+            flush(work.folder / f"pixels/c/{row}/{column}/0")
             done[column, row] = sorted(bad)
-            with journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"shard": [column, row], "bad": sorted(bad)}) + "\n")
+            work.note({"shard": [column, row], "bad": sorted(bad)})
     return sorted(box for boxes in done.values() for box in boxes)
-
-
-def flush(file: Path) -> None:
-    """Have *file* on disk before the journal says so; a shard of nothing but fill has no file."""
-    if file.exists():
-        flush_file(file)
 
 
 def _reader(raster: Raster, workers: int) -> Callable[[Box], tuple[Pixels, set[Box]]]:
@@ -146,26 +134,6 @@ def _shard_box(plan: StorePlan, column: int, row: int) -> Box:
 
 def _stamp_of(raster: Raster) -> str:
     return json.dumps(raster.stamp if isinstance(raster, SlideRaster) else None)
-
-
-def _resume(work: Path, plan: StorePlan, stamp: str) -> dict[tuple[int, int], list[Box]]:
-    """Return the shards that *work* holds already; empty it first when it is not of this *plan* and file."""
-    mark = work / STAMP
-    if read_about(work).get("identity") == plan.identity and mark.is_file() and mark.read_text() == stamp:
-        return dict(_journal(work / JOURNAL))
-    for entry in work.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    mark.write_text(stamp)
-    _create(work, plan)
-    return {}
-
-
-def _journal(path: Path) -> Iterator[tuple[tuple[int, int], list[Box]]]:
-    """Yield the shards that were written; a line cut short by a crash is not one."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):
-            entry = from_json(line)
-            yield tuple(entry["shard"]), [tuple(box) for box in entry["bad"]]
 
 
 def _create(work: Path, plan: StorePlan) -> None:
@@ -200,19 +168,12 @@ def _tissue_mask(plan: StorePlan) -> tuple[Mask, Pair]:
     return tissue_of(plan.about["tissue"]).mask((sx, sy), box), (sx, sy)
 
 
-def _finish(work: Path, target: Path, plan: StorePlan, bad: list[Box]) -> None:
-    """Mark the store complete and give it its name."""
+def _complete(work: Path, plan: StorePlan, bad: list[Box]) -> None:
+    """Mark the store complete."""
     files = shard_files(work)
     about = {**plan.about, "identity": plan.identity, "complete": True, "shard_files": files}
     done = about | {"bad": [list(box) for box in bad]}
     zarr.open_group(work, mode="r+").update_attributes({"wsipipe": done})
-    for name in (JOURNAL, STAMP):
-        (work / name).unlink(missing_ok=True)
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        replace(target, old)
-    replace(work, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _refuse_too_bad(bad: Iterable[Box], plan: StorePlan, max_bad: float) -> None:
@@ -230,17 +191,6 @@ def _stands(target: Path, plan: StorePlan) -> bool:
     if target.exists() and not about:
         raise OutputError(f"cannot write {target}: something that is not a tile store is there; give another name")
     return bool(about) and about["identity"] == plan.identity and about["complete"] and not about["bad"]
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make *folder* and hold it for this process; the lock goes when the process does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with held(folder):
-            yield
-    except BlockingIOError as error:
-        raise OutputError(f"another process is writing {folder}; wait for it, or give another name") from error
 
 
 @contextlib.contextmanager

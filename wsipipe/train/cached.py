@@ -22,11 +22,11 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsipipe.artifacts import digest, from_json, write_json
+from wsipipe.artifacts import digest, from_json, remove_leftovers, write_json
 from wsipipe.errors import OutputError
 from wsipipe.labels import Annotated
+from wsipipe.runs import atomic_folder
 from wsipipe.settings import FitSettings
-from wsipipe.system import replace
 from wsipipe.train.augment import plain_crop
 from wsipipe.train.losses import Targets
 from wsipipe.train.samples import Pool, Sample, augmented, crops_in, images_of, targets_of, type_map
@@ -105,30 +105,26 @@ def feature_cache(
         if from_json((folder / "about.json").read_text(encoding="utf-8")).get("key") == key:
             return FeatureCache(folder, settings)
         log.warning("%s: features of another backbone, or of other images or crops; they are computed again", folder)
-        shutil.rmtree(folder)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    remove_leftovers(folder)
     crops = sum(_count(a, settings) for _, images in pool for a in images)
-    total = crops * settings.cache_features
+    total, done = crops * settings.cache_features, 0
     writers: dict[str, _Rows] = {}
-    try:
-        done = 0
-        for batch in _batches(_views(pool, settings, types), settings.batch):
-            rows = _rows(batch, extract, bool(types))
-            if not writers:
-                _check_room(part, rows, total, settings)
-                writers = {name: _Rows(part / f"{name}.npy", array, total) for name, array in rows.items()}
-            for name, array in rows.items():
-                writers[name].write(array)
-            done += len(batch)
-            report(done, total)
-    finally:
-        for writer in writers.values():
-            writer.close()
-    about = {"key": key, "crops": crops, "views": settings.cache_features, "arrays": list(writers)}
-    write_json(part / "about.json", about)
-    replace(part, folder)
+    with atomic_folder(folder, "about.json") as part:
+        try:
+            for batch in _batches(_views(pool, settings, types), settings.batch):
+                rows = _rows(batch, extract, bool(types))
+                if not writers:
+                    _check_room(part, rows, total, settings)
+                    writers = {name: _Rows(part / f"{name}.npy", array, total) for name, array in rows.items()}
+                for name, array in rows.items():
+                    writers[name].write(array)
+                done += len(batch)
+                report(done, total)
+        finally:
+            for writer in writers.values():
+                writer.close()
+        about = {"key": key, "crops": crops, "views": settings.cache_features, "arrays": list(writers)}
+        write_json(part / "about.json", about)
     return FeatureCache(folder, settings)
 
 

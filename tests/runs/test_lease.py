@@ -17,7 +17,7 @@ import pytest
 
 from wsipipe.artifacts import hidden_beside, remove_leftovers, short_name
 from wsipipe.errors import OutputBusy, OutputError
-from wsipipe.schedule.lease import Holder, acquire, check_free, machine
+from wsipipe.runs.lease import Holder, acquire, check_free, machine
 from wsipipe.system import began
 
 
@@ -93,7 +93,7 @@ def test_a_lease_that_is_just_being_written_counts(tmp_path: Path, content: str)
 def test_a_process_killed_as_it_takes_a_lease_holds_nothing(tmp_path: Path) -> None:
     output = tmp_path / "cells.parquet"
     code = (
-        "import os, sys; from pathlib import Path; from wsipipe.schedule.lease import acquire\n"
+        "import os, sys; from pathlib import Path; from wsipipe.runs.lease import acquire\n"
         "os.link = lambda a, b: os.kill(os.getpid(), 9); acquire(Path(sys.argv[1]))"
     )
     process = subprocess.run([sys.executable, "-c", code, str(output)], capture_output=True, check=False)

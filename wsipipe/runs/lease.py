@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wsipipe.artifacts import from_json, hidden_beside, make_parents, short_name
-from wsipipe.errors import OutputBusy, OutputError
+from wsipipe.artifacts import from_json, hidden_beside, make_parents, refusal, short_name
+from wsipipe.errors import OutputBusy
+from wsipipe.runs.folder import restore
 from wsipipe.system import began, link
 
 BEATS = 6
@@ -106,8 +107,9 @@ class Lease:
         """Give the lease back."""
         self._ended.set()
         self._thread.join(timeout=1)
-        if not self._lost:
-            self.file.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if not self._lost and self.file.read_bytes() == self._content:
+                self.file.unlink()
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +121,7 @@ class Lease:
 
 
 def acquire(output: Path, seconds: float = 120.0) -> Lease:
-    """Return the lease of *output*.
+    """Return the lease of *output*; a folder that a killed process has moved away is put back.
 
     Raises
     ------
@@ -136,12 +138,13 @@ def acquire(output: Path, seconds: float = 120.0) -> Lease:
     except OSError as error:
         if isinstance(error, (FileExistsError, FileNotFoundError)) and output.parent.is_dir():
             raise OutputBusy(f"{output}: another process has just begun to work on it") from error
-        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+        raise refusal(output, error) from error
     if set(_leases(output).values()) - set(earlier.values()) - {mine}:
         mine.unlink(missing_ok=True)
         raise OutputBusy(f"{output}: another process has just begun to work on it")
     for file in earlier.values():
         file.unlink(missing_ok=True)
+    restore(output)
     return Lease(mine, seconds)
 
 
