@@ -73,8 +73,8 @@ CASES = {
         "t.csv", ["summarise", "{}/cells.parquet", "-o", "{}/t.csv"], [], ["--measurement", "area_um2"]
     ),
     "quality": twice(
-        "q.geojson q.png",
-        ["quality", "{}/slide.tiff", "-o", "{}/q.geojson", "--overlay", "{}/q.png"],
+        "q.csv q.png",
+        ["quality", "{}/slide.tiff", "-o", "{}/q.csv", "--overlay", "{}/q.png"],
         [], ["--mpp", "0.6", "--force-mpp"],
     ),
     "visualize": twice(
