@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests import tiny
 from tests.conftest import ROOT, Phantom
+from wsipipe import fit as fitting
 from wsipipe.cli.main import main
 from wsipipe.cli.options import read_config
 from wsipipe.formats.parquet import read_cells
@@ -220,13 +221,10 @@ def test_a_loss_that_is_no_number_is_one_line_and_keeps_the_work(
 ) -> None:
     command = ["fit", str(annotated), "--mpp", "0.5", "-o", str(tmp_path / "run"), "--steps", "9", *SMALL]
     command += ["--head", "linear", "--backbone", str(resolve("cmd-t")), "--lr", "1", "--checkpoint-every", "1"]
-    import wsipipe.fit
-
-    real = wsipipe.fit.head_loss
+    real, steps = fitting.head_loss, list[int]()
     with pytest.MonkeyPatch.context() as patch:
-        steps: list[int] = []
         patch.setattr(
-            wsipipe.fit, "head_loss", lambda *a: real(*a) * (float("nan") if len(steps) > 2 else steps.append(1) or 1)
+            fitting, "head_loss", lambda *a: real(*a) * (float("nan") if len(steps) > 2 else steps.append(1) or 1)
         )
         assert main(command) == 5
     said = capfd.readouterr().err
