@@ -9,7 +9,7 @@ from typing import Any
 
 from tifffile import TiffFile
 
-TILE_OFFSETS, TILE_COUNTS = 324, 325
+TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 322, 323, 324, 325
 
 
 def pages(path: Path) -> list[Any]:
@@ -36,3 +36,11 @@ def set_tag(path: Path, level: int, tag: int, values: list[int]) -> None:
     with path.open("r+b") as file:
         file.seek(page.tags[tag].valueoffset)
         file.write(struct.pack(f"<{len(values)}Q", *values))
+
+
+def set_number(path: Path, level: int, tag: int, value: int) -> None:
+    """Write another number for a tag of *level* that holds one, in as many bytes as it has."""
+    found = pages(path)[level].tags[tag]
+    with path.open("r+b") as file:
+        file.seek(found.valueoffset)
+        file.write(value.to_bytes({3: 2, 4: 4, 16: 8}[int(found.dtype)], "little"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import shapely
 
+from tests.damage import pages, spoil_level
 from wsipipe.analysis.tma import Cores, find_cores, letters, place_of
 from wsipipe.cli.main import main
 from wsipipe.errors import UnsupportedSlide
@@ -248,3 +250,12 @@ def test_outputs_that_cannot_be(drawn: Path, capsys: pytest.CaptureFixture[str])
     for options, words in (["-o", "a.xlsx"], ".geojson or .csv"), (["--overlay", "a.jpg"], "ends in .png"):
         assert main(["tma", str(drawn / "array.tiff"), *options]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_told(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A core that nobody can see is called missing, and not without a word."""
+    path = Path(shutil.copy(drawn / "array.tiff", tmp_path))
+    for level in range(len(pages(path))):
+        spoil_level(path, level, lambda index: index == 0)
+    assert main(["tma", str(path)]) == 0
+    assert "mm² of the slide cannot be read in any pyramid level: taken for glass" in capsys.readouterr().err

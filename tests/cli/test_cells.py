@@ -65,6 +65,7 @@ def test_converts_a_part(cells: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
         (("-o", "{out}/a.csv", "--slide", "{slide}"), 2, "none of the outputs is one"),
         (("-o", "{out}/a.zarr", "--slide", "{slide}"), 2, "not the slide that these cells were found on"),
         (("-o", "{out}/a.csv", "--classes", "Tumour"), 2, "no class 'Tumour'"),
+        (("-o", "{out}/new/a.csv", "--classes", "Tumour"), 2, "no class 'Tumour'"),
         (("-o", "{out}/a.csv", "--to", "excel"), 2, "'excel' is not one of"),
         (("-o", "{cells}/a.csv"), 6, "a file where a folder is expected"),
         (("-o", "{cells}/a.zarr"), 6, "a file where a folder is expected"),

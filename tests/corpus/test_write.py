@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,32 @@ def test_lost_pixels_are_refused_not_read_as_black(tmp_path: Path) -> None:
             file.unlink()
     with pytest.raises(StoreError, match="the pixels of patch 3 are gone"):
         corpus.read(3)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("table/slide/c/0", lambda raw: raw[: len(raw) // 2]),
+        ("table/mpp/c/0", lambda raw: raw[:3]),
+        ("table/zarr.json", lambda raw: raw.replace(b'"split"', b'"spilt"')),
+        ("table/hash/zarr.json", lambda raw: raw[:40]),
+        ("patches/zarr.json", lambda raw: raw.replace(b"uint8", b"int16")),
+        ("patches/zarr.json", lambda raw: raw.replace(b"32", b"64")),
+        ("patches/c/0/0/0/0", lambda raw: raw[: len(raw) // 3]),
+        ("patches/c/0/0/0/0", lambda raw: raw[:20] + bytes(60) + raw[80:]),
+        ("zarr.json", lambda raw: raw.replace(b'"patch"', b'"patsch"')),
+        ("zarr.json", lambda raw: raw.replace(b'"complete"', b'"komplett"')),
+    ],
+)
+def test_a_damaged_corpus_is_told_in_one_line(file: str, change: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    complete(fill(tmp_path / "w", patches(10)), tmp_path / "c.zarr")
+    path = tmp_path / "c.zarr" / file
+    raw = path.read_bytes()
+    path.write_bytes(change(raw))
+    assert path.read_bytes() != raw
+    with pytest.raises(StoreError, match=r"damaged|unfinished") as refusal:
+        corpus = open_corpus(tmp_path / "c.zarr")
+        corpus.indices("train")
+        for index in range(len(corpus)):
+            corpus.read(index)
+    assert "\n" not in str(refusal.value)

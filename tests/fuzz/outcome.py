@@ -196,7 +196,8 @@ def results(out: Path) -> dict[str, str]:
         str(path.relative_to(out)): hashlib.sha256(_content(path)).hexdigest()
         for path in sorted(out.rglob("*"))
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(out).parts)
-        if not path.name.endswith((".json", ".md", ".failed.json", ".lease", ".png")) or path.name == "cells.json"
+        if not path.name.endswith((".json", ".md", ".failed.json", ".lease", ".png"))
+        or path.name in ("cells.json", "p.png")
     }
 
 

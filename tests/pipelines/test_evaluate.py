@@ -35,6 +35,7 @@ from wsipipe.pipelines.image import rasterise
 from wsipipe.pipelines.scored import COLOURS, picture, write_labels
 from wsipipe.pipelines.segment import SegmentJob, run_segment
 from wsipipe.predict import Predictor, Recipe
+from wsipipe.schedule import resources
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import (
     CellSettings,
@@ -374,3 +375,16 @@ def test_the_command_scores_and_tunes(job: EvaluateJob, monkeypatch: pytest.Monk
     assert done.exit_code == 0 and "5 images of 5 patients" in done.output
     wrong = CliRunner().invoke(evaluate, [*base, "--mpp", "fast"])
     assert wrong.exit_code == 2 and "'fast' is no resolution; expected 0.05 to 5 µm/px, auto, or nuclei" in wrong.output
+
+
+def test_no_more_threads_than_were_asked_for(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    spec = DatasetSpec("nowhere")
+    try:
+        torch.set_num_threads(4)
+        monkeypatch.setattr(resources, "allowed_cores", lambda: 4)
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        story._load(EvaluateJob(spec, Path("out"), model=str(tiny_model)))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

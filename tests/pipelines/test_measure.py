@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.conftest import Phantom
 from wsipipe.context import Crowd, ring_means
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
+from wsipipe.formats.imported import read_drawn
 from wsipipe.formats.parquet import merge_parts, metadata, read_cells, write_part
 from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.measure import MEASURES, measure
@@ -161,6 +163,14 @@ def test_amounts_agree_with_measure(phantom: Phantom) -> None:
     found = measure(cells, np.array([box]), rgb, raster.grid)
     mean = HE.amounts(rgb).reshape(-1, 2).mean(axis=0)
     assert mean == pytest.approx([found["hematoxylin_od_mean"][0], found["eosin_od_mean"][0]], abs=1e-5)
+
+
+def test_a_small_file_that_unpacks_to_gigabytes(tmp_path: Path) -> None:
+    """What would be valid, and empty, once it is unpacked."""
+    path = tmp_path / "a.geojson.gz"
+    path.write_bytes(gzip.compress(b"[" + b" " * (80 << 20) + b"]"))
+    with pytest.raises(StoreError, match="unpacks to more than 64 MiB"):
+        read_drawn(path)
 
 
 def test_errors(cells: Path, phantom: Phantom, tmp_path: Path) -> None:

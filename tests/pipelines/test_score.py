@@ -186,6 +186,26 @@ def test_bad_input_is_one_line(
     assert len(told) == 1 and said in told[0] and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "not GeoJSON as QuPath writes it"),
+        (json.dumps({"type": "Feature", "geometry": json.loads(shapely.to_geojson(shapely.box(9e4, 0, 9.1e4, 9e3)))}),
+         "outside the slide"),
+    ],
+)  # fmt: skip
+def test_regions_are_looked_at_before_anything_is_written(
+    drawn: Path, tmp_path: Path, content: str, said: str, capfd: Any
+) -> None:
+    (tmp_path / "regions.geojson").write_text(content)
+    out = tmp_path / "a.parquet"
+    assert run("score", drawn / "measured.parquet", "-o", out, "--regions", tmp_path / "regions.geojson") != 0
+    assert said in capfd.readouterr().err and not out.exists()
+    (tmp_path / "slide.tiff").write_text("no slide")
+    assert run("score", drawn / "measured.parquet", "-o", out, "--slide", tmp_path / "slide.tiff") == 3
+    assert not out.exists()
+
+
 DEEPLIIF = ROOT.parent / "shared" / "data" / "ihc-deepliif2"
 
 

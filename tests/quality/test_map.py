@@ -14,6 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from tests.conftest import Phantom
+from tests.damage import pages, spoil_level
 from tests.masters import write_master
 from wsipipe.cli.main import main
 from wsipipe.errors import SettingsError
@@ -22,6 +23,7 @@ from wsipipe.quality.blur import CURVE_RATIO, CURVE_UM, blur_um, detail, detail_
 from wsipipe.quality.map import FAULTS, MOST_BLUR_UM, Quality, QualityMap, faults_named, quality_map
 from wsipipe.settings import PhantomSettings, TissueSettings
 from wsipipe.slide import ArraySlide, fingerprint, open_slide
+from wsipipe.slide.phantom import write_phantom
 from wsipipe.slide.phantom_truth import PhantomTruth
 from wsipipe.tissue import find_tissue
 
@@ -277,3 +279,15 @@ def test_a_run_tells_what_it_left_out(
     assert "left out by --exclude-quality (out of focus, bubble)" in capsys.readouterr().err
     assert about["tissue_area_um2"] < 0.8 * whole.area_um2
     assert about["settings"]["tissue"]["exclude_quality"] == "out-of-focus,bubble"
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It has the colour of glass in the map, which nobody may take for what is there."""
+    path = tmp_path / "slide.tiff"
+    write_phantom(path, PhantomSettings(width=900, height=700, mpp=MPP, seed=5, tissue=0.9))
+    assert main(["quality", str(path)]) == 0
+    assert "cannot be read" not in capfd.readouterr().err
+    for level in range(len(pages(path))):
+        spoil_level(path, level)
+    assert main(["quality", str(path), "-o", str(tmp_path / "q.csv")]) == 0
+    assert "mm² of the slide cannot be read in any pyramid level: taken for glass" in capfd.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,13 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tests.conftest import ROOT
+from tests.damage import TILE_COUNTS, TILE_LENGTH, TILE_WIDTH, pages, set_number, set_tag
 from tests.slide.helpers import need
 from wsipipe.errors import MissingDependency, SettingsError, SlideNotFound, UnreadableSlide, UnsupportedSlide
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import MppSource, backend_versions, open_slide, opening
+from wsipipe.slide.phantom import PhantomSettings, write_phantom
 
 RGB = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
 
@@ -112,6 +117,14 @@ def test_auto_goes_on_without_a_missing_reader(lossless: Path, monkeypatch: pyte
         assert slide.info.backend == "tiffslide"
 
 
+@pytest.mark.parametrize(("url", "library"), [("s3://bucket/a.svs", "s3fs"), ("https://host.invalid/a.svs", "aiohttp")])
+def test_what_reads_a_url_is_told(url: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the library were not installed."""
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingDependency, match=r"pip install '.\[remote\]'"):
+        open_slide(url)
+
+
 def test_urls_are_read_by_tiffslide(lossless: Path) -> None:
     with open_slide(lossless.as_uri()) as slide, open_slide(lossless) as local:
         assert slide.info.backend == "tiffslide"
@@ -206,3 +219,27 @@ def test_ome_tiff_goes_to_tiffslide_unless_told_otherwise(tmp_path: Path) -> Non
 def test_scene_of_a_single_slide(lossless: Path) -> None:
     with pytest.raises(SettingsError, match="no scene 1; it has 1"):
         open_slide(lossless, scene=1)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"), [(TILE_COUNTS, 2**62), (TILE_COUNTS, 3 << 30), (TILE_WIDTH, 2**20)], ids=["count", "GiB", "tile"]
+)
+def test_a_tile_without_end_ends_no_process(tag: int, value: int, tmp_path: Path) -> None:
+    """OpenSlide asks for as much memory as the directory says, and ends the process when there is none."""
+    path = tmp_path / "a.svs"
+    write_phantom(path, PhantomSettings(width=600, height=500, seed=1, mpp=0.5, tissue=0.9))
+    page = pages(path)[0]
+    if tag == TILE_COUNTS:
+        set_tag(path, 0, tag, [value] * len(page.databytecounts))
+    else:
+        set_number(path, 0, TILE_WIDTH, value)
+        set_number(path, 0, TILE_LENGTH, value)
+    read = "import sys; from wsipipe.slide import open_slide; open_slide(sys.argv[1]).read_region(0, 0, 0, 300, 300)"
+    done = subprocess.run(
+        [sys.executable, "-c", read, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "GLib" not in done.stderr, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("wsipipe.errors.TileReadError") and (
+        "its directory gives" in last or "outside the file" in last
+    )

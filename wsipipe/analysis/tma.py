@@ -85,7 +85,7 @@ def find_cores(slide: Slide, base_mpp: Pair, drawn: Sequence[DrawnCore] = ()) ->
     UnsupportedSlide
         When the slide does not look like a microarray.
     """
-    picture, scale, _ = overview(slide, max(*base_mpp, SEARCH_MPP))
+    picture, scale, gaps = overview(slide, max(*base_mpp, SEARCH_MPP))
     um = math.sqrt(scale[0] * base_mpp[0] * scale[1] * base_mpp[1])
     mask = tissue_mask(picture, um, TissueSettings(min_tissue_um2=SMALLEST_PIECE_UM2), slide.info.background)
     diameter = _drawn_diameter(drawn, base_mpp) if drawn else core_diameter(mask, um) if mask.any() else None
@@ -107,7 +107,7 @@ def find_cores(slide: Slide, base_mpp: Pair, drawn: Sequence[DrawnCore] = ()) ->
             raise _no_array(slide, f"too few of its {len(grid.weight)} pieces of tissue are round")
         cores, warnings = _judged(tissue, answer, grid, diameter / fine)
         _check_explained(slide, tissue, cores)
-    return Cores(_table(cores, to_base, fine, slide), diameter, warnings)
+    return Cores(_table(cores, to_base, fine, slide), diameter, (*warnings, *gaps.told(base_mpp, "glass")))
 
 
 def _drawn_diameter(drawn: Sequence[DrawnCore], base_mpp: Pair) -> float:

@@ -24,7 +24,7 @@ from wsipipe.quality.ink import SMOOTHING_UM, THRESHOLD, over_tissue, signal_and
 from wsipipe.quality.light import Floats, Mask, Pixels, glass_colour, optical_density
 from wsipipe.quality.marks import bubble_mask, dust_mask, grey_marks
 from wsipipe.quality.shapes import drop_small, outline
-from wsipipe.slide.overview import overview, read_scaled
+from wsipipe.slide.overview import Gaps, overview, read_scaled
 from wsipipe.slide.protocol import Slide
 from wsipipe.units import Pair
 
@@ -139,7 +139,7 @@ def quality_map(slide: Slide, base_mpp: Pair, progress: Callable[[float], None] 
     progress : callable, optional
         Told the share that is done.
     """
-    rgb, scale, _ = overview(slide, max(*base_mpp, MAP_MPP))
+    rgb, scale, gaps = overview(slide, max(*base_mpp, MAP_MPP))
     um = math.sqrt(scale[0] * base_mpp[0] * scale[1] * base_mpp[1])
     glass = glass_colour(rgb, slide.info.background)
     od = optical_density(rgb, glass)
@@ -152,7 +152,7 @@ def quality_map(slide: Slide, base_mpp: Pair, progress: Callable[[float], None] 
     bubbles = bubble_mask(rims & ~ink, um)
     dust = dust_mask(specks & ~ink & ~bubbles, um)
     blur, folds, warnings = _closely(
-        slide, base_mpp, scale, um, tissue | bubbles, glass, _density(od, tissue), progress
+        slide, base_mpp, scale, um, tissue | bubbles, glass, _density(od, tissue), gaps, progress
     )
     classes = np.where(tissue, Quality.FINE, Quality.GLASS).astype(np.uint8)
     smallest = {name: area / um**2 for name, area in SMALLEST_UM2.items()}
@@ -162,7 +162,7 @@ def quality_map(slide: Slide, base_mpp: Pair, progress: Callable[[float], None] 
     classes[bubbles] = Quality.BUBBLE
     classes[dust] = Quality.DUST
     classes[ink] = Quality.PEN
-    return QualityMap(classes, blur, scale, um, warnings)
+    return QualityMap(classes, blur, scale, um, (*warnings, *gaps.told(base_mpp, "glass")))
 
 
 def _density(od: Floats, tissue: Mask) -> float:
@@ -172,9 +172,9 @@ def _density(od: Floats, tissue: Mask) -> float:
 
 def _closely(
     slide: Slide, base_mpp: Pair, scale: Pair, um: float, looked_at: Mask, glass: Floats, density: float,
-    progress: Callable[[float], None],
+    gaps: Gaps, progress: Callable[[float], None],
 ) -> tuple[Floats, Mask, tuple[str, ...]]:  # fmt: skip
-    """Return blur in µm and folds on the map, from pixels of about 0.5 µm."""
+    """Return blur in µm and folds on the map, from pixels of about 0.5 µm; *gaps* is told what cannot be read."""
     blur, folds = np.full(looked_at.shape, np.nan, np.float32), np.zeros(looked_at.shape, bool)
     per = max(1, min(round(um / FOCUS_MPP), math.floor(um / max(base_mpp) + 0.01)))
     mpp = um / per
@@ -182,7 +182,7 @@ def _closely(
     warnings = () if judged else (f"the slide has {max(base_mpp):.3g} µm/px: too coarse to judge its focus",)
     blocks = list(_blocks(looked_at))
     for n, (y, x) in enumerate(blocks):
-        pixels = _read(slide, scale, x - MARGIN, y - MARGIN, BLOCK + 2 * MARGIN, per)
+        pixels = _read(slide, scale, x - MARGIN, y - MARGIN, BLOCK + 2 * MARGIN, per, gaps)
         inner = slice(MARGIN, MARGIN + BLOCK), slice(MARGIN, MARGIN + BLOCK)
         place = slice(y, y + BLOCK), slice(x, x + BLOCK)
         room = blur[place].shape
@@ -202,13 +202,13 @@ def _blocks(looked_at: Mask) -> Iterator[tuple[int, int]]:
                 yield y, x
 
 
-def _read(slide: Slide, scale: Pair, x: int, y: int, side: int, per: int) -> Pixels:
+def _read(slide: Slide, scale: Pair, x: int, y: int, side: int, per: int, gaps: Gaps) -> Pixels:
     """Return a square of the map, from (x, y) on, as a picture with *per* px for each px of the map."""
     width, height = (math.ceil(n / s - 1e-6) for n, s in zip(slide.info.size, scale))
     x0, y0, x1, y1 = max(0, x), max(0, y), min(width, x + side), min(height, y + side)
     box = round(x0 * scale[0]), round(y0 * scale[1]), round(x1 * scale[0]), round(y1 * scale[1])
     fine = scale[0] / per, scale[1] / per
-    inside = read_scaled(slide, box, fine, ((x1 - x0) * per, (y1 - y0) * per))
+    inside = read_scaled(slide, box, fine, ((x1 - x0) * per, (y1 - y0) * per), gaps)
     around = [(n * per, m * per) for n, m in ((y0 - y, y + side - y1), (x0 - x, x + side - x1))]
     return np.pad(inside, (*around, (0, 0)), mode="symmetric")  # a hard edge there would pass for sharp
 

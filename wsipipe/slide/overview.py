@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import shapely
 from numba import njit
 from numpy.typing import NDArray
 
@@ -42,6 +43,13 @@ class Gaps:
 
     mended: list[Box] = field(default_factory=list)
     lost: list[Box] = field(default_factory=list)
+
+    def told(self, base_mpp: Pair, taken_for: str) -> tuple[str, ...]:
+        """Return a line on what was lost, and was *taken for* something; none where all could be read."""
+        if not self.lost:
+            return ()
+        mm2 = shapely.union_all([shapely.box(*box) for box in self.lost]).area * base_mpp[0] * base_mpp[1] * 1e-6
+        return (f"{mm2:.3g} mm² of the slide cannot be read in any pyramid level: taken for {taken_for}",)
 
 
 class Overview(NamedTuple):

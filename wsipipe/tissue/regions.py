@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,7 @@ from wsipipe.quality.fields import quality_warnings
 from wsipipe.quality.map import faults_named, quality_map
 from wsipipe.quality.shapes import outline
 from wsipipe.settings import TissueSettings
-from wsipipe.slide.overview import Gaps, overview
+from wsipipe.slide.overview import overview
 from wsipipe.slide.protocol import Slide, SlideInfo
 from wsipipe.tissue.search import tissue_mask
 from wsipipe.units import Box, Pair
@@ -195,18 +194,9 @@ def search_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings) -> Tis
     lost = shapely.union_all([shapely.box(*box) for box in gaps.lost])
     tissue = Tissue.of(shapely.union(shape, lost) if gaps.lost else shape, slide.info, base_mpp, "auto")
     unread_um2 = float(lost.area) * base_mpp[0] * base_mpp[1]
-    return dataclasses.replace(tissue, warnings=tuple(_gap_warnings(gaps, unread_um2)), unread_um2=unread_um2)
-
-
-def _gap_warnings(gaps: Gaps, unread_um2: float) -> Iterator[str]:
-    """Yield a line on what the tissue search could not read where it looked, and one on what it could read nowhere."""
-    if gaps.mended:
-        yield "the overview is damaged: tissue was looked for in other pyramid levels; copy the slide again"
-    if gaps.lost:
-        yield (
-            f"{unread_um2 * 1e-6:.3g} mm² of the slide cannot be read in any pyramid level: taken for tissue, and "
-            "counted as unreadable"
-        )
+    mended = "the overview is damaged: tissue was looked for in other pyramid levels; copy the slide again"
+    warnings = ((mended,) if gaps.mended else ()) + gaps.told(base_mpp, "tissue, and counted as unreadable")
+    return dataclasses.replace(tissue, warnings=warnings, unread_um2=unread_um2)
 
 
 def viewer_origin(info: SlideInfo) -> Pair:
