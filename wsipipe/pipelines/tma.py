@@ -66,12 +66,11 @@ def run_tma(job: TmaJob, progress: Progress) -> Cores:
 def cores_of(slide: Slide, base_mpp: Pair, names: Path | None, tell: Callable[[str], None]) -> Cores:
     """Return the cores on *slide*, found, then named by a sheet; or as a GeoJSON file has them."""
     about = {"size": slide.info.size, "bounds": slide.info.bounds}
-    if names is not None and names.name.lower().endswith(DRAWN):
-        return find_cores(slide, base_mpp, read_drawn_cores(names, about))
-    cores = find_cores(slide, base_mpp)
+    drawn = names is not None and names.name.lower().endswith(DRAWN)
+    cores = find_cores(slide, base_mpp, read_drawn_cores(names, about) if names is not None and drawn else ())
     for line in cores.warnings:
         tell(f"warning: {line}")
-    return cores if names is None else with_sheet(cores, names, tell)
+    return cores if names is None or drawn else with_sheet(cores, names, tell)
 
 
 def core_annotations(cores: Cores) -> list[Annotation]:
