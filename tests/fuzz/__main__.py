@@ -14,6 +14,7 @@ import traceback
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from tests.fuzz.cases import CASES
 from tests.fuzz.commands import TARGETS
 from tests.fuzz.outcome import FAULTS, Bench, as_line, warm
 
@@ -30,8 +31,11 @@ def main() -> int:
     parser.add_argument("--part", default="0/1", help="k/n: every n-th command and kind, from the k-th on")
     parser.add_argument("--jobs", type=int, default=1, help="so many of them at a time")
     parser.add_argument("--totals", action="store_true", help="print what the log says, and run nothing")
+    parser.add_argument("--cases", action="store_true", help="run the inputs that were faults once, and nothing else")
     parser.add_argument("--again", action="store_true", help="run those again that were faults")
     asked = parser.parse_args()
+    if asked.cases:
+        return _cases(asked.only)
     first, step = map(int, asked.part.split("/"))
     wanted = [name for name in TARGETS if re.search(asked.only, name)][first::step]
     found, stopped = _read(asked.log), 0
@@ -54,6 +58,37 @@ def main() -> int:
                     stopped += 1
         found = _read(asked.log)
     return _show({name: found[name] for name in wanted if name in found}) or int(stopped > 0)
+
+
+def _cases(only: str) -> int:
+    """Run the cases, print what became of each, and return 1 when there are faults."""
+    pairs: dict[str, list[str]] = defaultdict(list)
+    for name, case in CASES.items():
+        if re.search(only, case.pair) and case.pair in TARGETS:
+            pairs[case.pair].append(name)
+    faults = 0
+    warm()
+    with tempfile.TemporaryDirectory(prefix="wsipipe-fuzz-", dir=_fast()) as root:
+        for pair, names in pairs.items():
+            child = os.fork()
+            if not child:
+                os._exit(_try_cases(pair, names, Path(root)))
+            faults += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return int(faults > 0)
+
+
+def _try_cases(pair: str, names: list[str], root: Path) -> int:
+    try:
+        bench, faults = Bench(TARGETS[pair], root), 0
+        for name in names:
+            outcome = bench.try_case(CASES[name])
+            faults += outcome.what in FAULTS
+            said = (outcome.said.strip().splitlines() or [""])[-1]
+            print(f"{outcome.what:12} {pair}: {name}: {said[:200]}", flush=True)
+        return min(faults, 99)
+    except BaseException:  # noqa: BLE001 as at the end of any program
+        traceback.print_exc()
+        return 99
 
 
 def _fast() -> str | None:

@@ -51,6 +51,8 @@ class Target:
         Whether a reader can tell that the end is missing.
     named : bool
         Whether the file may have any name.
+    spared : tuple of str
+        Results that must be those of the intact input whatever becomes of the damaged file.
     """
 
     kind: str
@@ -60,6 +62,7 @@ class Target:
     sealed: bool = False
     whole: bool = True
     named: bool = True
+    spared: tuple[str, ...] = ()
 
     def damage(self, work: Path, seed: int) -> tuple[Path, bool] | None:
         """Damage a file in *work* as *seed* says.
@@ -116,9 +119,10 @@ def look(path: str) -> int:
         with slide:
             index = CellIndex(cells) if cells else None
             client = TestClient(application(Shown(slide, "s", index), "t"), base_url="http://127.0.0.1:8000/t/")
-            addresses = ["", "info", "tiles/9/0_0.jpg", "tiles/8/0_0.jpg"]
+            addresses = ["", "info", "tiles/9/0_0.jpg", "tiles/8/0_0.jpg", f"tiles/{'9' * 400}/0_0.jpg"]
             if index:
                 addresses += ["cells/9/0_0", "cells/5/0_0?by=area_um2", "cell?x=100&y=100", "density.png"]
+                addresses += [f"cell?x={'9' * 400}&y=1", f"cells/9/{'9' * 400}_0"]
                 addresses += [f"spread/{name}" for name in ("area_um2", "solidity")]
             for number, address in enumerate(addresses):
                 (Path("out") / str(number)).write_bytes(client.get(address).content)
@@ -241,6 +245,10 @@ TARGETS: dict[str, Target] = {
     "settings → measure": Target(
         "settings", "run.toml", TOML, whole=False,
         args=lambda p: ["measure", "cells.parquet", "--slide", "slide.tiff", "-o", "out/c.parquet", "--config", p],
+    ),
+    "folder → segment": Target(
+        "folder", "slides/a.tiff", BYTES, whole=False, spared=("b.parquet",),
+        args=lambda p: ["segment", "slides", "-o", "out/", "--format", "parquet", *ANYWAY, *NETWORK],
     ),
     "sheet → segment": Target(
         "sheet", "sheet.csv", CSV, lambda p: ["segment", p, "-o", "out/", "--format", "parquet", *NETWORK], whole=False

@@ -26,12 +26,13 @@ import pyarrow.parquet as pq
 import torch
 
 import wsipipe
+from tests.fuzz.cases import Case
 from tests.fuzz.commands import Target, run
 from tests.fuzz.seeds import make
 from wsipipe.models.checkpoint import model_hash
 
 CPU_SECONDS, WALL_SECONDS, MEMORY_KB, ADDRESSES = 60, 1200, 4_000_000, 24 << 30
-FAULTS = ("traceback", "riddle", "hang", "silent", "half-written")
+FAULTS = ("traceback", "riddle", "hang", "silent", "half-written", "costly")
 """Outcomes that may not be; see ``docs/reliability.md``."""
 RIDDLES = re.compile(
     r"list index out of range|NoneType|not subscriptable|has no attribute|unexpected keyword|positional argument|"
@@ -96,14 +97,21 @@ class Bench:
         report = self._report()
         return None if report.get("same") else Outcome(self._judge(status, text, report), text[-1500:])
 
+    def try_case(self, case: Case) -> Outcome:
+        """Return the outcome of an input that was a fault once."""
+        status, text = self._try(lambda: (case.spoil(self.work), case.strict)), self.said.read_text(errors="replace")
+        return Outcome(self._judge(status, text, self._report()), text[-1500:])
+
     def _judge(self, status: int | None, text: str, report: dict[str, Any]) -> str:
         if status is None:
             return "hang"
         if "Traceback" in text or status < 0 or status == CRASHED:
             return "traceback"
+        if any(report["results"].get(name) != self._results[name] for name in self.target.spared):
+            return "costly"
         if status:
             lines = [line for line in text.splitlines() if line.startswith("wsipipe: error: ")]
-            if RIDDLES.search(text) or (self.target.kind != "sheet" and len(lines) != 1):
+            if RIDDLES.search(text) or (self.target.kind not in ("sheet", "folder") and len(lines) != 1):
                 return "riddle"
             left = [p for p in (self.work / "out").glob("cells.*") if p.is_file()]
             return "half-written" if left else "refused"
@@ -113,7 +121,7 @@ class Bench:
             return "riddle" if RIDDLES.search(text) else "warned"
         return "silent" if report["strict"] else "other"
 
-    def _try(self, damage: Callable[[], tuple[Path, bool] | None]) -> int | None:
+    def _try(self, damage: Callable[[], tuple[Path | str | None, bool] | None]) -> int | None:
         """Let a child *damage* the input and run the command; return its exit code, see :meth:`_child`."""
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree(self.intact, self.work)
@@ -139,15 +147,17 @@ class Bench:
         forget()
         gc.freeze()
 
-    def _attempt(self, damaged: tuple[Path, bool] | None) -> int:
+    def _attempt(self, damaged: tuple[Path | str | None, bool] | None) -> int:
         """Run the command, in a child, and leave behind what came of it."""
         if damaged is None:
             self.told.write_text(json.dumps({"same": True}))
             return 0
         path, strict = damaged
         os.chdir(self.work)
-        code = run(self.target.args(str(path.relative_to(self.work))))
-        found = results(Path("out")) if not code else {}
+        path = sorted(p for p in self.intact.glob(self.target.files) if p.is_file())[0] if path is None else path
+        given = os.path.relpath(path, self.intact if self.intact in Path(path).parents else self.work)
+        code = run(self.target.args(path if isinstance(path, str) else given))
+        found = results(Path("out")) if not code or self.target.spared else {}
         self.told.write_text(json.dumps({"strict": strict, "results": found}))
         return code
 

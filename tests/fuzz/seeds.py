@@ -262,6 +262,14 @@ def _png_labels(folder: Path) -> None:
     (folder / "set/types/one.csv").write_text(f"id,class\n{rows}")
 
 
+def _folder(folder: Path) -> None:
+    """Write a folder of two slides."""
+    (folder / "slides").mkdir()
+    _jpeg(folder / "slides")
+    (folder / "slides/slide.tiff").rename(folder / "slides/a.tiff")
+    write_phantom(folder / "slides/b.tiff", dataclasses.replace(DRAWN, vendor="generic", seed=2))
+
+
 def _split(folder: Path) -> None:
     _png_labels(folder)
     for kind in ("images", "labels"):
@@ -303,6 +311,7 @@ MAKERS: dict[str, Callable[[Path], None]] = {
     "svs": _svs, "ome": _ome, "jpeg": _jpeg, "deflate": _deflate, "dicom": _dicom, "png": _png, "store": _store,
     "cells": _cells, "stained": _stained, "tma": _tma, "corpus": _corpus,
     "classifier": _classifier, "model": _model, "settings": _settings, "split": _split, "sheet": _sheet,
+    "folder": _folder,
     "png labels": _png_labels, "npy labels": _npy_labels, "mat labels": _mat_labels, "coco": _coco,
     "qupath": _qupath, "monuseg": _monuseg, "pannuke": _pannuke,
 }  # fmt: skip
