@@ -114,6 +114,42 @@ def test_steps_add_up(drawn: Path, tmp_path: Path) -> None:
     assert again["classes"]["2+"] == [225, 150, 50] and again["score"]["thresholds"] == [0.2, 0.5, 0.8]
 
 
+def test_a_folder_of_slides_is_one_table(drawn: Path, tmp_path: Path, capfd: Any) -> None:
+    """The same thresholds for all; a slide that was not measured by stain stops no other, and is told."""
+    for name in ("a", "b"):
+        run_measure(_job(drawn, "again.parquet", "hdab"), Progress())
+        (tmp_path / "in").mkdir(exist_ok=True)
+        for end in ("parquet", "run.json"):
+            (tmp_path / "in" / f"{name}.{end}").write_bytes((drawn / f"again.{end}").read_bytes())
+    plain = MeasureJob(drawn / "nuclei.geojson", str(drawn / "slide.tiff"), tmp_path / "in" / "c.parquet")
+    run_measure(plain, Progress())
+    lines = ("path,name,arm", f"{drawn / 'slide.tiff'},a,drug", "/gone.svs,b,placebo", "/no.svs,c,x")
+    (tmp_path / "cohort.csv").write_text("\n".join(lines))
+    outputs = ("-o", tmp_path / "out", "--table", tmp_path / "all.csv", "--page", tmp_path / "pages")
+    more = ("--sheet", tmp_path / "cohort.csv", "--intensity-thresholds", "suggested")
+    assert run("score", tmp_path / "in", *outputs, *more) == 9
+    said = capfd.readouterr()
+    assert "suggested by the histogram of all cells: 0." in said.out and "a: Tissue" in said.out
+    assert "failed: c: " in said.err and "has no column nucleus_dab_od_mean" in said.err
+    table = pd.read_csv(tmp_path / "all.csv")
+    told = table[["slide", "arm", "region"]].to_numpy().tolist()
+    assert told == [["a", "drug", "Tissue"], ["b", "placebo", "Tissue"]]
+    assert table["positive_share"].nunique() == 1 and table["positive_share"][0] > 0
+    for name in ("a", "b"):
+        again = metadata(tmp_path / "out" / f"{name}.parquet")["score"]["thresholds"]
+        assert again == metadata(tmp_path / "out" / "a.parquet")["score"]["thresholds"]
+        assert "data:image/jpeg" in (tmp_path / "pages" / f"{name}.html").read_text(), "its slide was found"
+    assert not (tmp_path / "out" / "c.parquet").exists()
+    for wrong, said_ in (
+        (("-o", tmp_path / "one.parquet"), "scored cells of several slides need one folder"),
+        (("-o", tmp_path / "o", "--page", tmp_path / "p.html"), "there are several slides; give a folder"),
+        (("-o", tmp_path / "o", "--table", tmp_path / "t.geojson"), "annotations lie on one slide"),
+        (("-o", tmp_path / "o", "--slide", drawn / "slide.tiff"), "goes with one cells file"),
+    ):
+        assert run("score", tmp_path / "in", *wrong) != 0
+        assert said_ in capfd.readouterr().err and not (tmp_path / "o").exists()
+
+
 def test_scoring_again_replaces_the_grade(drawn: Path, tmp_path: Path) -> None:
     """Types stay, grades do not pile up, and colours reach every format."""
     cells = drawn / "measured.parquet"

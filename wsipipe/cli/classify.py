@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.results import ANY, FILE
 from wsipipe.settings import ClassifySettings
 
 if TYPE_CHECKING:
     from wsipipe.classify import Scores
     from wsipipe.pipelines.classify import Classified
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-ANY = click.Path(path_type=Path)
 LISTED = 8
 
 

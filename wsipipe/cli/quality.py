@@ -8,20 +8,15 @@ from typing import Any
 import click
 
 from wsipipe.cli.options import Command, collect, options_for
+from wsipipe.cli.results import FILE_THERE, area_options
 from wsipipe.settings import SlideSettings
 
 
 @click.command(cls=Command)
 @click.argument("slide")
+@area_options("areas", "the table", "areas")
 @click.option(
-    "-o", "--output", "outputs", multiple=True, type=click.Path(path_type=Path, dir_okay=False), metavar="OUT",
-    help="Where the areas go: .geojson for QuPath, .csv for the table. May be repeated.",
-)  # fmt: skip
-@click.option(
-    "--overlay", type=click.Path(path_type=Path, dir_okay=False), metavar="PNG", help="Draw the areas over the slide."
-)
-@click.option(
-    "--cells", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CELLS",
+    "--cells", type=FILE_THERE, metavar="CELLS",
     help="Count the cells of a .parquet made by `wsipipe segment` in each kind of area.",
 )  # fmt: skip
 @options_for(SlideSettings)

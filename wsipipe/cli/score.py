@@ -8,39 +8,40 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.results import ANY, FILE, WIDEST, region_name, region_options
 from wsipipe.settings import ScoreSettings, SummariseSettings
 
 if TYPE_CHECKING:
     from wsipipe.pipelines.score import Scored
 
-FILE = click.Path(path_type=Path, dir_okay=False)
-WIDEST = 40
+ROWS = 40
+"""Rows of the table in the terminal."""
 
 
 @click.command(cls=Command)
-@click.argument("cells", metavar="CELLS", type=FILE)
-@click.option("-o", "--output", required=True, type=FILE, metavar="OUT", help="Where the scored cells go: .parquet.")
+@click.argument("cells", metavar="CELLS...", nargs=-1, required=True, type=ANY)
+@click.option(
+    "-o", "--output", required=True, type=ANY, metavar="OUT",
+    help="Where the scored cells go: .parquet, or a folder for any number of slides.",
+)  # fmt: skip
 @click.option(
     "--table", "tables", multiple=True, type=FILE, metavar="OUT",
-    help="Numbers of the slide and its regions: .csv, .parquet, .xlsx; .geojson for QuPath. May be repeated.",
+    help="Numbers of all slides and regions: .csv, .parquet, .xlsx; of one .geojson for QuPath. May be repeated.",
 )  # fmt: skip
 @click.option(
-    "--page", type=FILE, default=None, metavar="HTML",
-    help="Page with the histogram, and pictures of cells on both sides of each threshold.",
+    "--page", type=ANY, default=None, metavar="HTML",
+    help="Page with the histogram, and pictures of cells on both sides of each threshold; or a folder for them.",
 )  # fmt: skip
-@click.option(
-    "--regions", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None, metavar="FILE",
-    help="Annotations exported by QuPath (.geojson): scores for each.",
-)  # fmt: skip
-@click.option("--slide", default="", metavar="SLIDE", help="The slide, where it is not where the run record says.")
+@region_options
 @config_option
 @options_for(ScoreSettings, SummariseSettings)
 def score(
-    cells: Path, output: Path, tables: tuple[Path, ...], page: Path | None, regions: Path | None, slide: str,
-    config: Any, **options: Any,
-) -> None:  # fmt: skip
-    """Tell positive cells of a marker from negative ones, in CELLS (.parquet) that were measured by stain.
+    cells: tuple[Path, ...], output: Path, tables: tuple[Path, ...], page: Path | None, regions: Path | None,
+    sheet: Path | None, slide: str, config: Any, **options: Any,
+) -> int:  # fmt: skip
+    """Tell positive cells of a marker from negative ones, in CELLS that were measured by stain.
 
+    CELLS are .parquet files, or folders of them, which are all compared with the same thresholds.
     `wsipipe measure --add stains` makes the measurements; scoring again, with other thresholds, needs nothing else.
     Classes are derived as in QuPath: a cell of type Tumor becomes Tumor: Positive, or Tumor: 2+.
 
@@ -59,8 +60,10 @@ def score(
       wsipipe score measured.parquet --marker ki67 -o scored.parquet --page ki67.html --slide ki67.svs
       wsipipe score measured.parquet --marker er --intensity-thresholds 0.2,0.4,0.6 -o scored.parquet --table er.csv
       wsipipe score measured.parquet --marker her2 --compartment cell --regions tumour.geojson -o scored.parquet
+      wsipipe score measured/ --regions annotations/ --sheet cohort.csv -o scored/ --table ki67.csv
     """
     from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.pipelines.results import SOME_FAILED
     from wsipipe.pipelines.score import ScoreJob, run_score
 
     job = ScoreJob(
@@ -69,6 +72,7 @@ def score(
         tables=tables,
         page=page,
         regions=regions,
+        sheet=sheet,
         slide=slide,
         score=collect(ScoreSettings, options, config),
         summarise=collect(SummariseSettings, options, config),
@@ -77,6 +81,9 @@ def score(
         done = run_score(job, progress)
     _show(done)
     click.echo(f"wrote {', '.join(map(str, filter(None, (output, *tables, page))))}")
+    for name, reason in done.failed:
+        click.echo(f"failed: {name}: {reason}", err=True)
+    return SOME_FAILED if done.failed else 0
 
 
 def _show(done: Scored) -> None:
@@ -86,19 +93,23 @@ def _show(done: Scored) -> None:
     if unscored := done.counts[""]:
         click.echo(f"{unscored:,} cells lack the compartment, and are not scored")
     told = _listed(done.suggested) if done.suggested else "none, it shows one population (or too few cells)"
-    click.echo(f"suggested by the histogram: {told}")
-    width = min(WIDEST, max(len(row["region"]) for row in done.rows))
+    several = len(done.slides) > 1
+    click.echo(f"suggested by the histogram{' of all cells' if several else ''}: {told}")
+    names = [region_name(row, several) for row in done.rows]
+    width = min(WIDEST, max(map(len, names)))
     steps = len(done.thresholds) > 1
     click.echo(f"{'region':<{width}} {'cells':>9} {'positive':>9}  {'95 %':<18}" + (f"{'H':>5} {'Allred':>7}" * steps))
-    for row in done.rows:
+    for name, row in list(zip(names, done.rows))[:ROWS]:
         share, low, high = row["positive_share"], row["positive_share_low"], row["positive_share_high"]
         percent = "-" if share is None else f"{share:.1%}"
         interval = f"{low:.1%} to {high:.1%}" if low == low else "-"
         scored = row["cells"] - row["unscored_cells"]
-        line = f"{row['region'][:width]:<{width}} {scored:>9,} {percent:>9}  {interval:<18}"
+        line = f"{name[:width]:<{width}} {scored:>9,} {percent:>9}  {interval:<18}"
         if steps and row["h_score"] is not None:
             line += f"{row['h_score']:>5.0f} {row['allred']:>7}"
         click.echo(line.rstrip())
+    if len(done.rows) > ROWS:
+        click.echo(f"... and {len(done.rows) - ROWS:,} more")
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -8,39 +8,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.results import FILE, FILE_THERE, THERE, WIDEST, region_name, region_options
 from wsipipe.settings import HotSpotSettings, SummariseSettings
 
 if TYPE_CHECKING:
     from wsipipe.pipelines.summarise import Summarised
 
-SOME_FAILED = 9
 ROWS = 40
 """Rows of the table in the terminal."""
-WIDEST = 40
 
 
 @click.command(cls=Command)
-@click.argument("cells", metavar="CELLS...", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.argument("cells", metavar="CELLS...", nargs=-1, required=True, type=THERE)
 @click.option(
-    "-o", "--output", "outputs", required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False),
+    "-o", "--output", "outputs", required=True, multiple=True, type=FILE,
     metavar="OUT", help="Where the table goes: .parquet, .csv, .xlsx; .geojson for QuPath. May be repeated.",
 )  # fmt: skip
-@click.option(
-    "--regions", type=click.Path(path_type=Path, exists=True), default=None, metavar="FILE",
-    help="Annotations exported by QuPath (.geojson), or a folder with NAME.geojson for each slide.",
-)  # fmt: skip
+@region_options
 @click.option(
     "--measurement", "measurements", multiple=True, metavar="NAME",
     help="Column of the cells to sum up, may be repeated; default: area_um2 and the stain of nuclei.",
 )  # fmt: skip
-@click.option(
-    "--sheet", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None, metavar="CSV",
-    help="The table that named the slides of the batch: its columns go into every row.",
-)  # fmt: skip
-@click.option("--slide", default="", metavar="SLIDE", help="The slide, where it is not where the run record says.")
 @click.option("--tma", is_flag=True, help="Find the cores of a microarray: a row each. See `wsipipe tma`.")
 @click.option(
-    "--names", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None, metavar="FILE",
+    "--names", type=FILE_THERE, default=None, metavar="FILE",
     help="With --tma: a sheet (.csv) that names the cores, or .geojson with corrected ones.",
 )  # fmt: skip
 @config_option
@@ -69,6 +60,7 @@ def summarise(
       wsipipe summarise cells.parquet -o tissue.csv --measurement area_um2 --measurement eccentricity
     """
     from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.pipelines.results import SOME_FAILED
     from wsipipe.pipelines.summarise import SummariseJob, run_summarise
 
     job = SummariseJob(
@@ -95,7 +87,7 @@ def summarise(
 def _show(done: Summarised) -> None:
     """Print area, cells and density of each region."""
     several = done.slides > 1
-    names = [f"{row['slide']}: {row['region']}" if several else str(row["region"]) for row in done.rows]
+    names = [region_name(row, several) for row in done.rows]
     width = min(WIDEST, max(map(len, names), default=0))
     click.echo(f"{'region':<{width}} {'mm²':>9} {'cells':>10} {'cells/mm²':>10}  95 %")
     for name, row in list(zip(names, done.rows))[:ROWS]:

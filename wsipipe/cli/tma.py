@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, options_for
+from wsipipe.cli.results import FILE_THERE, area_options
 from wsipipe.settings import SlideSettings
 
 if TYPE_CHECKING:
@@ -21,15 +22,9 @@ LISTED = 12
 
 @click.command(cls=Command)
 @click.argument("slide")
+@area_options("cores", "a sheet", "grid")
 @click.option(
-    "-o", "--output", "outputs", multiple=True, type=click.Path(path_type=Path, dir_okay=False), metavar="OUT",
-    help="Where the cores go: .geojson for QuPath, .csv for a sheet. May be repeated.",
-)  # fmt: skip
-@click.option(
-    "--overlay", type=click.Path(path_type=Path, dir_okay=False), metavar="PNG", help="Draw the grid over the slide."
-)
-@click.option(
-    "--names", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE",
+    "--names", type=FILE_THERE, metavar="FILE",
     help="A sheet (.csv: core or row and column, name, ...) that names the cores, or .geojson with corrected ones.",
 )  # fmt: skip
 @options_for(SlideSettings)

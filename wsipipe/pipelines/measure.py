@@ -23,6 +23,7 @@ from wsipipe.formats.subset import COUNTS
 from wsipipe.formats.windows import Windows
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.remeasure import Measurer
+from wsipipe.pipelines.results import pass_on
 from wsipipe.pipelines.stains import boxes_around, pixels_in, stains_of
 from wsipipe.quality.map import quality_map
 from wsipipe.raster import SlideRaster, slide_grid
@@ -83,6 +84,7 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
             quality = quality_map(slide, (about["mpp"][0], about["mpp"][1])) if "quality" in job.measure.added else None
             measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure), vectors, quality)
             cells = _write(job, master, about, measurer, progress)
+        pass_on(job.cells, job.output, job.slide)
         return Measured(cells, tuple(measurer.names), left_out, len(raster.bad))
 
 

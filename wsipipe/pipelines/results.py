@@ -14,6 +14,7 @@ import wsipipe
 from wsipipe.artifacts import check_writable, write_json
 from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
 from wsipipe.formats.parquet import metadata
+from wsipipe.formats.summary import check_excel, ending_of
 from wsipipe.pipelines.request import slide_file
 from wsipipe.pipelines.shown import MASTER, record_of, slide_of
 from wsipipe.schedule.progress import Progress
@@ -90,6 +91,33 @@ def file_for(given: Path | None, name: str, endings: Sequence[str] = DRAWN) -> P
     if given is None or not given.is_dir():
         return given
     return next((path for ending in endings if (path := given / f"{name}{ending}").is_file()), None)
+
+
+def check_tables(
+    tables: Sequence[Path], masters: Mapping[str, Path], regions: Path | None = None, slide: str = ""
+) -> None:
+    """Refuse, before any work, tables that cannot be written, and what goes with one slide when there are several.
+
+    Raises
+    ------
+    OutputError, SettingsError, MissingDependency
+    """
+    for path in tables:
+        ending = ending_of(path)
+        if ending == ".geojson" and len(masters) > 1:
+            raise OutputError(f"{path}: annotations lie on one slide, and there are {len(masters)}; give a .csv")
+        if ending == ".xlsx":
+            check_excel()
+        if any(path.exists() and path.samefile(master) for master in masters.values()):
+            raise OutputError(f"{path} is the input itself; give another name")
+        check_writable(path)
+    if len(masters) > 1 and regions is not None and not regions.is_dir():
+        raise SettingsError(
+            f"--regions {regions} holds the regions of one slide, and there are {len(masters)}; give a folder with "
+            "NAME.geojson for each"
+        )
+    if len(masters) > 1 and slide:
+        raise SettingsError(f"--slide {slide} goes with one cells file, and there are {len(masters)}")
 
 
 def each_slide(

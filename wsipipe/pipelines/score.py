@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from wsipipe.analysis.derived import derived_class, split_class
 from wsipipe.analysis.regions import read_regions
@@ -22,10 +25,19 @@ from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.colours import KNOWN, Rgb, class_colours
 from wsipipe.formats.parquet import CellWriter, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
-from wsipipe.formats.summary import ending_of, write_summary
 from wsipipe.pipelines.no_cells import warn_of_none
-from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of
-from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide
+from wsipipe.pipelines.results import (
+    check_tables,
+    each_slide,
+    file_for,
+    is_many,
+    list_results,
+    outputs_for,
+    pass_on,
+)
+from wsipipe.pipelines.sheet import read_sheet
+from wsipipe.pipelines.shown import open_pair, record_of, slide_of
+from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide, write_tables
 from wsipipe.report.score import write_score
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
@@ -33,6 +45,9 @@ from wsipipe.settings import ScoreSettings, SlideSettings, SummariseSettings
 from wsipipe.slide import Slide
 
 SUGGESTED = "suggested"
+PAGE = ".html"
+MOST_VALUES = 10_000_000
+"""Values of all of several slides together that thresholds are suggested by."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +56,39 @@ class ScoreJob:
 
     Attributes
     ----------
-    cells, output : Path
-        Master files.
+    cells : tuple of Path
+        Master files, or folders of them.
+    output : Path
+        A master file; of several a folder.
     tables : tuple of Path
-        Numbers of the slide and its regions: .csv, .parquet, .xlsx, .geojson.
+        Numbers of all slides and their regions: .csv, .parquet, .xlsx; of one also .geojson.
     page : Path, optional
-        HTML with the histogram, and cells on both sides of each threshold.
-    regions : Path, optional
-        Annotations, as for ``wsipipe summarise``.
+        HTML with the histogram, and cells on both sides of each threshold; of several a folder.
+    regions, sheet : Path, optional
+        Annotations, and the table that named the slides; as for ``wsipipe summarise``.
     slide : str
         The slide, where it is not where the run record says.
     """
 
-    cells: Path
+    cells: tuple[Path, ...]
     output: Path
     tables: tuple[Path, ...] = ()
     page: Path | None = None
     regions: Path | None = None
+    sheet: Path | None = None
     slide: str = ""
     score: ScoreSettings = field(default_factory=ScoreSettings)
     summarise: SummariseSettings = field(default_factory=SummariseSettings)
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
+
+
+@dataclass(frozen=True)
+class ScoredSlide:
+    """One slide's cells by grade ("": they lack the compartment), thresholds its histogram suggests, and its rows."""
+
+    counts: dict[str, int]
+    suggested: tuple[float, ...]
+    rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
@@ -70,19 +97,33 @@ class Scored:
 
     Attributes
     ----------
-    counts : mapping of grade to cells
-        "" for cells that lack the compartment, and are not scored.
-    thresholds, suggested : tuple of float
-        Those used, and those that the cells' histogram suggests (empty: it shows one population).
-    rows : tuple of mapping
-        As of ``wsipipe summarise``.
+    slides : mapping of str to ScoredSlide
+        By the name of their results.
+    thresholds : tuple of float
+        Those used, the same for all slides.
+    suggested : tuple of float
+        Those that the histogram of all cells suggests (empty: it shows one population).
+    failed : tuple of (name, reason)
     """
 
-    counts: dict[str, int]
+    slides: Mapping[str, ScoredSlide]
     column: str
     thresholds: tuple[float, ...]
     suggested: tuple[float, ...]
-    rows: tuple[Row, ...]
+    failed: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Cells of all slides by grade."""
+        total = Counter[str]()
+        for slide in self.slides.values():
+            total.update(slide.counts)
+        return total
+
+    @property
+    def rows(self) -> list[Row]:
+        """Numbers of all slides and regions."""
+        return [row for slide in self.slides.values() for row in slide.rows]
 
 
 @claims(lambda job: (job.output, *job.tables, job.page))
@@ -94,27 +135,51 @@ def run_score(job: ScoreJob, progress: Progress) -> Scored:
     SettingsError, StoreError, SlideError, OutputError
     """
     marker = marker_of(job.score)
-    _check(job)
-    about = metadata(job.cells)
-    warn_of_none(job.cells, about, progress)
+    masters = list_results(job.cells)
+    outputs, pages = _check(job, masters)
+    sheet = read_sheet(job.sheet, progress.say) if job.sheet else None
     column = column_of(marker.compartment, job.score.stain, job.score.statistic)
-    _require(job, column, about)
-    values = pq.read_table(job.cells, columns=[column])[column].to_numpy().astype(np.float64)
-    proposed = suggest(values, len(marker.thresholds))
+    values = {name: _values(path, column, len(masters)) for name, path in masters.items()}
+    proposed = suggest(np.concatenate(list(values.values())), len(marker.thresholds))
     thresholds = proposed if job.score.intensity_thresholds == SUGGESTED else marker.thresholds
     if not thresholds:
         raise SettingsError(
-            f"--intensity-thresholds suggested: {column} of {job.cells} shows one population (or too few cells), so "
-            "that none can be suggested; give them, as in 0.2"
+            f"--intensity-thresholds suggested: {column} of {', '.join(map(str, job.cells))} shows one population (or "
+            "too few cells), so that none can be suggested; give them, as in 0.2"
         )
-    path = job.slide or slide_of(job.cells, record_of(job.cells)) or ""
-    _check_beside(job, about, path)
-    counts = _write(job, about, column, thresholds, progress)
-    rows = _sum_up(job, path, column, progress)
-    if job.page is not None:
-        with _opened(job, path, progress) as slide:
-            write_score(job.output, job.page, column, thresholds, proposed, rows, slide)
-    return Scored(counts, column, thresholds, proposed, tuple(rows))
+
+    def scored(name: str, master: Path) -> ScoredSlide:
+        about, out = metadata(master), outputs[name]
+        warn_of_none(master, about, progress)
+        _require(master, column, about)
+        own = suggest(values[name], len(thresholds)) if len(masters) > 1 else proposed
+        path = job.slide or slide_of(master, record_of(master)) or ""
+        _check_beside(job, file_for(job.regions, name), master, path)
+        counts = _write(job, master, out, column, thresholds, progress)
+        pass_on(master, out, path)
+        asked = SummariseJob(
+            (out,), job.tables, job.regions, slide=path, measurements=(column,), settings=job.summarise,
+            slide_settings=job.slide_settings,
+        )  # fmt: skip
+        rows = rows_of_slide(asked, name, out, progress, sheet)
+        if pages:
+            with _opened(job, master, path, progress) as slide:
+                write_score(out, pages[name], column, thresholds, own, rows, slide)
+        return ScoredSlide(counts, own, tuple(rows))
+
+    made, failed = each_slide(masters, progress, scored)
+    done = Scored(made, column, thresholds, proposed, failed)
+    write_tables(job.tables, done.rows, outputs, sheet, progress.say)
+    return done
+
+
+def _values(master: Path, column: str, slides: int) -> NDArray[np.float64]:
+    """Return the values that thresholds are suggested by: of several slides at most :data:`MOST_VALUES` together."""
+    metadata(master)
+    if column not in pq.read_schema(master).names:
+        return np.zeros(0)
+    found = pq.read_table(master, columns=[column])[column].to_numpy().astype(np.float64)
+    return np.asarray(found[:: max(1, math.ceil(len(found) * slides / MOST_VALUES))] if slides > 1 else found)
 
 
 def marker_of(settings: ScoreSettings) -> Marker:
@@ -136,42 +201,46 @@ def marker_of(settings: ScoreSettings) -> Marker:
     return Marker(compartment, settings.thresholds or usual)
 
 
-def _check(job: ScoreJob) -> None:
-    if job.output.suffix != MASTER:
-        raise OutputError(f"{job.output}: scored cells are a .parquet (`wsipipe convert` makes the rest of it)")
-    if job.output.exists() and job.output.samefile(job.cells):
-        raise OutputError(f"{job.output} is the input itself; give another name")
-    for path in job.tables:
-        ending_of(path)
-    for path in filter(None, (job.output, *job.tables, job.page)):
+def _check(job: ScoreJob, masters: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return where scored cells and pages go, by name; refuse what cannot be written or done, before any work."""
+    outputs = outputs_for(job.cells, masters, job.output, "scored cells")
+    check_tables(job.tables, masters, job.regions, job.slide)
+    if job.page is None:
+        return outputs, {}
+    if is_many(job.cells) and (job.page.name.endswith(PAGE) or job.page.is_file()):
+        raise OutputError(f"--page {job.page}: there are several slides; give a folder")
+    pages = {name: job.page / f"{name}{PAGE}" if is_many(job.cells) else job.page for name in masters}
+    for path in pages.values():
         check_writable(path)
+    return outputs, pages
 
 
-def _check_beside(job: ScoreJob, about: Mapping[str, Any], path: str) -> None:
+def _check_beside(job: ScoreJob, regions: Path | None, master: Path, path: str) -> None:
     """Refuse, before anything is written, regions and a slide that cannot be used."""
-    if job.regions is not None and not job.regions.is_dir():
-        read_regions(job.regions, about, lambda line: None)
+    if regions is not None:
+        read_regions(regions, metadata(master), lambda line: None)
     if path:
-        slide, _ = open_pair(path, job.cells, job.slide_settings)
+        slide, _ = open_pair(path, master, job.slide_settings)
         slide.close()
 
 
-def _require(job: ScoreJob, column: str, about: Mapping[str, Any]) -> None:
+def _require(master: Path, column: str, about: Mapping[str, Any]) -> None:
     """Refuse cells that were not measured for the stain, in one line that says what to do."""
-    if column in pq.read_schema(job.cells).names:
+    if column in pq.read_schema(master).names:
         return
     stains = [name for key, name in (about.get("stain_vectors") or {}).items() if key.startswith("Stain ")]
     told = f"were measured for {' and '.join(stains)}" if stains else "were not measured by stain and compartment"
     raise SettingsError(
-        f"{job.cells} has no column {column}: its cells {told}; make it with `wsipipe measure {job.cells} --slide "
-        f"SLIDE --add stains --stain-vectors hdab -o OUT.parquet`"
+        f"{master} has no column {column}: its cells {told}; make it with `wsipipe measure {master} --slide SLIDE "
+        "--add stains --stain-vectors hdab -o OUT.parquet`"
     )
 
 
 def _write(
-    job: ScoreJob, about: dict[str, Any], column: str, thresholds: tuple[float, ...], progress: Progress
+    job: ScoreJob, master: Path, out: Path, column: str, thresholds: tuple[float, ...], progress: Progress
 ) -> dict[str, int]:
     """Write every cell with its derived class; return how many cells stained how."""
+    about = metadata(master)
     grades = STEPS[len(thresholds)]
     base = class_colours(about["classes"])
     types = list(dict.fromkeys(split_class(name)[0] for name in about["classes"]))
@@ -183,10 +252,10 @@ def _write(
     }
     kept["score"] = {"marker": job.score.marker, "column": column, "thresholds": list(thresholds)}
     counts = dict.fromkeys((*grades, ""), 0)
-    schema = pq.read_schema(job.cells).remove_metadata()
+    schema = pq.read_schema(master).remove_metadata()
     progress.start("cells", about["cells"])
-    with CellWriter(job.output, schema, kept) as writer:
-        for table in row_groups(job.cells):
+    with CellWriter(out, schema, kept) as writer:
+        for table in row_groups(master):
             found = grades_of(table[column].to_numpy().astype(np.float64), thresholds).tolist()
             before = [split_class(name)[0] for name in table["class"].to_pylist()]
             names = [derived_class(type_, grade) or None for type_, grade in zip(before, found)]
@@ -205,27 +274,13 @@ def _colour(base: Rgb | None, grade: str) -> Rgb:
     return r, g, b
 
 
-def _sum_up(job: ScoreJob, path: str, column: str, progress: Progress) -> list[Row]:
-    """Write the numbers of the slide and its regions, and return them."""
-    name = job.cells.name.removesuffix(MASTER)
-    asked = SummariseJob(
-        (job.output,), job.tables, job.regions, slide=path, measurements=(column,), settings=job.summarise,
-        slide_settings=job.slide_settings,
-    )  # fmt: skip
-    rows = [{"slide": name, **row} for row in rows_of_slide(asked, name, job.output, progress)]
-    about = metadata(job.output)
-    for table in job.tables:
-        write_summary(table, rows, {key: about[key] for key in ("size", "bounds", "fingerprint")})
-    return rows
-
-
 @contextlib.contextmanager
-def _opened(job: ScoreJob, path: str, progress: Progress) -> Iterator[Slide | None]:
+def _opened(job: ScoreJob, master: Path, path: str, progress: Progress) -> Iterator[Slide | None]:
     """Yield the slide; None, with a word, where it is not at hand."""
     if not path:
-        progress.say(f"warning: {job.cells}: its slide was not found, so the page has no pictures; give it: --slide")
+        progress.say(f"warning: {master}: its slide was not found, so the page has no pictures; give it: --slide")
         yield None
         return
-    slide, _ = open_pair(path, job.output, job.slide_settings)
+    slide, _ = open_pair(path, master, job.slide_settings)
     with slide:
         yield slide

@@ -12,14 +12,13 @@ import pandas as pd
 from wsipipe.analysis.counted import default_measurements, read_counted
 from wsipipe.analysis.regions import TISSUE, WHOLE, read_regions, regions_frame
 from wsipipe.analysis.summary import Row, summarise
-from wsipipe.artifacts import check_writable
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.parquet import metadata
-from wsipipe.formats.summary import check_excel, ending_of, write_summary
+from wsipipe.formats.summary import write_summary
 from wsipipe.pipelines.found_regions import core_regions, hot_spot_regions, without_doubtful_shares
 from wsipipe.pipelines.no_cells import warn_of_none
-from wsipipe.pipelines.results import each_slide, file_for, list_results
-from wsipipe.pipelines.sheet import columns_of, read_sheet
+from wsipipe.pipelines.results import check_tables, each_slide, file_for, list_results
+from wsipipe.pipelines.sheet import Sheet, columns_of, read_sheet
 from wsipipe.pipelines.shown import open_pair, record_of, slide_of, tissue_again
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
@@ -92,18 +91,23 @@ def run_summarise(job: SummariseJob, progress: Progress) -> Summarised:
     _check(job, masters)
     sheet = read_sheet(job.sheet, progress.say) if job.sheet else None
 
-    def rows_of(name: str, master: Path) -> list[Row]:
-        told = columns_of(sheet, name, str(record_of(master).get("slide") or "")) if sheet else {}
-        return [{"slide": name} | told | row for row in rows_of_slide(job, name, master, progress)]
-
-    made, failed = each_slide(masters, progress, rows_of)
+    made, failed = each_slide(masters, progress, lambda name, path: rows_of_slide(job, name, path, progress, sheet))
     rows = [row for own in made.values() for row in own]
-    if sheet:
-        _tell_unused(sheet, list(masters), job, progress.say)
-    about = metadata(next(iter(masters.values()))) if len(masters) == 1 else {}
-    for path in job.outputs:
-        write_summary(path, rows, {key: about[key] for key in ("size", "bounds", "fingerprint") if key in about})
+    write_tables(job.outputs, rows, masters, sheet, progress.say)
     return Summarised(tuple(rows), len(made), failed)
+
+
+def write_tables(
+    tables: Sequence[Path], rows: Sequence[Row], masters: Mapping[str, Path], sheet: Sheet | None, tell: Tell
+) -> None:
+    """Write the rows of all slides as each of *tables*; *tell* hears which slides of the sheet have no results."""
+    if sheet:
+        unused = [name for name in sheet.unused if name not in masters]
+        if unused:
+            tell(f"warning: {len(unused)} slides of the sheet have no results here, the first: {unused[0]}")
+    about = metadata(next(iter(masters.values()))) if len(masters) == 1 else {}
+    for path in tables:
+        write_summary(path, rows, {key: about[key] for key in ("size", "bounds", "fingerprint") if key in about})
 
 
 def regions_of_slide(job: SummariseJob, name: str, master: Path, about: Mapping[str, Any], tell: Tell) -> Any:
@@ -125,8 +129,11 @@ def _joined(parts: Sequence[geopandas.GeoDataFrame]) -> geopandas.GeoDataFrame:
     return frame
 
 
-def rows_of_slide(job: SummariseJob, name: str, master: Path, progress: Progress) -> list[Row]:
-    """Return the rows of one slide, each with the shape of its region."""
+def rows_of_slide(
+    job: SummariseJob, name: str, master: Path, progress: Progress, sheet: Sheet | None = None
+) -> list[Row]:
+    """Return the rows of one slide, each with the shape of its region, and with what the *sheet* says of the slide."""
+    told = columns_of(sheet, name, str(record_of(master).get("slide") or "")) if sheet else {}
     about = metadata(master)
     warn_of_none(master, about, progress)
     regions = regions_of_slide(job, name, master, about, progress.say)
@@ -138,7 +145,8 @@ def rows_of_slide(job: SummariseJob, name: str, master: Path, progress: Progress
     rows = [without_doubtful_shares(row) for row in rows]
     beside = regions.drop(columns=["name", "classification", "kind", "parent"])
     more = [{str(k): v for k, v in extra.items() if v is not None and v == v} for extra in beside.to_dict("records")]
-    return [{"geometry": None} | row | extra for row, extra in zip(rows, more)]
+    first = {"geometry": None, "slide": name} | told
+    return [first | row | extra for row, extra in zip(rows, more)]
 
 
 def _tissue(job: SummariseJob, master: Path, about: Mapping[str, Any], tell: Tell) -> geopandas.GeoDataFrame:
@@ -162,29 +170,8 @@ def _check(job: SummariseJob, masters: Mapping[str, Path]) -> None:
     """Refuse, before any work, what cannot be written or means nothing."""
     if not job.outputs:
         raise OutputError("nothing to write: give -o OUT.csv, .parquet, .xlsx or .geojson")
-    for path in job.outputs:
-        ending = ending_of(path)
-        if ending == ".geojson" and len(masters) > 1:
-            raise OutputError(f"{path}: annotations lie on one slide, and there are {len(masters)}; give a .csv")
-        if ending == ".xlsx":
-            check_excel()
-        if any(path.exists() and path.samefile(master) for master in masters.values()):
-            raise OutputError(f"{path} is the input itself; give another name")
-        check_writable(path)
-    if len(masters) > 1 and job.regions is not None and not job.regions.is_dir():
-        raise SettingsError(
-            f"--regions {job.regions} holds the regions of one slide, and there are {len(masters)}; give a folder with "
-            "NAME.geojson for each"
-        )
+    check_tables(job.outputs, masters, job.regions, job.slide)
     if job.names is not None and not job.tma:
         raise SettingsError(f"--names {job.names} names the cores of a microarray; give --tma too")
     if job.names is not None and len(masters) > 1:
         raise SettingsError(f"--names {job.names} goes with one slide, and there are {len(masters)}")
-    if len(masters) > 1 and job.slide:
-        raise SettingsError(f"--slide {job.slide} goes with one cells file, and there are {len(masters)}")
-
-
-def _tell_unused(sheet: Any, names: Sequence[str], job: SummariseJob, tell: Tell) -> None:
-    unused = [name for name in sheet.unused if name not in names]
-    if unused:
-        tell(f"warning: {len(unused)} slides of {job.sheet} have no results here, the first: {unused[0]}")
