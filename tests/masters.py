@@ -67,7 +67,7 @@ def write_master(
     return path
 
 
-def truth_master(path: Path, phantom: Phantom) -> Path:
+def truth_master(path: Path, phantom: Phantom, **more: Any) -> Path:
     """Write the true nuclei of the phantom as a master file, with the slide's own fingerprint and tissue."""
     with open_slide(phantom.path) as slide:
         info = slide.info
@@ -82,4 +82,4 @@ def truth_master(path: Path, phantom: Phantom) -> Path:
         "settings": {"tissue": {"tissue": "auto"}, "slide": {"mpp": None, "scene": 0}},
         "tissue_area_um2": round(tissue.area_um2, 3),
     }
-    return write_master(path, xy, kinds, 6.0, **about)
+    return write_master(path, xy, kinds, 6.0, **about | more)

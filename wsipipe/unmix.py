@@ -87,6 +87,13 @@ class StainVectors:
         table = self.table.astype(np.float32)
         return np.asarray(table[0][rgb[..., 0]] + table[1][rgb[..., 1]] + table[2][rgb[..., 2]], np.float32)
 
+    def alone(self, rgb: NDArray[np.uint8], stain: int) -> NDArray[np.uint8]:
+        """Return what the pixels (h, w, 3) would look like with the stain of that number alone, uint8 (h, w, 3)."""
+        density = np.maximum(self.amounts(rgb)[..., stain], 0)
+        shades = np.array([-math.log(10) * value for value in self._basis[stain]], np.float32)
+        light = np.array(self.background, np.float32) * np.exp(density[..., None] * shades)
+        return np.asarray(np.rint(np.clip(light, 0, 255)), np.uint8)
+
     def as_dict(self) -> dict[str, str]:
         """Return the vectors as QuPath's ``setColorDeconvolutionStains`` writes them."""
         told = {"Name": self.name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,15 +15,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import shapely
+from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from tests.conftest import Phantom
 from tests.masters import truth_master
 from wsipipe.cli.main import main
-from wsipipe.errors import OutputError
+from wsipipe.errors import OutputError, SettingsError
+from wsipipe.pipelines import view
+from wsipipe.pipelines.view import ViewJob
+from wsipipe.quality.map import FAULTS
+from wsipipe.schedule.progress import Progress
+from wsipipe.settings import StainSettings
 from wsipipe.slide import ArraySlide, open_slide
 from wsipipe.slide.phantom import PhantomSettings, write_phantom
+from wsipipe.unmix import HDAB, HE, densities
 from wsipipe.view.answers import Shown
+from wsipipe.view.areas import Area
 from wsipipe.view.index import CellIndex
 from wsipipe.view.pyramid import Pyramid
 from wsipipe.view.server import application, listen, new_token
@@ -204,3 +214,78 @@ def test_what_cannot_be_read_is_told_of_once(tmp_path: Path, caplog: pytest.LogC
                 pyramid.tile.__wrapped__(pyramid.max_level, column, row)
         pyramid.close()
     assert caplog.text.count("cut.tiff: parts of it cannot be read") == 1
+
+
+# --- layers of the slide: stains alone, areas -------------------------------------------------------------------------
+
+
+def _picture(client: TestClient, path: str) -> NDArray[np.float64]:
+    return np.asarray(cv2.imdecode(np.frombuffer(client.get(path).content, np.uint8), cv2.IMREAD_UNCHANGED), float)
+
+
+def test_each_stain_alone(phantom: Phantom) -> None:
+    """Haematoxylin alone is blue and eosin pink, where the slide has both; there is no third."""
+    with open_slide(phantom.path) as slide:
+        client = TestClient(application(Shown(slide, "p", vectors=HE), TOKEN), base_url=f"http://127.0.0.1/{TOKEN}/")
+        assert client.get("info").json()["stains"] == ["Hematoxylin", "Eosin"]
+        names = ("tiles/10/1_1.jpg", "stains/0/10/1_1.jpg", "stains/1/10/1_1.jpg")
+        both, blue, pink = (_picture(client, name) for name in names)
+        tissue = both.min(axis=2) < 150
+        assert tissue.sum() > 1000
+        (b, g, r), (b2, g2, r2) = blue[tissue].mean(axis=0), pink[tissue].mean(axis=0)
+        assert b > r and b > g and r2 > b2 > g2, "blue of haematoxylin, pink of eosin"
+        rgb = slide.read_region(0, 512, 512, 64, 64)
+        alone = [densities(HE.alone(rgb, k)) for k in (0, 1)]
+        np.testing.assert_allclose(sum(alone), np.clip(HE.amounts(rgb), 0, None) @ HE._basis[:2], atol=0.02)
+        for path in ("stains/2/10/1_1.jpg", "stains/0/99/0_0.jpg", "stains/-1/10/1_1.jpg", "stains/x/10/1_1.jpg"):
+            assert client.get(path).status_code == 404, path
+
+
+def test_stains_are_those_of_the_cells(client: TestClient, phantom: Phantom, tmp_path: Path) -> None:
+    assert client.get("info").json()["stains"] == [], "nobody has told"
+    master = truth_master(tmp_path / "cells.parquet", phantom, stain_vectors=HDAB.as_dict())
+    with open_slide(phantom.path) as slide:
+        app = application(Shown(slide, "p", CellIndex(master)), TOKEN)
+        other = TestClient(app, base_url=f"http://127.0.0.1/{TOKEN}/")
+        assert other.get("info").json()["stains"] == ["Hematoxylin", "DAB"]
+
+
+def test_areas_are_drawn_where_they_are(phantom: Phantom) -> None:
+    ring = shapely.difference(shapely.box(100, 100, 700, 700), shapely.box(300, 300, 500, 500))
+    areas = (Area(ring, "Tumor", (200, 0, 0)), Area(shapely.box(600, 600, 640, 640), "Fold", (255, 130, 0)))
+    with open_slide(phantom.path) as slide:
+        shown = Shown(slide, "p", areas=areas)
+        client = TestClient(application(shown, TOKEN), base_url=f"http://127.0.0.1/{TOKEN}/")
+        told = client.get("info").json()["areas"]
+        assert [(a["name"], a["areas"]) for a in told] == [("Tumor", 1), ("Fold", 1)]
+        assert [a["colour"] for a in told] == [[200, 0, 0], [255, 130, 0]]
+        for level in (11, 9):
+            scale = 2 ** (11 - level)
+            count = -(-1024 // scale // 512)
+            rows = [[_picture(client, f"areas/{level}/{i}_{j}.png") for i in range(count)] for j in range(count)]
+            whole = np.concatenate([np.concatenate(row, axis=1) for row in rows])
+            assert whole[50 // scale, 50 // scale, 3] == whole[400 // scale, 400 // scale, 3] == 0, (
+                "around it, its hole"
+            )
+            assert whole[200 // scale, 200 // scale].tolist() == [0, 0, 200, 70]
+            assert whole[620 // scale, 620 // scale, :3].tolist() == [0, 130, 255], "the smaller one is above"
+            assert whole[400 // scale, 100 // scale, 3] > 200, "its outline"
+            assert whole[512 // scale, 200 // scale, 3] == 70, "no line where tiles meet"
+        assert _picture(client, "areas/11/0_0.png?hide=0")[200, 200, 3] == 0
+        assert client.get("areas/11/9_9.png").status_code == client.get("areas/99/0_0.png").status_code == 404
+
+
+def test_the_command_reads_areas_of_others(phantom: Phantom, tmp_path: Path) -> None:
+    """Annotations of QuPath, and what is wrong with the slide."""
+    shape = {"type": "Polygon", "coordinates": [[[0, 0], [400, 0], [400, 400], [0, 400], [0, 0]]]}
+    feature = {"type": "Feature", "geometry": shape, "properties": {"objectType": "annotation", "name": "here"}}
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with open_slide(phantom.path) as slide:
+        job = ViewJob(str(phantom.path), areas=(tmp_path / "a.geojson",), quality=True, stain=StainSettings("he"))
+        found = view._areas(job, slide, Progress())
+        assert found[0].kind == "here" and found[0].shape.equals(shapely.box(0, 0, 400, 400))
+        assert {area.kind for area in found[1:]} <= {kind.label.capitalize() for kind in FAULTS}
+        assert view._vectors(job, slide) is HE and view._vectors(ViewJob(str(phantom.path)), slide) is None
+    (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    with pytest.raises(SettingsError, match="no annotation with an area in it"), open_slide(phantom.path) as slide:
+        view._areas(ViewJob(str(phantom.path), areas=(tmp_path / "b.geojson",)), slide, Progress())

@@ -7,12 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsipipe.analysis.regions import read_regions
+from wsipipe.formats.colours import class_colours
 from wsipipe.pipelines.shown import open_pair
+from wsipipe.pipelines.stains import stains_of
+from wsipipe.quality.map import COLOURS, FAULTS, quality_map
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import SlideSettings, StainSettings
+from wsipipe.slide import Slide, require_mpp
+from wsipipe.slide.overview import read_scaled
+from wsipipe.unmix import StainVectors
 from wsipipe.view.answers import Shown
+from wsipipe.view.areas import Area
 from wsipipe.view.index import CellIndex
 from wsipipe.view.server import listen, new_token, serve
+
+OVERVIEW_PX = 4096
+"""Longest side of the picture that stains are estimated from."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +40,20 @@ class ViewJob:
         0 takes a free one.
     at : (float, float), optional
         Position to begin at, in base pixels.
+    areas : tuple of Path
+        GeoJSON of annotations that are shown, too.
+    quality : bool
+        Map what is wrong with the slide, which reads all of it.
     """
 
     slide: str
     cells: Path | None = None
     port: int = 0
     at: tuple[float, float] | None = None
+    areas: tuple[Path, ...] = ()
+    quality: bool = False
     settings: SlideSettings = field(default_factory=SlideSettings)
+    stain: StainSettings = field(default_factory=StainSettings)
 
 
 def run_view(job: ViewJob, progress: Progress, started: Callable[[str], None]) -> None:
@@ -55,5 +73,35 @@ def run_view(job: ViewJob, progress: Progress, started: Callable[[str], None]) -
         name = os.path.basename(job.slide.rstrip("/"))
         position = f"#x={job.at[0]:g}&y={job.at[1]:g}&s=1" if job.at else ""
         with listen(job.port) as listener:
-            shown = Shown(slide, name, index, tuple(warnings))
+            areas = _areas(job, slide, progress)
+            shown = Shown(slide, name, index, tuple(warnings), areas, _vectors(job, slide))
             serve(shown, listener, new_token(), lambda address: started(address + position))
+
+
+def _vectors(job: ViewJob, slide: Slide) -> StainVectors | None:
+    """Return the stains that were asked for; None: those of the cells, if there are any."""
+    asked = job.stain.stain_vectors
+    if asked == "auto":
+        return None
+    scale = max(1.0, max(slide.info.size) / OVERVIEW_PX)
+    size = max(1, round(slide.info.size[0] / scale)), max(1, round(slide.info.size[1] / scale))
+    whole = (0, 0, *slide.info.size)
+    return stains_of(asked, lambda: read_scaled(slide, whole, (scale, scale), size).reshape(-1, 3))[0]
+
+
+def _areas(job: ViewJob, slide: Slide, progress: Progress) -> tuple[Area, ...]:
+    """Return the annotations to show, and what is wrong with the slide."""
+    about, found = {"size": slide.info.size, "bounds": slide.info.bounds}, []
+    for path in job.areas:
+        regions = read_regions(path, about, progress.say)
+        kinds = [kind or name for kind, name in zip(regions["classification"], regions["name"])]
+        stated = {kind: rgb for kind, rgb in zip(kinds, regions["colour"]) if rgb}
+        colours = class_colours({kind: stated.get(kind) for kind in kinds})
+        found += [Area(shape, kind, colours[kind]) for shape, kind in zip(regions.geometry, kinds)]
+    if job.quality:
+        progress.say("mapping the quality of the slide")
+        quality = quality_map(slide, require_mpp(slide.info, job.settings))
+        for line in quality.warnings:
+            progress.say(f"warning: {line}")
+        found += [Area(s, kind.label.capitalize(), COLOURS[kind]) for kind in FAULTS for s in quality.areas(kind)]
+    return tuple(found)

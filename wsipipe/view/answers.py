@@ -10,7 +10,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from wsipipe.slide import Slide
-from wsipipe.view import layer
+from wsipipe.unmix import StainVectors, vectors_of
+from wsipipe.view import areas, layer
+from wsipipe.view.areas import Area, Areas
 from wsipipe.view.index import CellIndex
 from wsipipe.view.pyramid import TILE, Pyramid
 
@@ -47,12 +49,24 @@ class Shown:
         Of the slide.
     index : CellIndex, optional
     warnings : tuple of str
+    areas : tuple of Area
+        Annotations, or what is wrong with the slide.
+    vectors : StainVectors, optional
+        Its stains; by default those that the cells were measured by.
     """
 
     slide: Slide
     name: str
     index: CellIndex | None = None
     warnings: tuple[str, ...] = ()
+    areas: tuple[Area, ...] = ()
+    vectors: StainVectors | None = None
+
+    @property
+    def stains(self) -> StainVectors | None:
+        """The stains that can be shown alone, None where nobody knows them."""
+        told = self.index.about.get("stain_vectors") if self.index is not None else None
+        return self.vectors or (vectors_of(told) if told else None)
 
 
 def routes(shown: Shown) -> list[Any]:
@@ -66,13 +80,15 @@ def routes(shown: Shown) -> list[Any]:
         regex = f"[0-9]{{1,{MOST_DIGITS}}}"
 
     register_url_convertor("short", Short())
-    pyramid, index = Pyramid(shown.slide), shown.index
+    pyramid, index = Pyramid(shown.slide, shown.stains), shown.index
     handlers = _Handlers(shown, pyramid)
     found = [
         Route("/", handlers.page),
         Route("/assets/{name:path}", handlers.asset),
         Route("/info", handlers.info),
         Route("/tiles/{level:short}/{column:short}_{row:short}.jpg", handlers.tile),
+        Route("/stains/{stain:short}/{level:short}/{column:short}_{row:short}.jpg", handlers.stain),
+        Route("/areas/{level:short}/{column:short}_{row:short}.png", handlers.area),
     ]
     if index is not None:
         found += [
@@ -90,6 +106,7 @@ class _Handlers:
     def __init__(self, shown: Shown, pyramid: Pyramid) -> None:
         self._shown, self._pyramid = shown, pyramid
         self._turn = threading.Semaphore(AT_ONCE)
+        self._areas = Areas(shown.areas, pyramid.size, pyramid.max_level)
         package = resources.files("wsipipe.view") / "assets"
         self._page = (package / "index.html").read_bytes()
         self._assets = {name: package.joinpath(*name.split("/")).read_bytes() for name in ASSETS}
@@ -107,11 +124,21 @@ class _Handlers:
         return answer(self._assets[name], ASSETS[name]) if name in self._assets else answer(None)
 
     def info(self, request: Request) -> Response:
-        return as_json(about(self._shown, self._pyramid))
+        return as_json(about(self._shown, self._pyramid) | {"areas": self._areas.kinds(), "area_tile": areas.TILE})
 
     def tile(self, request: Request) -> Response:
         at = request.path_params
         return answer(self._pyramid.tile(at["level"], at["column"], at["row"]), "image/jpeg")
+
+    def stain(self, request: Request) -> Response:
+        at = request.path_params
+        return answer(self._pyramid.tile(at["level"], at["column"], at["row"], at["stain"]), "image/jpeg")
+
+    def area(self, request: Request) -> Response:
+        at = request.path_params
+        with self._turn:
+            data = self._areas.tile(at["level"], at["column"], at["row"], _hidden(request.query_params))
+        return answer(data, "image/png")
 
     def cells(self, request: Request) -> Response:
         at, index = request.path_params, self._index
@@ -166,6 +193,7 @@ def about(shown: Shown, pyramid: Pyramid) -> dict[str, Any]:
         "tile": TILE,
         "max_level": pyramid.max_level,
         "warnings": list(shown.warnings),
+        "stains": [name for name, _ in shown.stains.stains] if shown.stains else [],
     } | cells
 
 

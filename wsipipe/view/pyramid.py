@@ -13,6 +13,7 @@ import cv2
 from wsipipe.slide import Slide
 from wsipipe.slide.overview import Gaps, read_scaled
 from wsipipe.units import Size
+from wsipipe.unmix import StainVectors
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +37,12 @@ class Pyramid:
     ----------
     slide : Slide
         Is copied for each thread (readers reopen their file by path), and stays the caller's to close.
+    vectors : StainVectors, optional
+        Stains that tiles may show alone.
     """
 
-    def __init__(self, slide: Slide) -> None:
+    def __init__(self, slide: Slide, vectors: StainVectors | None = None) -> None:
+        self.vectors = vectors
         self.info = slide.info
         self.size: Size = slide.info.size
         self.max_level = max(0, math.ceil(math.log2(max(self.size))))
@@ -49,12 +53,14 @@ class Pyramid:
         self.tile = functools.lru_cache(CACHED)(self._cut)
         """Return a tile: see :meth:`_cut`."""
 
-    def _cut(self, level: int, column: int, row: int) -> bytes | None:
+    def _cut(self, level: int, column: int, row: int, stain: int = -1) -> bytes | None:
         """Return the tile at *column*, *row* of *level* as JPEG; None where there is none.
 
-        What cannot be decoded has the slide's background colour, and is told of once.
+        With *stain* as that stain alone would look. What cannot be decoded has the slide's background colour, and is
+        told of once.
         """
-        if not 0 <= level <= self.max_level:
+        stains = () if self.vectors is None else self.vectors.stains
+        if not 0 <= level <= self.max_level or stain >= len(stains):
             return None
         scale = 2 ** (self.max_level - level)
         width, height = (min(TILE, -(-side // scale) - i * TILE) for side, i in zip(self.size, (column, row)))
@@ -68,6 +74,8 @@ class Pyramid:
             rgb = read_scaled(slide, box, (float(scale), float(scale)), (width, height), gaps)
         finally:
             self._idle.put(slide)
+        if stain >= 0 and self.vectors is not None:
+            rgb = self.vectors.alone(rgb, stain)
         if gaps.lost and not self._told:
             self._told = True
             log.warning("%s: parts of it cannot be read, and are shown in its background colour", self.info.path)

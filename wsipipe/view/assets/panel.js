@@ -24,10 +24,20 @@ export function fillPanel(info, state, changed) {
     $("warnings").textContent = info.warnings.join(" ");
     $("warnings").hidden = false;
   }
+  info.stains.forEach((name, k) => $("stain").append(new Option(`${name} alone`, String(k))));
+  $("stains").hidden = !info.stains.length;
+  bind("stain", "change", (e) => { state.stain = e.value; changed("stain"); });
+  $("areas").hidden = !info.areas.length;
+  info.areas.forEach((entry, code) => $("kinds").append(legendRow({ ...entry, count: entry.areas }, code, state.hiddenAreas, () => changed("areas"))));
+  bind("areas-on", "change", (e) => { state.areas = e.checked; changed("opacity"); });
+  bind("areas-opacity", "input", (e) => { state.areasOpacity = +e.value; changed("opacity"); });
   if (info.cells === undefined) return;
   $("layers").hidden = false;
   for (const name of info.measures) $("by").append(new Option(title(name), name));
-  info.classes.forEach((entry, code) => $("classes").append(classRow(entry, code, state, changed)));
+  const derived = info.classes.some((entry) => entry.name.includes(": "));  // of those, "Tumor: 2+" without a cell only fills the list
+  info.classes.forEach((entry, code) => {
+    if (entry.cells || !derived) $("classes").append(legendRow({ ...entry, count: entry.cells }, code, state.hidden, () => changed("classes")));
+  });
   bind("cells-on", "change", (e) => { state.cells = e.checked; changed("opacity"); });
   bind("cells-opacity", "input", (e) => { state.cellsOpacity = +e.value; changed("opacity"); });
   bind("filled", "change", (e) => { state.filled = e.checked; changed("cells"); });
@@ -42,22 +52,24 @@ export function showState(state) {
   $("density-on").checked = state.density;
   $("filled").checked = state.filled;
   $("by").value = state.by;
+  $("stain").value = state.stain;
+  $("areas-on").checked = state.areas;
 }
 
 function bind(id, event, act) {
   $(id).addEventListener(event, () => act($(id)));
 }
 
-function classRow(entry, code, state, changed) {
+function legendRow(entry, code, hidden, changed) {
   const row = document.createElement("label"), box = document.createElement("input"), dot = document.createElement("b");
   box.type = "checkbox";
-  box.checked = !state.hidden.has(code);
+  box.checked = !hidden.has(code);
   dot.style.background = `rgb(${entry.colour.join(",")})`;
-  row.append(box, dot, text("span", entry.name), text("span", entry.cells.toLocaleString("en")));
+  row.append(box, dot, text("span", entry.name), text("span", entry.count.toLocaleString("en")));
   box.addEventListener("change", () => {
-    if (box.checked) state.hidden.delete(code);
-    else state.hidden.add(code);
-    changed("classes");
+    if (box.checked) hidden.delete(code);
+    else hidden.add(code);
+    changed();
   });
   return row;
 }

@@ -3,8 +3,9 @@
 import { cellSource, query } from "./cells.js";
 import { $, fillPanel, hideTip, note, number, roundLength, showScale, showState, showTip } from "./panel.js";
 
-const state = { cells: true, cellsOpacity: 1, filled: false, density: false, densityOpacity: 0.85, by: "", hidden: new Set() };
-const layers = { cells: null, density: null, pending: null, wanted: null };  // wanted: what is not yet shown
+const state = { cells: true, cellsOpacity: 1, filled: false, density: false, densityOpacity: 0.85, by: "", hidden: new Set(),
+  stain: "", areas: true, areasOpacity: 1, hiddenAreas: new Set() };
+const layers = { cells: null, density: null, stain: null, areas: null, pending: null, wanted: null };  // wanted: what is not yet shown
 let info, viewer, hovered = null, pinned = null, busy = false, next = null;
 
 info = await (await fetch("info")).json();
@@ -22,7 +23,7 @@ viewer = OpenSeadragon({
 globalThis.wsipipe = { viewer, state, info, layers };  // for the console, and for tests
 
 viewer.navigator.world.addHandler("add-item", ({ item }) => {
-  if (!item.source.areCells) return;
+  if (!item.source.areCells && !item.source.apart) return;
   item.setOpacity(0);  // and let it stay so when the layer's own opacity changes
   item.setOpacity = () => {};
 });
@@ -31,6 +32,8 @@ viewer.addOnceHandler("open", () => {
   showState(state);
   if (start) goTo(start.x, start.y, start.s, true);
   else if (info.bounds) viewer.viewport.fitBounds(viewportBox(info.bounds), true);
+  if (state.stain) showStain();
+  if (info.areas.length) showAreas();
   if (info.cells !== undefined) {
     swapCells();
     if (state.density) showDensity();
@@ -72,6 +75,10 @@ function readLink() {
   state.cells = told.get("cells") !== "0";
   state.density = told.get("density") === "1";
   state.filled = told.get("filled") === "1";
+  const stain = told.get("stain") ?? "";
+  state.stain = /^\d+$/.test(stain) && +stain < info.stains.length ? stain : "";
+  state.areas = told.get("areas") !== "0";
+  for (const code of (told.get("hide-areas") ?? "").split(",")) if (/^\d+$/.test(code)) state.hiddenAreas.add(+code);
   if (info.measures?.includes(told.get("by"))) state.by = told.get("by");
   for (const code of (told.get("hide") ?? "").split(",")) if (/^\d+$/.test(code)) state.hidden.add(+code);
   const [x, y, s] = ["x", "y", "s"].map((name) => parseFloat(told.get(name)));
@@ -84,6 +91,9 @@ function writeLink() {
   if (state.density) told.set("density", "1");
   if (state.filled) told.set("filled", "1");
   if (state.by) told.set("by", state.by);
+  if (state.stain) told.set("stain", state.stain);
+  if (!state.areas) told.set("areas", "0");
+  if (state.hiddenAreas.size) told.set("hide-areas", [...state.hiddenAreas].join(","));
   if (state.hidden.size) told.set("hide", [...state.hidden].join(","));
   history.replaceState(null, "", `#${told}`);
 }
@@ -91,6 +101,7 @@ function writeLink() {
 addEventListener("hashchange", () => {
   const place = readLink();
   showState(state);
+  showStain();
   if (place) goTo(place.x, place.y, place.s);
 });
 
@@ -99,8 +110,11 @@ addEventListener("hashchange", () => {
 function changed(what) {
   if (what === "cells" || what === "classes") { swapCells(); showColours(); }
   if (what === "density" || (what === "classes" && state.density)) showDensity();
+  if (what === "stain") showStain();
+  if (what === "areas") showAreas();
   showCells();
   layers.density?.setOpacity(state.density ? state.densityOpacity : 0);
+  layers.areas?.setOpacity(shownAreas());
   clearHover();
   writeLink();
 }
@@ -136,6 +150,47 @@ function showCells() {
   for (const item of [layers.cells, layers.pending]) item?.setOpacity(shownCells());
 }
 
+// The slide as one of its stains alone, over the slide itself; not loaded until it is asked for.
+function showStain() {
+  const old = layers.stain, wanted = state.stain;
+  if (!wanted || old?.source.stain !== wanted) {
+    layers.stain = null;
+    if (old) viewer.world.removeItem(old);
+  }
+  if (!wanted || layers.stain) return;
+  viewer.addTiledImage({
+    tileSource: {
+      width: info.size[0], height: info.size[1], tileSize: info.tile, tileOverlap: 0, minLevel: Math.min(8, info.max_level),
+      maxLevel: info.max_level, getTileUrl: (level, x, y) => `stains/${wanted}/${level}/${x}_${y}.jpg`, stain: wanted, apart: true,
+    },
+    x: 0, y: 0, width: 1, index: 1,
+    success: ({ item }) => {
+      if (state.stain !== wanted || layers.stain) { viewer.world.removeItem(item); return; }
+      layers.stain = item;
+    },
+  });
+}
+
+const shownAreas = () => (state.areas ? state.areasOpacity : 0);
+
+// Annotations, below the cells.
+function showAreas() {
+  const old = layers.areas, hidden = [...state.hiddenAreas].sort((a, b) => a - b).join(",");
+  viewer.addTiledImage({
+    tileSource: {
+      width: info.size[0], height: info.size[1], tileSize: info.area_tile, tileOverlap: 0, minLevel: Math.min(8, info.max_level),
+      maxLevel: info.max_level, apart: true, hasTransparency: () => true,
+      getTileUrl: (level, x, y) => `areas/${level}/${x}_${y}.png${hidden ? `?hide=${hidden}` : ""}`,
+    },
+    x: 0, y: 0, width: 1, opacity: shownAreas(), index: 1 + !!layers.stain + !!layers.density,
+    success: ({ item }) => {
+      if (old) viewer.world.removeItem(old);
+      layers.areas = item;
+      item.setOpacity(shownAreas());
+    },
+  });
+}
+
 async function showDensity() {
   $("density-key").hidden = !state.density;
   if (!state.density) return;
@@ -148,7 +203,7 @@ async function showDensity() {
     success: ({ item }) => {
       if (layers.density) viewer.world.removeItem(layers.density);
       layers.density = item;
-      viewer.world.setItemIndex(item, 1);
+      viewer.world.setItemIndex(item, layers.stain ? 2 : 1);
       item.setOpacity(state.density ? state.densityOpacity : 0);
     },
   });
@@ -297,13 +352,20 @@ function fold() {
   $("fold").setAttribute("aria-expanded", String(!shown));
 }
 
+function nextStain() {
+  const next = state.stain === "" ? 0 : +state.stain + 1;
+  state.stain = next < info.stains.length ? String(next) : "";
+  showState(state);
+  changed("stain");
+}
+
 const acts = {
   closer: () => viewer.viewport.zoomBy(2), farther: () => viewer.viewport.zoomBy(0.5), home: () => viewer.viewport.goHome(),
   shot: takePicture, link: copyLink, fold,
 };
 for (const [id, act] of Object.entries(acts)) $(id).addEventListener("click", act);
 const keys = { p: acts.shot, l: acts.link, h: acts.fold, 0: acts.home, "+": acts.closer, "-": acts.farther,
-  c: () => $("cells-on").click(), d: () => $("density-on").click(), f: () => $("filled").click(), Escape: clearHover };
+  a: () => $("areas-on").click(), s: nextStain, c: () => $("cells-on").click(), d: () => $("density-on").click(), f: () => $("filled").click(), Escape: clearHover };
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select")) return;
   if (keys[event.key] && (info.cells !== undefined || !"cdf".includes(event.key))) keys[event.key]();
