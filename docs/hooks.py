@@ -34,6 +34,7 @@ CLASSES = {_heading(cls): cls for cls in [*SETTINGS, *SECTIONS.values()]}
 SECTION = {cls: name for name, cls in SECTIONS.items()}
 PYTHON = {
     "Segmenting": ["wsipipe.pipelines.segment.segment", "wsipipe.pipelines.job.SegmentJob"],
+    "In a notebook": ["wsipipe.notebook.show.show"],
     "Slides": [
         "wsipipe.slide.opening.open_slide", "wsipipe.slide.protocol.Slide", "wsipipe.slide.protocol.SlideInfo",
         "wsipipe.slide.overview.thumbnail", "wsipipe.slide.sampling.fingerprint",
@@ -194,7 +195,7 @@ def python_page() -> str:
     """Return the reference of the Python interface, which mkdocstrings fills in from the docstrings."""
     parts = [
         "# Python",
-        "`import wsipipe` is instant and offers `wsipipe.segment`, `wsipipe.open_slide`, the settings of a run and "
+        "`import wsipipe` is instant and offers `wsipipe.segment`, `wsipipe.show`, `wsipipe.open_slide`, the settings of a run and "
         "`wsipipe.WsipipeError`; the rest is imported from where it stands below. Settings classes: "
         "[Settings](settings.md).",
     ]

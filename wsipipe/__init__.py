@@ -16,6 +16,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from wsipipe.errors import WsipipeError as WsipipeError
+    from wsipipe.notebook.show import show as show
     from wsipipe.pipelines.segment import segment as segment
     from wsipipe.settings import CellSettings as CellSettings
     from wsipipe.settings import GridSettings as GridSettings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "segment": "wsipipe.pipelines.segment",
+    "show": "wsipipe.notebook.show",
     "open_slide": "wsipipe.slide",
     "WsipipeError": "wsipipe.errors",
     "SlideSettings": "wsipipe.settings",
@@ -37,6 +39,7 @@ _HOME = {
 
 __all__ = [  # noqa: RUF022 - in the order of use
     "segment",
+    "show",
     "open_slide",
     "SlideSettings",
     "TissueSettings",

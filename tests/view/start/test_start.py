@@ -211,24 +211,24 @@ def test_a_real_run_is_segmented_looked_at_and_read(slides: Path, tmp_path: Path
     """The command line's own records: the same command says that all is up to date."""
     desk = Desk(tmp_path / "results")
     office = Office(Folders((slides, phantom.path.parent), SLIDE_SUFFIXES), desk, ALL, models(), show)
-    with TestClient(application(office, TOKEN), base_url=f"http://127.0.0.1:8000/{TOKEN}/") as client:
-        settings = {"cells": {"min_area_um2": 12}, "run": {"device": "cpu"}}
-        run = {"name": "my run", "slides": [str(slides / "a slide.tiff")], "model": "cmd-t", "settings": settings}
-        assert client.post("runs", json=run).status_code == 200
-        done = settled(desk, "my run", "done", "failed")
-        assert done["state"] == "done", done["lines"]
-        (slide,) = done["slides"]
-        assert slide["cells"] > 50 and done["report"] and done["look"] == 1
-        assert client.get("runs/my run/report").text.startswith("<!doctype html>")
-        viewer = client.get("look/my run/0/info").json()
-        assert viewer["cells"] == slide["cells"]
-        assert client.get("look/my run/0/").status_code == 200
-        assert client.get("look/my run/0/tiles/11/0_0.jpg").headers["content-type"] == "image/jpeg"
-        for path in ("look/my run/1/info", "look/none/0/info", "runs/none/report", "runs/my run/score/0"):
-            assert client.get(path).status_code == 404
-        client.post("runs/my run/again", json={})
-        again = settled(desk, "my run", "done", "failed")
-        assert [s["reason"] for s in again["slides"]] == ["up to date"]
+    client = TestClient(application(office, TOKEN), base_url=f"http://127.0.0.1:8000/{TOKEN}/")
+    settings = {"cells": {"min_area_um2": 12}, "run": {"device": "cpu"}}
+    run = {"name": "my run", "slides": [str(slides / "a slide.tiff")], "model": "cmd-t", "settings": settings}
+    assert client.post("runs", json=run).status_code == 200
+    done = settled(desk, "my run", "done", "failed")
+    assert done["state"] == "done", done["lines"]
+    (slide,) = done["slides"]
+    assert slide["cells"] > 50 and done["report"] and done["look"] == 1
+    assert client.get("runs/my run/report").text.startswith("<!doctype html>")
+    viewer = client.get("look/my run/0/info").json()
+    assert viewer["cells"] == slide["cells"]
+    assert client.get("look/my run/0/").status_code == 200
+    assert client.get("look/my run/0/tiles/11/0_0.jpg").headers["content-type"] == "image/jpeg"
+    for path in ("look/my run/1/info", "look/none/0/info", "runs/none/report", "runs/my run/score/0"):
+        assert client.get(path).status_code == 404
+    client.post("runs/my run/again", json={})
+    again = settled(desk, "my run", "done", "failed")
+    assert [s["reason"] for s in again["slides"]] == ["up to date"]
     desk.close()
 
 

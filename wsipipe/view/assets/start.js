@@ -1,6 +1,6 @@
 // The page to start from: choose slides and options, start, watch, look, score, read.
 const $ = (id) => document.getElementById(id);
-const state = { chosen: new Map(), choices: null, open: new Set(), folder: "" };
+const state = { chosen: new Map(), choices: null, open: new Set(), names: new Set(), folder: "" };
 const EVERY = 1500;
 
 function make(tag, properties = {}, ...children) {
@@ -81,7 +81,10 @@ function suggested(all) {
   if (!all.length) return "";
   const stem = all[0].name.replace(/\.[^.]+$/, "").replace(/[^\p{L}\p{N} _.()+-]/gu, "_").slice(0, 50).trim() || "run";
   const day = new Date().toISOString().slice(0, 10);
-  return all.length > 1 ? `${stem} and ${all.length - 1} more ${day}` : `${stem} ${day}`;
+  const name = all.length > 1 ? `${stem} and ${all.length - 1} more ${day}` : `${stem} ${day}`;
+  let free = name;
+  for (let n = 2; state.names.has(free); n += 1) free = `${name} (${n})`;
+  return free;
 }
 
 function showWhere() {
@@ -180,6 +183,7 @@ const number = (v, digits = 0) => (v == null ? "" : v.toLocaleString("en", { max
 async function showRuns() {
   const runs = await ask("runs");
   $("no-runs").hidden = runs.length > 0;
+  state.names = new Set(runs.map((r) => r.name));
   const active = document.activeElement?.dataset?.keep; // a menu that is open stays as it is
   if (active) return runs;
   $("runs").replaceChildren(...runs.map(runRow));
@@ -228,9 +232,10 @@ function slidesTable(run, base) {
     const link = s.cells == null || at >= run.look ? "" : make("a", { href: `look/${base}/${at}/`, target: "_blank", textContent: "look" });
     const note = [s.status === "failed" ? s.reason : "", ...(s.warnings ?? [])].filter(Boolean).join("; ");
     const cells = [s.name, number(s.cells), number(s.tissue_mm2, 2), number(s.cells_per_mm2)].map((t, i) => make("td", { textContent: t, className: i ? "n" : "" }));
-    return make("tr", {}, ...cells, make("td", {}, link), make("td", { textContent: s.status === "pending" ? "to come" : note }));
-  });
-  const heads = ["slide", "cells", "tissue, mm²", "cells per mm²", "", ""].map((t, i) => make("th", { textContent: t, className: i && i < 4 ? "n" : "", scope: "col" }));
+    const row = make("tr", {}, ...cells, make("td", {}, link || (s.status === "pending" ? "to come" : s.status === "failed" ? "failed" : "")));
+    return note ? [row, make("tr", { className: "note" }, make("td", { colSpan: 5, textContent: note }))] : [row];
+  }).flat();
+  const heads = ["slide", "cells", "tissue, mm²", "cells per mm²", ""].map((t, i) => make("th", { textContent: t, className: i && i < 4 ? "n" : "", scope: "col" }));
   return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows)));
 }
 
