@@ -8,6 +8,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # spatialdata and ome-zarr want other versions than the tested set
 READERS := .venv-readers
+# diffusers and timm bring libraries that the tested set leaves out
+EXTRAS := .venv-extras
 INPUTS := pyproject.toml constraints.txt
 
 # demo: the slide (drawn when none is given) and the folder that the results go to
@@ -20,7 +22,7 @@ PYTEST_ARGS ?=
 FUZZ  ?= 200
 FUZZ_LOG ?= fuzz.jsonl
 
-.PHONY: help demo test lint fuzz test-slow test-readers gpu-check bench bench-peers cucim-cpu default-model docs dist clean
+.PHONY: help demo test lint fuzz test-slow test-readers test-extras gpu-check bench bench-peers cucim-cpu default-model docs dist clean
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +31,7 @@ help:
 	@echo "make test-slow       the slow tests, those that need a GPU (skipped without one), and a search for new examples"
 	@echo "make fuzz            damaged inputs by the thousand, none of which may surprise (FUZZ=200 for each command and kind)"
 	@echo "make test-readers    what spatialdata and ome-zarr make of our files (in an environment of their own, 1.2 GB)"
+	@echo "make test-extras     wsipipe's own networks beside those of diffusers and timm (in an environment of their own)"
 	@echo "make gpu-check       check and measure this machine's GPU: gpu-check/report.md (4 minutes)"
 	@echo "make bench           speed and memory, measured on this machine (about 10 minutes)"
 	@echo "make bench-peers     other systems on the same picture, each in an environment of its own (about 6 GB)"
@@ -87,6 +90,15 @@ $(READERS)/.done: | $(BIN)/python
 test-readers: $(VENV)/.dev $(READERS)/.done
 	WSIPIPE_CONSUMERS="$(CURDIR)/$(READERS)/bin/python" $(BIN)/pytest tests/formats/test_zarr.py $(PYTEST_ARGS)
 
+$(EXTRAS)/.done: $(VENV)/.dev
+	$(BIN)/python -m venv $(EXTRAS)
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(EXTRAS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/tested.pth"
+	$(EXTRAS)/bin/python -m pip install --quiet --no-deps diffusers timm huggingface_hub
+	@touch $@
+
+test-extras: $(EXTRAS)/.done
+	$(EXTRAS)/bin/python -m pytest -rs tests/models/test_space.py tests/models/test_encoders.py -k "diffusers or timm" $(PYTEST_ARGS)
+
 gpu-check: $(VENV)/.dev
 	$(BIN)/python -m tests.gpu_check
 
@@ -120,5 +132,5 @@ dist: $(VENV)/.dev
 	$(BIN)/python -m hatchling build -d dist
 
 clean:
-	rm -rf $(VENV) $(READERS) .venv-peers build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(READERS) $(EXTRAS) .venv-peers build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

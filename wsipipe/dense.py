@@ -13,8 +13,8 @@ from torch import Tensor
 
 from wsipipe.infer.runner import Runner
 from wsipipe.models import checkpoint
+from wsipipe.models.backbone import FEATURE_TIMESTEP, TILE, Backbone
 from wsipipe.models.checkpoint import Segmenter
-from wsipipe.models.cmd import CMD, FEATURE_TIMESTEP, TILE
 from wsipipe.models.conditioning import check_encoder, open_encoder
 from wsipipe.models.device import SmallerBatch, choose_device
 from wsipipe.models.threads import denormals_flushed
@@ -53,7 +53,7 @@ class DenseBackbone:
     def __init__(self, path: Path, device: str = "auto", encoder: str = "") -> None:
         network, self.card = checkpoint.load(path)
         self.device = choose_device(device)
-        backbone = network.backbone if isinstance(network, Segmenter) else cast(CMD, network)
+        backbone = network.backbone if isinstance(network, Segmenter) else cast(Backbone, network)
         self.network = backbone.requires_grad_(False).to(self.device)
         self.encoder, self.batch = open_encoder(encoder, self.device) if encoder else None, BATCH
         check_encoder(self.card, self.encoder)
@@ -61,7 +61,7 @@ class DenseBackbone:
     @property
     def reconstructs(self) -> bool:
         """Whether the layer that gives the picture has ever been trained: it starts at zero."""
-        return bool(self.network.output.rgb.weight.any())
+        return self.network.reconstructs
 
     def maps(self, tiles: Pixels, windows: Pixels, timestep: int = FEATURE_TIMESTEP) -> dict[int, NDArray[np.float32]]:
         """Return the decoder's maps that heads use, by their side: float32 (n, side, side, C), coarse to fine.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from wsipipe.infer.runner import Runner
 from wsipipe.models import checkpoint
-from wsipipe.models.checkpoint import Segmenter
-from wsipipe.models.cmd import CMD, TILE
+from wsipipe.models.backbone import TILE, Backbone
+from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.conditioning import check_encoder, open_encoder
 from wsipipe.models.device import BATCH, choose_device, choose_dtype
+from wsipipe.models.encoders import named
 from wsipipe.models.folded import Conditioned, FoldedSegmenter
 from wsipipe.models.heads import Head
+from wsipipe.models.intact import digest_of
 from wsipipe.predict import Recipe
 
 WINDOW = 512
@@ -68,11 +71,11 @@ class Embedder:
     ) -> None:
         network, self.card = checkpoint.load(path)
         if not isinstance(network, Segmenter):
-            network = Segmenter(cast(CMD, network), cast(Head, nn.Identity()))
+            network = Segmenter(cast(Backbone, network), cast(Head, nn.Identity()))
         backbone = network.backbone
         self.pool = pool
         self.width = sum(backbone.feature_widths) * (pool != "bottleneck")
-        self.width += backbone.config.widths[-1] * (pool != "decoder")
+        self.width += backbone.config.deepest_width * (pool != "decoder")
         self.device = choose_device(device)
         self.dtype = choose_dtype(precision, self.device)
         self.batch = batch or BATCH[self.device.type]
@@ -108,3 +111,67 @@ class Embedder:
             maps = self.network.decode(deepest, skips) if self.pool != "bottleneck" else []
         shown = [*(maps if self.pool != "bottleneck" else []), *([deepest] if self.pool != "decoder" else [])]
         return torch.cat([m.float().mean(dim=(2, 3)) for m in shown], dim=1)
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The size of a network that is no backbone of wsipipe."""
+
+    width: int
+    condition: int = 0
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """One vector."""
+        return (self.width,)
+
+    @property
+    def deepest_width(self) -> int:
+        """The same."""
+        return self.width
+
+    @property
+    def scale(self) -> int:
+        """It stands for a whole tile."""
+        return TILE
+
+    def in_latents(self, channels: int) -> Elsewhere:
+        """Return itself: it takes pictures."""
+        return self
+
+
+class EncoderEmbedder(Embedder):
+    """A foundation model on a device: its feature of each tile, as it stands, in fp32.
+
+    Parameters
+    ----------
+    source : str
+        As :func:`wsipipe.models.conditioning.open_encoder` takes it.
+    device : str
+    batch : int
+        Tiles per forward pass; 0 takes the device's default.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of its weights.
+
+    Raises
+    ------
+    ModelNotFound, NotAModel, ModelError, MissingDependency, SettingsError
+    """
+
+    def __init__(self, source: str, device: str = "auto", batch: int = 0) -> None:
+        self.device, self.dtype, self.pool, self.margin = choose_device(device), torch.float32, "encoder", 0
+        self.encoder = open_encoder(source, self.device)
+        self.batch = batch or BATCH[self.device.type]
+        self.width = int(self.encoder(torch.zeros(1, TILE, TILE, 3, dtype=torch.uint8)).shape[1])
+        found = named(source)
+        licence = found[0].licence if found else "unknown"
+        self.card = ModelCard(self.encoder.name, Elsewhere(self.width), licence=licence)
+        self.sha256 = digest_of(self.encoder.network.state_dict())
+        self.recipe = Recipe(self.device.type, "float32", "eager", torch.__version__.partition("+")[0], self.batch)
+
+    def _pooled(self, pixels: Tensor) -> Tensor:  # (B, 256, 256, 3) -> (B, D)
+        assert self.encoder is not None
+        return torch.from_numpy(self.encoder(pixels)).to(self.device)

@@ -14,16 +14,15 @@ from torch import Tensor, nn
 from wsipipe.errors import SettingsError
 from wsipipe.formats.colours import class_colours
 from wsipipe.labels import Annotated, DatasetSpec
-from wsipipe.models import checkpoint
+from wsipipe.models import adapters, backbone_kinds, checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
-from wsipipe.models.cmd import SIZES
 from wsipipe.models.device import choose_device, trains_in_bf16
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import TYPED, Head, HeadConfig
 from wsipipe.models.intact import digest_of
 from wsipipe.models.threads import denormals_flushed
 from wsipipe.models.zoo import resolve
-from wsipipe.settings import FitSettings
+from wsipipe.settings import RANDOM, FitSettings
 from wsipipe.train.cached import feature_cache
 from wsipipe.train.loop import Loop
 from wsipipe.train.losses import Targets, head_loss, type_loss
@@ -51,25 +50,31 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     A conditioned backbone that is trained further is trained without its condition, and has none from then on.
     """
     torch.manual_seed(settings.seed)
-    known = None if settings.backbone in SIZES else checkpoint.read_card(resolve(settings.backbone))
-    config = known.backbone if known else SIZES[settings.backbone](0)
+    known = None if settings.backbone in RANDOM else checkpoint.read_card(resolve(settings.backbone))
+    config = known.backbone if known else backbone_kinds.random(settings.backbone)
     if not settings.frozen:
-        config = replace(config, condition=0)
-    widths = (*([2 * config.widths[0]] * 2), *([config.widths[0]] * 4))
-    head = HeadConfig(TYPED if settings.types_only else settings.head, widths, tuple(types))
+        config = adapters.config_for(backbone_kinds.without_condition(config), settings.adapt)
+    kind = TYPED if settings.types_only else settings.head
+    space = known.space if known else None
+    head = HeadConfig(kind, config.feature_widths, tuple(types), config.scale * (space.scale if space else 1))
+    adapters.check(settings, known is not None)
     if settings.starts_from_head and (known is None or not _goes_on(known.head, head)):
         raise SettingsError(_no_such_head(settings, head, known.head if known else None))
     colours = class_colours(dict.fromkeys(types))
-    card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours)
+    card = ModelCard(
+        settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours, space=space
+    )
     if settings.types_only and known:
         _check_types_only(settings, known, types)
         card = replace(known, name=settings.name, head=head, licence=settings.licence, classes=colours)
     network = cast(Segmenter, checkpoint.build(card))
-    if settings.backbone in SIZES:
+    if known is None:
         network.backbone.open_gates()
     else:
         _take_weights(network, settings)
     network.backbone.requires_grad_(not settings.frozen)
+    if settings.adapt != "none":
+        adapters.adapt(network.backbone, settings.adapt, settings.rank)
     network.backbone.output.requires_grad_(False)  # the reconstruction's layers see no loss here
     return network, card
 
@@ -98,7 +103,8 @@ def _take_weights(network: Segmenter, settings: FitSettings) -> None:
     source, _ = checkpoint.load(resolve(settings.backbone))
     weights = (source.backbone if isinstance(source, Segmenter) else source).state_dict()
     wanted = network.backbone.state_dict()
-    network.backbone.load_state_dict({name: weights[name] for name in wanted})
+    added = {} if settings.adapt == "none" else wanted  # an adapter's own weights are new
+    network.backbone.load_state_dict({name: weights[name] if name in weights else added[name] for name in wanted})
     if settings.starts_from_head:
         network.head.load_state_dict(_with_types(cast(Segmenter, source).head, network.head))
 
@@ -174,7 +180,7 @@ class Fitting:
     def segmenter(self, averaged: nn.Module) -> Segmenter:
         """Return the whole averaged network in eval mode."""
         whole = Segmenter(self.network.backbone, averaged) if self.settings.frozen else averaged  # type: ignore[arg-type]
-        return cast(Segmenter, whole).eval()
+        return adapters.merged(cast(Segmenter, whole)).eval()
 
 
 class TypeFitting(Fitting):
@@ -189,7 +195,8 @@ class TypeFitting(Fitting):
         """Return the loss of the types of a batch of images, or of frozen features."""
         given, targets = batch
         with self.arithmetic():
-            logits = self.trained(self._features(given))
+            features = self._features(given)
+            logits = self.network.head.enlarged(self.trained(features), features)
         assert targets.types is not None and self.weights is not None  # as there are types
         return type_loss(logits.float(), targets.types.to(self.device), self.weights)
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from wsipipe.errors import ModelError
 from wsipipe.infer.runner import Runner, in_batches
 from wsipipe.models import checkpoint
+from wsipipe.models.backbone import TILE
 from wsipipe.models.checkpoint import Segmenter
-from wsipipe.models.cmd import TILE
 from wsipipe.models.device import BATCH, SmallerBatch, choose_device, choose_dtype
 from wsipipe.models.engines import engine_for
 from wsipipe.models.folded import FoldedSegmenter

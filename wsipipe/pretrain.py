@@ -19,9 +19,12 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import SettingsError
-from wsipipe.models.cmd import CMD, SIZES
+from wsipipe.models import backbone_kinds
+from wsipipe.models.backbone import Backbone, initialise
 from wsipipe.models.device import can_compile, choose_device, trains_in_bf16
+from wsipipe.models.space import ENLARGED, InLatents, Latents, Pixels, Space, SpaceConfig
 from wsipipe.models.threads import denormals_flushed
+from wsipipe.models.vae_files import read_vae
 from wsipipe.settings import LoopSettings, PretrainSettings
 from wsipipe.train.diffusion import hide, normalise, reconstruction_loss
 from wsipipe.train.distributed import ALONE, World
@@ -101,11 +104,37 @@ def samples_here(settings: PretrainSettings, world: World) -> range:
     return range(world.rank * size, (world.rank + 1) * size)
 
 
-def new_backbone(settings: PretrainSettings, condition: int) -> CMD:
+def open_space(settings: PretrainSettings) -> Space:
+    """Return what the backbone is to fill in.
+
+    Raises
+    ------
+    SettingsError, ModelNotFound, NotAModel
+    """
+    if settings.space == "pixel":
+        if settings.vae:
+            raise SettingsError("--vae is for --space vae or vae-512; leave it out, or give one of these")
+        return Pixels()
+    if not settings.vae:
+        raise SettingsError(f"--space {settings.space} needs an autoencoder; give its folder with --vae")
+    if settings.ssim:
+        raise SettingsError("--ssim compares pictures, and --space has the backbone fill in latents; leave --ssim out")
+    vae = read_vae(Path(settings.vae))
+    return Latents(SpaceConfig(vae.config, ENLARGED[settings.space]), vae)
+
+
+def new_backbone(settings: PretrainSettings, condition: int, space: Space | None = None) -> Backbone:
     """Return a fresh backbone, a function of the seed."""
     torch.manual_seed(settings.seed)
-    network = CMD(SIZES[settings.size](condition)).train()
-    return cast(CMD, network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    try:
+        config = backbone_kinds.sized(settings.backbone, settings.size, condition)
+        if isinstance(space, Latents):
+            config = config.in_latents(space.channels)
+    except ValueError as error:
+        raise SettingsError(f"--backbone {settings.backbone}: {error}; leave --encoder and --space out") from error
+    network = backbone_kinds.build(config).train()
+    initialise(network, settings.init)
+    return cast(Backbone, network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 class Objective:
@@ -114,11 +143,19 @@ class Objective:
     Parameters
     ----------
     network : nn.Module
-        A :class:`CMD`, perhaps wrapped for several processes.
+        A backbone, perhaps wrapped for several processes.
     """
 
-    def __init__(self, network: nn.Module, source: Source, settings: PretrainSettings, device: torch.device) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        source: Source,
+        settings: PretrainSettings,
+        device: torch.device,
+        space: Space | None = None,
+    ) -> None:
         self.network, self.settings, self.device = network, settings, device
+        self.space = space.to(device) if isinstance(space, Latents) else Pixels()
         self.features = source.features
         bf16 = trains_in_bf16(settings.precision, device)
         self.arithmetic = partial(torch.autocast, device.type, torch.bfloat16, enabled=bf16)
@@ -130,6 +167,7 @@ class Objective:
         hidden = batch.hidden.to(self.device, non_blocking=early)
         t = batch.timesteps.to(self.device, non_blocking=early)
         with self.arithmetic():
+            image = self.space.encode(image)
             output = self.network(hide(image, hidden), t, self.condition(batch))
         return reconstruction_loss(output, image, self.settings.l1, self.settings.ssim)
 
@@ -140,7 +178,7 @@ class Objective:
         return torch.from_numpy(self.features[batch.indices.numpy()]).to(self.device)
 
 
-def prepare(network: CMD, settings: PretrainSettings, device: torch.device) -> None:
+def prepare(network: Backbone, settings: PretrainSettings, device: torch.device) -> None:
     """Make the blocks of *network* recompute their activations and compile them, as *settings* ask.
 
     Each is compiled for the shapes that it sees, which never change: six of them, fewer than torch keeps for one piece
@@ -149,7 +187,7 @@ def prepare(network: CMD, settings: PretrainSettings, device: torch.device) -> N
     compiles = settings.compile == "on" or (settings.compile == "auto" and can_compile(device))
     for block in network.blocks():
         if settings.checkpoint_activations:
-            block.forward = partial(recomputed, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+            block.forward = partial(recomputed, block.forward, use_reentrant=False)
         if compiles:
             block.compile(dynamic=False)
 
@@ -159,8 +197,8 @@ def pretrain(
     settings: PretrainSettings,
     folder: Path,
     world: World = ALONE,
-    report: Callable[[int, float, CMD], None] = lambda step, loss, averaged: None,
-) -> CMD:
+    report: Callable[[int, float, Backbone], None] = lambda step, loss, averaged: None,
+) -> Backbone:
     """Pretrain a backbone, resuming from *folder* when it holds a checkpoint; return the averaged backbone.
 
     Parameters
@@ -178,7 +216,8 @@ def pretrain(
     SettingsError, DatasetError, OutputError
     """
     device = device_of(settings, world)
-    network = new_backbone(settings, source.condition).to(device)
+    space = open_space(settings)
+    network = new_backbone(settings, source.condition, space).to(device)
     rate = constant_rate if settings.schedule == "constant" else learning_rate
     log = Log(folder / "log.csv", COLUMNS, header=True, board=folder / "tensorboard")
     loop = Loop(network, loop_settings(settings), folder, rate, log, world)
@@ -187,13 +226,17 @@ def pretrain(
     prepare(network, settings, device)
     parallel = DistributedDataParallel(network) if world.size > 1 else network
     share = samples_here(settings, world)
-    steps = Steps(source.patches, source.indices, settings.seed, settings.batch, share, settings.crop_share)
+    steps = Steps(
+        source.patches, source.indices, settings.seed, settings.batch, share, settings.crop_share, space.cells
+    )
     batches = feed(steps, loop.step, settings.steps, settings.workers or 0, pin=device.type == "cuda")
-    averaged = cast(CMD, loop.ema.network)
+    averaged = cast(Backbone, loop.ema.network)
+    if isinstance(space, Latents):
+        averaged = InLatents(space.to(device), averaged)
     with denormals_flushed() if device.type == "cpu" else nullcontext():
         loop.run(
             lambda step: next(batches),
-            Objective(parallel, source, settings, device),
+            Objective(parallel, source, settings, device, space),
             lambda step, loss: report(step, loss, averaged),
             split=lambda batch: batch.split(settings.accumulate),
             alone=parallel.no_sync if isinstance(parallel, DistributedDataParallel) else nullcontext,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsipipe.instances import CellRules, find_cells
-from wsipipe.models.folded import FoldedBlock
+from wsipipe.models.cmd_folded import FoldedBlock
 from wsipipe.models.threads import denormals_flushed, set_threads
 from wsipipe.models.unfolded import written_as_convolutions
 from wsipipe.models.zoo import resolve

@@ -79,7 +79,8 @@ def test_gradients_reach_every_parameter_and_every_feature(kind: str) -> None:
     _, targets = tiny.disc_batch()
     head_loss(kind, head(maps), targets).backward()
     assert [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
-    assert all(f.grad is not None and f.grad.any() for f in maps)
+    seen = maps[-1:] if kind == "decoder" else maps
+    assert all(f.grad is not None and f.grad.any() for f in seen)
 
 
 @pytest.mark.parametrize("kind", HEADS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from wsipipe.models import checkpoint
 from wsipipe.models.cmd import FEATURE_BLOCKS, CMDConfig
 from wsipipe.models.conditioning import encoder_name, open_encoder
 from wsipipe.pipelines.features import FeaturesJob, run_features
+from wsipipe.pipelines.features_many import run_features_many
 from wsipipe.raster import open_slide_raster
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
@@ -252,3 +254,35 @@ def test_errors(phantom: Phantom, model: Path, tmp_path: Path) -> None:
     for name, said in (("a.pt", "expected a name ending in .h5 or .zarr"), ("no/a.h5", "a file where a folder is")):
         with pytest.raises(OutputError, match=said):
             run_features(_job(phantom, tmp_path / name, model), Progress())
+
+
+def test_an_encoder_by_itself_over_many_slides(phantom: Phantom, tmp_path: Path) -> None:
+    encoder, slides, out = tiny.save_encoder(tmp_path / "encoder"), tmp_path / "slides", tmp_path / "out"
+    slides.mkdir()
+    for name in ("a", "b"):
+        shutil.copy(phantom.path, slides / f"{name}{phantom.path.suffix}")
+    (slides / "broken.svs").write_bytes(b"no slide")
+    like = FeaturesJob("", out, "", features=FeatureSettings(encoder=str(encoder)), run=CPU)
+    done = {Path(one.slide).stem: one for one in run_features_many([str(slides)], out, like, Progress())}
+    assert {name: one.status for name, one in done.items()} == {"a": "done", "b": "done", "broken": "failed"}
+    assert done["broken"].reason and done["a"].tiles == done["b"].tiles > 0 and done["a"].width == 64
+    report = json.loads((out / "report.json").read_text())
+    assert report["counts"] == {"done": 2, "skipped": 0, "failed": 1, "pending": 0} and len(report["slides"]) == 3
+    with h5py.File(out / "a.h5") as file:
+        features = file["features"][...].reshape(-1, 64)
+        x, y = file["coords"][...].reshape(-1, 2)[0].tolist()
+    tile = open_slide_raster(phantom.path, SlideSettings(), 0.5).read((x, y, x + 256, y + 256))
+    expected = open_encoder(str(encoder), torch.device("cpu"))(torch.from_numpy(tile)[None])[0]
+    np.testing.assert_allclose(features[0], expected, rtol=1e-4, atol=1e-5)
+    made = features_made(out / "a.h5")
+    assert made["model"]["name"].startswith("encoder-") and made["mpp"] == [0.5, 0.5]
+    again = run_features_many([str(slides)], out, like, Progress())
+    assert [one.status for one in again].count("skipped") == 2
+
+
+def test_an_encoder_by_itself_is_computed_in_fp32(phantom: Phantom, tmp_path: Path) -> None:
+    encoder = tiny.save_encoder(tmp_path / "encoder")
+    run = RunSettings(device="cpu", precision="bf16")
+    job = FeaturesJob(str(phantom.path), tmp_path / "a.h5", "", features=FeatureSettings(encoder=str(encoder)), run=run)
+    with pytest.raises(SettingsError, match="--precision bf16: foundation models are computed in fp32"):
+        run_features(job, Progress())

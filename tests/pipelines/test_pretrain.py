@@ -16,15 +16,20 @@ from PIL import Image
 from tests import tiny
 from tests.conftest import Phantom
 from wsipipe.corpus import open_corpus
-from wsipipe.errors import DatasetError, OutputError
+from wsipipe.errors import DatasetError, OutputError, SettingsError
 from wsipipe.fit import new_segmenter
 from wsipipe.models import checkpoint, cmd
 from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.conditioning import encoder_name, open_encoder
+from wsipipe.models.space import InLatents
+from wsipipe.models.vae import VAE, VAEConfig
+from wsipipe.models.vae_files import read_vae, write_vae
+from wsipipe.pipelines import autoencoder
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
 from wsipipe.pipelines.pretrain import PretrainJob, run_pretrain
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import CorpusSettings, FitSettings, PretrainSettings
+from wsipipe.train import autoencoder as training
 
 SETTINGS = PretrainSettings(name="mine", licence="CC0-1.0", steps=3, batch=2, lr=3e-3, split="all")
 
@@ -69,9 +74,9 @@ def test_a_backbone_with_its_card_that_fit_takes(corpus: Path, tmp_path: Path) -
     network, card = checkpoint.load(path)
     assert isinstance(network, CMD) and card.kind == "backbone"
     assert (card.name, card.licence, card.mpp) == ("mine", "CC0-1.0", 0.5)
-    training = card.training
-    assert training["corpus"] == {"fingerprint": known.fingerprint, "patches": len(known)}
-    assert (training["steps"], training["seed"], training["settings"]["lr"]) == (3, 0, 3e-3)
+    said = card.training
+    assert said["corpus"] == {"fingerprint": known.fingerprint, "patches": len(known)}
+    assert (said["steps"], said["seed"], said["settings"]["lr"]) == (3, 0, 3e-3)
     assert heard.counts["steps"] == 3 and any("3 steps of 2 samples" in line for line in heard.lines)
     fitted, _ = new_segmenter(FitSettings(head="linear", backbone=str(path)))
     for name, value in network.state_dict().items():
@@ -134,3 +139,40 @@ def test_conditioned_on_a_local_encoder(corpus: Path, tmp_path: Path) -> None:
 def test_a_corpus_without_such_patches(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no patch of the split 'train'; try --split all"):
         run_pretrain(job(corpus, tmp_path, split="train"), Progress())
+
+
+def test_snapshots_are_kept(corpus: Path, tmp_path: Path) -> None:
+    path = run_pretrain(job(corpus, tmp_path, snapshots="1, 3,9"), Progress())
+    found = {p.name: checkpoint.load(p) for p in tmp_path.glob("backbone*.safetensors")}
+    assert set(found) == {"backbone.safetensors", "backbone-1.safetensors", "backbone-3.safetensors"}
+    (one, card), (three, _), (last, _) = (found[f"backbone{end}.safetensors"] for end in ("-1", "-3", ""))
+    assert card.training["steps"] == 1 and card.name == "mine"
+    assert all(torch.equal(a, b) for a, b in zip(three.state_dict().values(), last.state_dict().values(), strict=True))
+    assert not torch.equal(one.stem.weight, last.stem.weight) and path.name == "backbone.safetensors"
+    with pytest.raises(SettingsError, match="snapshots is '1;3'; expected steps with commas"):
+        job(corpus, tmp_path, snapshots="1;3")
+
+
+def test_an_autoencoder_and_a_backbone_on_its_latents(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoencoder, "SMALL", VAEConfig((8, 8, 16, 16), layers=1, groups=4))
+    monkeypatch.setattr(training, "MEASURED", 1)
+    folder = run_pretrain(job(corpus, tmp_path / "vae", autoencoder=True, steps=2, picture_every=2), Progress())
+    vae = read_vae(folder)
+    assert vae.config.widths == (8, 8, 16, 16) and (folder / "pictures" / "step-0000002.png").is_file()
+    path = run_pretrain(job(corpus, tmp_path / "run", space="vae", vae=str(folder), steps=1), Progress())
+    network, card = checkpoint.load(path)
+    assert isinstance(network, InLatents) and card.space is not None and card.space.vae == vae.config
+    assert all(torch.equal(a, b) for a, b in zip(network.space.vae.parameters(), vae.parameters(), strict=True))
+    other = VAE(vae.config)
+    write_vae(folder, other)
+    with pytest.raises(OutputError, match="holds another run"):
+        run_pretrain(job(corpus, tmp_path / "run", space="vae", vae=str(folder), steps=1), Progress())
+    for changes, message in (
+        ({"encoder": "uni"}, "--autoencoder trains no backbone; leave --encoder, --space and --vae out"),
+        ({"space": "vae", "vae": str(folder)}, "--autoencoder trains no backbone"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            run_pretrain(job(corpus, tmp_path / "no", autoencoder=True, **changes), Progress())
+    assert not (tmp_path / "no").exists()

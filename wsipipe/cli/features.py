@@ -3,59 +3,90 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.segment import SOME_FAILED
 from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
+
+if TYPE_CHECKING:
+    from wsipipe.pipelines.features import FeaturesJob
 
 NOT_OF_FEATURES = ("block", "workers", "engine", "readers")
 
 
 @click.command(cls=Command)
-@click.argument("slide", metavar="SLIDE")
+@click.argument("sources", metavar="SLIDE...", nargs=-1, required=True)
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT",
-    help="Where the features go: .h5 (Trident, CLAM) or .zarr.",
+    help="Where the features go: .h5 (Trident, CLAM) or .zarr; of several slides, a folder.",
 )  # fmt: skip
-@click.option("--model", default="cmd-t", show_default=True, help="Shipped model, or a .safetensors file.")
+@click.option("--model", help="Shipped model, or a .safetensors file; default: cmd-t, or with --encoder that itself.")
+@click.option(
+    "--suffix",
+    type=click.Choice([".h5", ".zarr"]),
+    default=".h5",
+    show_default=True,
+    help="Form of the files of several slides.",
+)
 @click.option("--force", is_flag=True, help="Run again even if the output is there and up to date.")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the output even if it is of another slide.")
 @config_option
 @options_for(FeatureSettings, SlideSettings, TissueSettings)
 @options_for(GridSettings, exclude=("overlap",))
 @options_for(RunSettings, exclude=NOT_OF_FEATURES)
-def features(slide: str, output: Path, model: str, force: bool, overwrite: bool, config: Any, **options: Any) -> None:
-    """Write a vector of features for every tissue tile of SLIDE, for slide-level models.
+def features(
+    sources: tuple[str, ...],
+    output: Path,
+    model: str | None,
+    suffix: str,
+    force: bool,
+    overwrite: bool,
+    config: Any,
+    **options: Any,
+) -> int:
+    """Write a vector of features for every tissue tile of each SLIDE, for slide-level models.
 
     SLIDE is a whole-slide image or a store made by `wsipipe tile`. The .h5 has `features` (n, D) and `coords` (n, 2),
-    as Trident and CLAM write and read them. The model may also be a backbone without a head. What was interrupted is
-    resumed by the same command.
+    as Trident and CLAM write and read them. The model may also be a backbone without a head, or a foundation model
+    (--encoder). What was interrupted is resumed by the same command.
+
+    Several slides, folders, patterns or CSV tables go into a folder, a file each, with report.json. A slide that fails
+    does not stop the others, and is tried again by the next run; exit code 9 then.
 
     \b
     Examples:
       wsipipe features slide.svs -o slide.h5
       wsipipe features slide.svs -o slide.h5 --pool both --overlap 64
       wsipipe features slide.svs -o slide.zarr --model my-backbone.safetensors
+      wsipipe features slides/ -o features/ --encoder uni
+      wsipipe features a.svs b.svs -o features/ --encoder virchow2=weights/virchow2/ --suffix .zarr
     """
     from wsipipe.cli.notice import show_notice
     from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.models.zoo import DEFAULT
     from wsipipe.pipelines.features import FeaturesJob, run_features
+    from wsipipe.pipelines.slides import is_batch
 
+    asked = collect(FeatureSettings, options, config)
     job = FeaturesJob(
-        source=slide,
+        source=sources[0],
         output=output,
-        model=model,
+        model=model or ("" if asked.encoder else DEFAULT),
         force=force,
         overwrite=overwrite,
-        features=collect(FeatureSettings, options, config),
+        features=asked,
         slide=collect(SlideSettings, options, config),
         tissue=collect(TissueSettings, options, config),
         grid=collect(GridSettings, options, config),
         run=collect(RunSettings, options, config),
     )
-    show_notice(model)
+    if job.model:
+        show_notice(job.model)
+    if is_batch(sources):
+        return _many(sources, job, suffix)
     with TerminalProgress() as progress:
         try:
             done = run_features(job, progress)
@@ -63,10 +94,27 @@ def features(slide: str, output: Path, model: str, force: bool, overwrite: bool,
             raise KeyboardInterrupt("the same command resumes it") from stop
     if not done.fresh:
         click.echo(f"up to date: {done.tiles:,} tiles in {output} (--force runs again)")
-        return
+        return 0
     if done.bad:
         click.echo(
             f"warning: {done.bad} areas could not be read: seen as background; their boxes are in {output}",
             err=True,
         )
     click.echo(f"{done.tiles:,} tiles, {done.width} features each: wrote {output}")
+    return 0
+
+
+def _many(sources: tuple[str, ...], like: FeaturesJob, suffix: str) -> int:
+    """Write the features of several slides; return the exit code."""
+    from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.pipelines.features_many import REPORT, run_features_many
+
+    with TerminalProgress() as progress:
+        done = run_features_many(sources, like.output, like, progress, suffix)
+    for one in sorted(done, key=lambda one: (one.status != "failed", one.output)):
+        what = f"{one.tiles:,} tiles, {one.width} features each" if one.width else ""
+        bad = f"{one.bad} areas could not be read" if one.bad else ""
+        click.echo(f"{one.status:<8} {one.output}  {'; '.join(filter(None, (what, one.reason, bad)))}")
+    counts = {status: sum(one.status == status for one in done) for status in ("done", "skipped", "failed")}
+    click.echo(", ".join(f"{n:,} {status}" for status, n in counts.items() if n) + f"; see {like.output / REPORT}")
+    return SOME_FAILED if counts["failed"] else 0

@@ -51,6 +51,56 @@ def show(name: str) -> None:
         click.echo(f"\n{text.rstrip()}")
 
 
+@models.command()
+def encoders() -> None:
+    """List the foundation models that are known by name: for `models import`, and --encoder of other commands."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from wsipipe.models.encoders import known
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("name", "network", "features", "M parameters", "licence", "weights at the hub"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("name", "network"))
+    for name, one in known().items():
+        network = f"ViT {one.depth} x {one.width} / {one.patch}" if one.layout == "vit" else one.title
+        where = f"{one.hub}{' (licence to be accepted)' if one.gated else ''}"
+        table.add_row(name, network, str(one.width), f"{one.parameters:g}", one.licence, where)
+    Console(highlight=False, markup=False, width=max(120, Console().width)).print(table)
+
+
+@models.command("import", cls=Command)
+@click.argument("source", metavar="ENCODER")
+@click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The new file.")
+@click.option(
+    "--grid", type=click.Choice(["16", "32", "64"]), default="32", show_default=True,
+    help="Patches along a side of a 256 px tile, which is enlarged to as many.",
+)  # fmt: skip
+@click.option(
+    "--blocks", type=click.Choice(["last", "shallow", "deep", "mixed"]), default="last", show_default=True,
+    help="Whose tokens heads see: the last block's, or of four blocks of the first half, the last half, or all.",
+)  # fmt: skip
+@click.option(
+    "--mpp", type=click.FloatRange(0.05, 5), default=0.5, show_default=True, help="Resolution it works at, µm/px."
+)
+def import_(source: str, output: Path, grid: str, blocks: str, mpp: float) -> None:
+    """Make a backbone of a foundation model: a name of `models encoders`, NAME=FOLDER, or a folder with weights.
+
+    Only plain vision transformers. `wsipipe fit --backbone FILE` then trains a head on it, with --adapt or --unfreeze
+    more. Its licence is its makers'.
+
+    \b
+    Examples:
+      wsipipe models import uni -o uni.safetensors
+      wsipipe models import virchow2=weights/virchow2/ -o virchow2.safetensors --blocks mixed
+      wsipipe fit my-set --backbone uni.safetensors --head decoder --adapt lora -o run/
+    """
+    from wsipipe.models.imported import import_encoder
+
+    import_encoder(source, output, int(grid), blocks, mpp)
+    click.echo(f"wrote {output} ({_size(output)}); use it with: wsipipe fit DATASET --backbone {output} -o run/")
+
+
 @models.command(cls=Command)
 @click.argument("model")
 @click.option("-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path), help="The new file.")
@@ -134,12 +184,10 @@ def _head(card: ModelCard) -> str:
 
 
 def _backbone(card: ModelCard) -> str:
-    """Return the size of the backbone by its letter, where it is one of the usual ones."""
-    from wsipipe.models.cmd import SIZES
+    """Return kind and size of the backbone, the size by its letter, where it is one of the usual ones."""
+    from wsipipe.models.backbone_kinds import title_of
 
-    config = card.backbone
-    letter = next((k for k, size in SIZES.items() if size(config.condition) == config), f"of width {config.widths[0]}")
-    return f"CMD-{letter}" if len(letter) == 1 else f"CMD {letter}"
+    return title_of(card.backbone)
 
 
 def _size(path: Path) -> str:

@@ -38,6 +38,9 @@ def pretrain(sources: tuple[str, ...], output: Path, image_mpp: float | None, co
       wsipipe pretrain corpus.zarr -o run/ --size T --steps 5000 --batch 16 --lr 3e-4
       wsipipe pretrain slides/ -o run/
       wsipipe pretrain pictures/ --image-mpp 0.5 -o run/
+      wsipipe pretrain corpus.zarr -o run/ --backbone dit --size S
+      wsipipe pretrain corpus.zarr -o vae/ --autoencoder --steps 2000 --lr 3e-4 --batch 8
+      wsipipe pretrain corpus.zarr -o run/ --backbone dit --space vae --vae vae/
       wsipipe pretrain corpus.zarr -o run/ --encoder hf-hub:bioptimus/H0-mini --size B
       torchrun --nproc-per-node 8 -m wsipipe pretrain corpus.zarr -o run/ --size L --batch 512
       wsipipe fit my-set --backbone run/backbone.safetensors -o head/
@@ -60,5 +63,8 @@ def pretrain(sources: tuple[str, ...], output: Path, image_mpp: float | None, co
             backbone = run_pretrain(job, progress)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt("the same command resumes it") from stop
+    if settings.autoencoder:
+        click.echo(f"wrote {backbone}; use it with: wsipipe pretrain CORPUS --space vae --vae {backbone} -o run/")
+        return 0
     click.echo(f"wrote {backbone}; use it with: wsipipe fit DATASET --backbone {backbone} -o head/")
     return 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-WIDEST, MOST_TYPES = 8192, 1000
-"""Channels of a feature map, and cell types, that no model exceeds."""
-STEP = 4
-"""Of the backbone's widths: pixel-shuffling takes four channels for one."""
+from wsipipe.models.checks import WIDEST, expect, many, number, short, whole
+
+MOST_TYPES = 1000
+"""Cell types that no model exceeds."""
 RULES = {
     "threshold": (0, 1),
     "marker_threshold": (0, 1),
@@ -22,7 +22,6 @@ RULES = {
 }
 """Range of each constant of the rules."""
 _PARTS = ("format", "backbone", "name", "mpp", "rules", "licence", "classes", "training")
-Test = Callable[[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -73,18 +72,17 @@ def check_card(entry: Any, version: int, heads: Collection[str]) -> None:
     ValueError
         Says which part, its value, and what was expected.
     """
-    _expect(isinstance(entry, dict), "entry", entry, "an object")
+    expect(isinstance(entry, dict), "entry", entry, "an object")
     for part in _PARTS:
-        _expect(part in entry, "card", sorted(entry), f"one with {part}")
+        expect(part in entry, "card", sorted(entry), f"one with {part}")
     if entry["format"] != version:
-        raise ValueError(f"its format is {_short(entry['format'])}, this version of wsipipe reads format {version}")
+        raise ValueError(f"its format is {short(entry['format'])}, this version of wsipipe reads format {version}")
     for part in ("name", "licence"):
-        _expect(isinstance(entry[part], str), part, entry[part], "text")
-    _expect(_number(0.05, 5)(entry["mpp"]), "mpp", entry["mpp"], "0.05 to 5 µm/px")
-    _expect(isinstance(entry.get("digest", ""), str), "digest", entry.get("digest"), "text")
+        expect(isinstance(entry[part], str), part, entry[part], "text")
+    expect(number(0.05, 5)(entry["mpp"]), "mpp", entry["mpp"], "0.05 to 5 µm/px")
+    expect(isinstance(entry.get("digest", ""), str), "digest", entry.get("digest"), "text")
     _check_training(entry["training"])
-    _expect(isinstance(entry.get("normalise", False), bool), "normalise", entry.get("normalise"), "true or false")
-    _check_backbone(entry["backbone"])
+    expect(isinstance(entry.get("normalise", False), bool), "normalise", entry.get("normalise"), "true or false")
     if entry.get("head"):
         _check_head(entry["head"], heads)
     _check_rules(entry["rules"])
@@ -93,71 +91,40 @@ def check_card(entry: Any, version: int, heads: Collection[str]) -> None:
 
 def _check_training(said: Any) -> None:
     """Look at those parts of the training that are asked for later: which encoder it was."""
-    _expect(isinstance(said, dict), "training", said, "an object")
+    expect(isinstance(said, dict), "training", said, "an object")
     settings = said.get("settings") or {}
-    _expect(isinstance(settings, dict), "training's settings", settings, "an object")
+    expect(isinstance(settings, dict), "training's settings", settings, "an object")
     for encoder in (said.get("encoder"), settings.get("encoder")):
-        _expect(encoder is None or isinstance(encoder, str), "training's encoder", encoder, "its name")
-
-
-def _check_backbone(said: Any) -> None:
-    _expect(isinstance(said, dict) and {"widths", "condition"} <= set(said), "backbone", said, "widths and a condition")
-    good = _list(_whole(STEP, WIDEST), 6)(said["widths"]) and not any(width % STEP for width in said["widths"])
-    _expect(good, "backbone's widths", said["widths"], f"six multiples of {STEP}, up to {WIDEST}")
-    _expect(_whole(0, 2 * WIDEST)(said["condition"]), "backbone's condition", said["condition"], "a width, or 0")
+        expect(encoder is None or isinstance(encoder, str), "training's encoder", encoder, "its name")
 
 
 def _check_head(said: Any, heads: Collection[str]) -> None:
     good = isinstance(said, dict) and {"kind", "widths", "types"} <= set(said)
-    _expect(good, "head", said, "a kind, widths and types")
-    _expect(isinstance(said["kind"], str) and said["kind"] in heads, "head", said["kind"], f"one of {', '.join(heads)}")
-    _expect(
-        _list(_whole(1, WIDEST))(said["widths"]), "head's widths", said["widths"], f"numbers of channels to {WIDEST}"
-    )
+    expect(good, "head", said, "a kind, widths and types")
+    expect(isinstance(said["kind"], str) and said["kind"] in heads, "head", said["kind"], f"one of {', '.join(heads)}")
+    expect(many(whole(1, WIDEST))(said["widths"]), "head's widths", said["widths"], f"numbers of channels to {WIDEST}")
+    scale = said.get("scale", 1)
+    expect(whole(1, 64)(scale), "head's scale", scale, "1 to 64")
     types = said["types"]
     good = isinstance(types, list) and all(isinstance(name, str) and name for name in types)
     good = good and len(set(types)) == len(types) <= MOST_TYPES
-    _expect(good, "cell types", types, f"names, each once, {MOST_TYPES} at most")
+    expect(good, "cell types", types, f"names, each once, {MOST_TYPES} at most")
 
 
 def _check_rules(said: Any) -> None:
-    _expect(isinstance(said, dict), "rules", said, "an object")
+    expect(isinstance(said, dict), "rules", said, "an object")
     for name, value in said.items():
-        _expect(name in RULES, "rule", name, f"one of {', '.join(RULES)}")
+        expect(name in RULES, "rule", name, f"one of {', '.join(RULES)}")
         low, high = RULES[name]
-        _expect(_number(low, high)(value), name, value, f"{low:g} to {high:g}")
+        expect(number(low, high)(value), name, value, f"{low:g} to {high:g}")
 
 
 def _check_colours(classes: Any, colours: Any) -> None:
-    good = isinstance(classes, dict) and all(map(_list(_whole(0, 255), 3), classes.values()))
-    _expect(good, "classes", classes, "names with red, green and blue from 0 to 255")
+    good = isinstance(classes, dict) and all(map(many(whole(0, 255), 3), classes.values()))
+    expect(good, "classes", classes, "names with red, green and blue from 0 to 255")
     if colours:
-        good = isinstance(colours, Mapping) and all(_list(_number(-1e3, 1e3), 3)(colours.get(k)) for k in _COLOURS)
-        _expect(good and min(colours["spread"]) > 0, "colours", colours, "mean and spread of three channels")
+        good = isinstance(colours, Mapping) and all(many(number(-1e3, 1e3), 3)(colours.get(k)) for k in _COLOURS)
+        expect(good and min(colours["spread"]) > 0, "colours", colours, "mean and spread of three channels")
 
 
 _COLOURS = ("mean", "spread")
-
-
-def _whole(low: float, high: float) -> Test:
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _number(low: float, high: float) -> Test:
-    return lambda value: type(value) in (int, float) and low <= value <= high
-
-
-def _list(each: Test, count: int | None = None) -> Test:
-    """Return whether a value is a list, as long as *count* says, whose members pass *each*."""
-    return lambda value: isinstance(value, list) and len(value) == (count or len(value)) > 0 and all(map(each, value))
-
-
-def _expect(good: bool, what: str, value: Any, wanted: str) -> None:
-    if not good:
-        raise ValueError(f"its {what} is {_short(value)}; expected {wanted}")
-
-
-def _short(value: Any) -> str:
-    """Return a value in few words, however large it is."""
-    text = str(value)[:60] if not isinstance(value, int) or abs(value) < 10**60 else "a number without end"
-    return text or "empty"

@@ -3,7 +3,8 @@
 The header's ``wsipipe`` entry is JSON::
 
     {"format": 1, "kind": "segmenter", "name": "cmd-t", "licence": "...", "mpp": 0.5,
-     "backbone": {"widths": [...], "condition": 0}, "head": {"kind": "cisca", "widths": [...], "types": []},
+     "backbone": {"kind": "cmd", "widths": [...], "condition": 0},
+     "head": {"kind": "cisca", "widths": [...], "types": []},
      "rules": {"threshold": 0.5, ...}, "classes": {...}, "training": {...},
      "colours": {"mean": [...], "spread": [...]}, "normalise": false,
      "digest": "..."}
@@ -27,12 +28,13 @@ from torch import Tensor, nn
 
 from wsipipe.artifacts import atomic_write
 from wsipipe.errors import FAILURES, ModelNotFound, NotAModel, SettingsError, in_words
-from wsipipe.models import zoo
+from wsipipe.models import backbone_kinds, zoo
+from wsipipe.models.backbone import Backbone, BackboneConfig
 from wsipipe.models.card import Rules as Rules
 from wsipipe.models.card import check_card
-from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.heads import HEADS, Head, HeadConfig
 from wsipipe.models.intact import check_digest, check_finite, digest_of
+from wsipipe.models.space import InLatents, Latents, SpaceConfig
 from wsipipe.stain import Change, Colours
 
 FORMAT = 1
@@ -48,11 +50,12 @@ class ModelCard:
     """What a checkpoint says of itself: everything but the weights.
 
     ``colours`` are those of the training images; with ``normalise`` slides are brought to them unless asked not to,
-    without it those slides whose own are far from them.
+    without it those slides whose own are far from them. ``space`` are the latents that the backbone works on, if
+    it does not work on pixels.
     """
 
     name: str
-    backbone: CMDConfig
+    backbone: BackboneConfig
     head: HeadConfig | None = None
     mpp: float = 0.5
     rules: Rules = field(default_factory=Rules)
@@ -61,6 +64,12 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     colours: Colours | None = None
     normalise: bool = False
+    space: SpaceConfig | None = None
+
+    @property
+    def scale(self) -> int:
+        """Pixels of the picture along a side of one pixel of the finest feature map."""
+        return self.backbone.scale * (self.space.scale if self.space else 1)
 
     @property
     def kind(self) -> str:
@@ -69,7 +78,10 @@ class ModelCard:
 
     def to_json(self) -> dict[str, Any]:
         """Return the header entry."""
-        return {"format": FORMAT, "kind": self.kind, **dataclasses.asdict(self)}
+        said = dataclasses.asdict(self) | {"backbone": backbone_kinds.to_json(self.backbone)}
+        if self.space is None:
+            del said["space"]
+        return {"format": FORMAT, "kind": self.kind, **said}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelCard:
@@ -78,7 +90,7 @@ class ModelCard:
         head = data.get("head")
         return cls(
             name=data["name"],
-            backbone=CMDConfig(tuple(data["backbone"]["widths"]), data["backbone"]["condition"]),
+            backbone=backbone_kinds.from_json(data["backbone"]),
             head=_head_of(head) if head else None,
             mpp=data["mpp"],
             rules=Rules(**data["rules"]),
@@ -87,6 +99,7 @@ class ModelCard:
             training=data["training"],
             colours=_colours_of(data["colours"]) if data.get("colours") else None,
             normalise=data.get("normalise", False),
+            space=SpaceConfig.from_json(data["space"]) if data.get("space") else None,
         )
 
     def target_colours(self, stain: str) -> Colours | None:
@@ -127,7 +140,7 @@ class ModelCard:
 
 
 def _head_of(data: dict[str, Any]) -> HeadConfig:
-    return HeadConfig(data["kind"], tuple(data["widths"]), tuple(data["types"]))
+    return HeadConfig(data["kind"], tuple(data["widths"]), tuple(data["types"]), data.get("scale", 1))
 
 
 def _colours_of(data: dict[str, Any]) -> Colours:
@@ -138,7 +151,7 @@ def _colours_of(data: dict[str, Any]) -> Colours:
 class Segmenter(nn.Module):
     """A backbone with a head: images in, logits out."""
 
-    def __init__(self, backbone: CMD, head: Head) -> None:
+    def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -149,8 +162,10 @@ class Segmenter(nn.Module):
 
 
 def build(card: ModelCard) -> nn.Module:
-    """Return the network of *card* with fresh weights: a :class:`Segmenter`, or a :class:`CMD` without head."""
-    backbone = CMD(card.backbone)
+    """Return the network of *card* with fresh weights: a :class:`Segmenter`, or a backbone without head."""
+    backbone = backbone_kinds.build(card.backbone)
+    if card.space:
+        backbone = InLatents(Latents(card.space), backbone)
     return Segmenter(backbone, Head(card.head)) if card.head else backbone
 
 
@@ -228,8 +243,9 @@ def _check_fit(path: Path, card: ModelCard) -> None:
     with torch.device("meta"):  # shapes without memory
         network = build(card)
     backbone = network.backbone if isinstance(network, Segmenter) else network
-    if card.head and card.head.widths != cast(CMD, backbone).feature_widths:
-        raise _unfit(path, f"its head is for features {card.head.widths}, its backbone has {backbone.feature_widths}")
+    found = cast(Backbone, backbone).config
+    if card.head and (card.head.widths, card.head.scale) != (found.feature_widths, card.scale):
+        raise _unfit(path, f"its head is for features {card.head.widths}, its backbone has {found.feature_widths}")
     wanted = {k: (tuple(v.shape), v.is_floating_point()) for k, v in network.state_dict().items()}
     with safetensors.safe_open(str(path), "pt") as file:
         found = {k: file.get_slice(k) for k in file.keys()}  # noqa: SIM118 it is no dict

@@ -6,7 +6,7 @@ the condition. Feature maps are kept channels-last in memory; inside a block the
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,15 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TILE = 256
-"""Side of the square the network sees, in pixels (global response normalisation depends on it)."""
+from wsipipe.models.backbone import FEATURE_TIMESTEP, Backbone, set_gates
+from wsipipe.models.checks import WIDEST, expect, many, whole
+from wsipipe.models.cmd_folded import FoldedCMD
+from wsipipe.models.condition import Condition
+
 ENCODER_BLOCKS = (1, 2, 3, 2, 2)
 BOTTLENECK_BLOCKS = 6
 DECODER_BLOCKS = (2, 2, 3, 2, 1)
 FEATURE_BLOCKS = (1, 3, 5, 6, 8, 9)
 """Decoder blocks, numbered from coarse to fine, whose outputs the heads see (appendix B.3)."""
-FEATURE_TIMESTEP = 50
-"""Timestep at which features are taken (section 4.1.3)."""
+STEP = 4
+"""Of the widths: pixel-shuffling takes four channels for one."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,39 @@ class CMDConfig:
         Channels at 256², 128², 64², 32², 16² and 8².
     condition : int
         Width D of the foundation-model feature; 0 for an unconditioned backbone ("CMD w/o PFM", Table 3).
+    channels : int
+        Of the image: 3; of latents: 4.
     """
 
     widths: tuple[int, int, int, int, int, int]
     condition: int = 0
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        good = many(whole(STEP, WIDEST), 6)(self.widths) and not any(width % STEP for width in self.widths)
+        expect(good, "backbone's widths", self.widths, f"six multiples of {STEP}, up to {WIDEST}")
+        expect(whole(0, 2 * WIDEST)(self.condition), "backbone's condition", self.condition, "a width, or 0")
+        expect(whole(1, 64)(self.channels), "backbone's channels", self.channels, "1 to 64")
+
+    @property
+    def feature_widths(self) -> tuple[int, ...]:
+        """Channels of the maps of the decoder's blocks 1, 3, 5, 6, 8, 9."""
+        per_block = [c for c, n in zip(self.widths[-2::-1], DECODER_BLOCKS) for _ in range(n)]
+        return tuple(per_block[i] for i in FEATURE_BLOCKS)
+
+    @property
+    def deepest_width(self) -> int:
+        """Channels of the bottleneck."""
+        return self.widths[-1]
+
+    @property
+    def scale(self) -> int:
+        """The finest map is as large as the image."""
+        return 1
+
+    def in_latents(self, channels: int) -> CMDConfig:
+        """Return the configuration for latents of so many channels."""
+        return dataclasses.replace(self, channels=channels)
 
 
 def _size(w: int, condition: int = 0) -> CMDConfig:
@@ -129,36 +161,14 @@ class Up(nn.Module):
         return cast(Tensor, self.merge(torch.cat((up, skip), dim=1)))
 
 
-def sinusoids(t: Tensor, width: int = 256, max_period: float = 1e4) -> Tensor:
-    """Return the (B, *width*) sinusoidal embedding of timesteps *t* (B,), cosines first."""
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(width // 2, device=t.device) / (width // 2))
-    angles = t.float()[:, None] * frequencies
-    return torch.cat((angles.cos(), angles.sin()), dim=1)
-
-
-class Condition(nn.Module):
-    """Timestep embedding plus projected foundation-model feature, for the blocks of one width."""
-
-    def __init__(self, width: int, condition: int) -> None:
-        super().__init__()
-        self.timestep = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
-        self.feature = (
-            nn.Sequential(nn.Linear(condition, width), nn.SiLU(), nn.Linear(width, width)) if condition else None
-        )
-
-    def forward(self, t: Tensor, z: Tensor | None) -> Tensor:  # (B,), (B, D) -> (B, C)
-        c = cast(Tensor, self.timestep(sinusoids(t).to(self.timestep[0].weight.dtype)))  # type: ignore[arg-type]
-        return c if z is None or self.feature is None else c + self.feature(z)
-
-
 class Output(nn.Module):
     """Last layers: convolution, modulated LayerNorm, zero-started convolution to RGB."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
         self.modulation = nn.Linear(width, 2 * width)  # after SiLU: shift, scale
-        self.rgb = nn.Conv2d(width, 3, 3, padding=1)
+        self.rgb = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:  # (B, C, H, W), (B, C) -> (B, 3, H, W)
         shift, scale = self.modulation(F.silu(c))[:, None, None, :].chunk(2, dim=-1)
@@ -167,7 +177,7 @@ class Output(nn.Module):
         return cast(Tensor, self.rgb(y.permute(0, 3, 1, 2)))
 
 
-class CMD(nn.Module):
+class CMD(Backbone):
     """The backbone: reconstructs the masked image, and serves dense features from its decoder.
 
     Parameters
@@ -180,11 +190,14 @@ class CMD(nn.Module):
     random weights call :meth:`open_gates` first.
     """
 
+    config: CMDConfig
+    output: Output
+
     def __init__(self, config: CMDConfig) -> None:
         super().__init__()
         self.config = config
         w = config.widths
-        self.stem = nn.Conv2d(3, w[0], 3, padding=1)
+        self.stem = nn.Conv2d(config.channels, w[0], 3, padding=1)
         self.conditions = nn.ModuleDict({str(c): Condition(c, config.condition) for c in dict.fromkeys(w)})
         self.encoder = nn.ModuleList(nn.ModuleList(Block(c) for _ in range(n)) for c, n in zip(w, ENCODER_BLOCKS))
         self.down = nn.ModuleList(Down(a, b) for a, b in zip(w, w[1:]))
@@ -193,31 +206,27 @@ class CMD(nn.Module):
         self.decoder = nn.ModuleList(
             nn.ModuleList(Block(c) for _ in range(n)) for c, n in zip(w[-2::-1], DECODER_BLOCKS)
         )
-        self.output = Output(w[0])
-        self._zero_start()
+        self.output = Output(w[0], config.channels)
+        self.zero_start()
 
-    def _zero_start(self) -> None:
-        layers = [*(block.modulation for block in self.blocks()), self.output.modulation, self.output.rgb]
+    def zero_start(self) -> None:
+        """Close every block's gate and set the last layers to zero (adaLN-Zero)."""
+        layers = [*(block.modulation for block in self._blocks()), self.output.modulation, self.output.rgb]
         for parameter in (p for layer in layers for p in layer.parameters()):
             nn.init.zeros_(parameter)
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[nn.Module]:
         """Return all 26 blocks in the order they run."""
+        return list(self._blocks())
+
+    def _blocks(self) -> list[Block]:
         groups = [*self.encoder, self.bottleneck, *self.decoder]
         return [cast(Block, block) for group in groups for block in cast(nn.ModuleList, group)]
 
     def open_gates(self, gate: float = 0.5) -> None:
         """Give every block's gate the bias *gate*, for training from random weights."""
-        with torch.no_grad():
-            for block in self.blocks():
-                block.modulation.bias.chunk(3)[2].fill_(gate)
-
-    @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of each map that :meth:`features` returns."""
-        w = self.config.widths[-2::-1]
-        per_block = [c for c, n in zip(w, DECODER_BLOCKS) for _ in range(n)]
-        return tuple(per_block[i] for i in FEATURE_BLOCKS)
+        for block in self._blocks():
+            set_gates(block.modulation, 2, 3, gate)
 
     def condition(self, t: Tensor, z: Tensor | None) -> dict[int, Tensor]:
         """Return the condition vector (B, C) of each distinct width C."""
@@ -261,17 +270,16 @@ class CMD(nn.Module):
         c = self.condition(t, z)
         return cast(Tensor, self.output(self.decode(*self.encode(x, c), c)[-1], c[self.config.widths[0]]))
 
-    def features(self, x: Tensor, z: Tensor | None = None, timestep: int = FEATURE_TIMESTEP) -> list[Tensor]:
-        """Return the decoder maps that heads use (blocks 1, 3, 5, 6, 8, 9), coarse to fine.
-
-        Parameters
-        ----------
-        x : Tensor (B, 3, H, W)
-            Unmasked image in [-1, 1].
-        """
+    def both(self, x: Tensor, z: Tensor | None, timestep: int) -> tuple[Tensor, list[Tensor]]:
+        """Return the bottleneck's output and the decoder maps that heads use (blocks 1, 3, 5, 6, 8, 9)."""
         c = self.condition(x.new_full((x.shape[0],), timestep, dtype=torch.long), z)
-        outputs = self.decode(*self.encode(x, c), c)
-        return [outputs[i] for i in FEATURE_BLOCKS]
+        deepest, skips = self.encode(x, c)
+        outputs = self.decode(deepest, skips, c)
+        return deepest, [outputs[i] for i in FEATURE_BLOCKS]
+
+    def fold(self, timestep: int = FEATURE_TIMESTEP) -> FoldedCMD:
+        """Return the backbone with its condition folded into the weights."""
+        return FoldedCMD(self, timestep, FEATURE_BLOCKS)
 
 
 def _run(blocks: nn.Module, x: Tensor, c: dict[int, Tensor]) -> Tensor:

@@ -1,13 +1,14 @@
 """Frozen pathology foundation models, whose image-level feature conditions a backbone.
 
-The one door to timm (extra ``pfm``). A folder or file of weights under timm's names needs no timm: see
-:mod:`wsipipe.models.vit`.
+The one door to timm (extra ``pfm``). Plain vision transformers need no timm, by name or from a folder: see
+:mod:`wsipipe.models.encoders` and :mod:`wsipipe.models.vit`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 
 from wsipipe.errors import MissingDependency, ModelError, ModelNotFound, NotAModel, SettingsError
 from wsipipe.models.checkpoint import ModelCard
+from wsipipe.models.encoders import EncoderEntry, fetched, named
 from wsipipe.models.intact import check_finite
 from wsipipe.models.vit import ViT
+from wsipipe.models.vit_names import as_timm
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet's, which UNI uses too; a ``config.json`` beside the weights may say otherwise."""
@@ -103,14 +106,18 @@ def open_encoder(source: str, device: torch.device) -> Encoder:
     Parameters
     ----------
     source : str
-        ``hf-hub:OWNER/MODEL`` (needs timm), a folder with ``model.safetensors`` and perhaps ``config.json`` as timm
-        saves them, or a ``.safetensors`` file.
+        A name of :mod:`wsipipe.models.encoders` or ``NAME=FOLDER``; ``hf-hub:OWNER/MODEL`` (needs timm); a folder with
+        ``model.safetensors`` or ``pytorch_model.bin`` and perhaps ``config.json``, or such a file.
 
     Raises
     ------
     ModelNotFound, NotAModel, ModelError, MissingDependency
     """
-    return _from_hub(source, device) if source.startswith(HUB) else _from_disk(Path(source), device)
+    if source.startswith(HUB):
+        return _from_hub(source, device)
+    if found := named(source):
+        return _from_list(source, *found, device)
+    return _from_disk(Path(source), encoder_name(source), device)
 
 
 def encoder_name(source: str) -> str:
@@ -122,9 +129,13 @@ def encoder_name(source: str) -> str:
     """
     if source.startswith(HUB):
         return source
-    path = _weights(Path(source))
+    found = named(source)
+    if found and not found[1]:
+        return f"{HUB}{found[0].hub}"
+    folder = (found and found[1]) or Path(source)
+    path = _weights(folder)
     with path.open("rb") as file:
-        return f"{Path(source).stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:DIGITS]}"
+        return f"{found[0].name if found else folder.stem}-{hashlib.file_digest(file, 'sha256').hexdigest()[:DIGITS]}"
 
 
 def check_encoder(card: ModelCard, encoder: Encoder | None) -> None:
@@ -153,26 +164,61 @@ def check_encoder(card: ModelCard, encoder: Encoder | None) -> None:
         )
 
 
-def _from_disk(path: Path, device: torch.device) -> Encoder:
+def read_vit(path: Path) -> tuple[ViT, dict[str, Any]]:
+    """Return the plain ViT whose weights lie at *path*, and what the ``config.json`` beside them says of its input.
+
+    Raises
+    ------
+    ModelNotFound, NotAModel
+    """
     weights = _weights(path)
     try:
-        tensors = {k: v for k, v in safetensors.torch.load_file(weights).items() if not k.startswith("head.")}
+        tensors = {name: tensor.float() for name, tensor in as_timm(_tensors(weights)).items()}
         network = ViT({name: tuple(tensor.shape) for name, tensor in tensors.items()})
         network.load_state_dict(tensors)
-        config = {"input_size": (3, network.side, network.side), "mean": MEAN, "std": STD, **_config(weights)}
-        encoder = Encoder(encoder_name(str(path)), network, config, device)
-    except (safetensors.SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        config = _config(weights)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, LookupError, *_WRONG) as error:
         reason = " ".join(str(error).split())[:200]
         raise NotAModel(
             f"{weights} does not hold a whole plain ViT under timm's names ({reason}); if its download was "
             "interrupted, fetch it again"
         ) from error
     check_finite(weights, tensors)
-    return encoder
+    return network, config
+
+
+_WRONG = ValueError, TypeError, EOFError
+
+
+def _tensors(weights: Path) -> dict[str, Tensor]:
+    if weights.suffix == ".safetensors":
+        return safetensors.torch.load_file(weights)
+    found = torch.load(weights, map_location="cpu", weights_only=True)  # tensors only: no code of the file is run
+    return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+
+
+def _from_disk(path: Path, name: str, device: torch.device, entry: EncoderEntry | None = None) -> Encoder:
+    network, config = read_vit(path)
+    side = entry.side if entry else network.side
+    said = {"mean": entry.mean, "std": entry.std} if entry else {"mean": MEAN, "std": STD}
+    return Encoder(name, network, {"input_size": (3, side, side), **said, **config}, device)
+
+
+def _from_list(source: str, entry: EncoderEntry, folder: Path | None, device: torch.device) -> Encoder:
+    """Return an encoder of the list, its weights in *folder* or from the hub."""
+    if entry.layout == "timm" and folder is None:
+        return _from_hub(f"{HUB}{entry.hub}", device)
+    if entry.layout != "vit":
+        raise ModelError(
+            f"{entry.title} is no plain ViT, and wsipipe cannot build it from weights on disk; it needs its makers' "
+            "package" + ("" if entry.layout == "own" else f", or timm: --encoder {entry.name}")
+        )
+    return _from_disk(folder or fetched(entry), encoder_name(source), device, entry)
 
 
 def _weights(path: Path) -> Path:
-    file = path / "model.safetensors" if path.is_dir() else path
+    safe, old = path / "model.safetensors", path / "pytorch_model.bin"
+    file = path if not path.is_dir() else old if old.is_file() and not safe.is_file() else safe
     if not file.is_file():
         raise ModelNotFound(f"no encoder at {file}; expected {HUB}OWNER/MODEL, a folder with model.safetensors, or one")
     return file

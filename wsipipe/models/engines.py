@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from wsipipe.errors import MissingDependency, ModelError, SettingsError
-from wsipipe.models.folded import FoldedBlock
+from wsipipe.models.cmd_folded import FoldedBlock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

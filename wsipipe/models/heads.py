@@ -1,12 +1,13 @@
-"""Heads on the backbone's dense features: linear, light (A), sota (B) and cisca.
+"""Heads on the backbone's dense features: linear, light (A), sota (B), decoder (B on tokens) and cisca.
 
-Every head turns the six decoder maps of :meth:`CMD.features` into logits (B, K, 256, 256), and logits into *maps*:
+Every head turns the maps of a backbone (CMD: six of its decoder) into logits (B, K, 256, 256), and logits into *maps*:
 named probabilities in [0, 1] from which cells are extracted. ``foreground`` is always among them; ``marker`` (how
 surely a pixel lies in the core of one nucleus) only when the head learned to tell touching nuclei apart.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ TYPED = "cisca-typed"
 """A cisca head whose types are read from the backbone's maps by a layer of their own: for a model that had none."""
 INSTANCES = ("cisca", TYPED)
 """Heads that tell touching nuclei apart."""
-HEADS = ("linear", "light", "sota", *INSTANCES)
+HEADS = ("linear", "light", "sota", "decoder", *INSTANCES)
 DIRECTIONS = ((1.0, 0.0), (0.0, 1.0), (math.sqrt(0.5), math.sqrt(0.5)), (math.sqrt(0.5), -math.sqrt(0.5)))
 """Unit vectors (x, y) of the four directional distance maps of the cisca head."""
 CENTRE = 3 + len(DIRECTIONS)
@@ -33,16 +34,19 @@ class HeadConfig:
 
     Attributes
     ----------
-    kind : {'linear', 'light', 'sota', 'cisca', 'cisca-typed'}
+    kind : {'linear', 'light', 'sota', 'decoder', 'cisca', 'cisca-typed'}
     widths : tuple of int
         Channels of the backbone's feature maps, coarse to fine.
     types : tuple of str
         Names of the cell types; empty when nuclei are only found, not typed.
+    scale : int
+        Pixels of the image along a side of one pixel of the finest map.
     """
 
     kind: str
     widths: tuple[int, ...]
     types: tuple[str, ...] = ()
+    scale: int = 1
 
     @property
     def width(self) -> int:
@@ -135,20 +139,45 @@ class Sota(nn.Module):
         return cast(Tensor, self.out(self.blocks(self.reduce(torch.cat([resize(f, size) for f in features], 1)))))
 
 
+class Decoder(nn.Module):
+    """Head B on the last token map of a frozen vision transformer: 3x3 convolution to 512 first (appendix B.3).
+
+    Its widths are the paper's at every size. The map is doubled before each block as long as it is coarser than the
+    picture; the paper does not say where it is enlarged.
+    """
+
+    def __init__(self, widths: Sequence[int], outputs: int, scale: int) -> None:
+        super().__init__()
+        self.reduce, self.scale = conv3(widths[-1], 512), scale
+        self.blocks = nn.Sequential(
+            *(nn.Sequential(conv3(a, b), conv3(b, b)) for a, b in ((512, 256), (256, 128), (128, 64), (64, 16)))
+        )
+        self.out = nn.Conv2d(16, outputs, 3, padding=1)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        x, left = self.reduce(features[-1]), self.scale
+        for block in self.blocks:
+            if left > 1:
+                x, left = resize(x, (2 * x.shape[-2], 2 * x.shape[-1])), left // 2
+            x = block(x)
+        return cast(Tensor, self.out(x))
+
+
 class Head(nn.Module):
     """A head with the meaning of its output channels.
 
-    The linear, light and sota heads predict background / nucleus, or background / each type. The cisca head predicts
-    three classes (background, interior, boundary between touching nuclei), four directional distances (which only teach
-    it), the depth inside the nucleus (the marker) and the types.
+    The linear, light, sota and decoder heads predict background / nucleus, or background / each type. The cisca head
+    predicts three classes (background, interior, boundary between touching nuclei), four directional distances (which
+    only teach it), the depth inside the nucleus (the marker) and the types.
     """
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        trunk = {"linear": Linear, "light": Light, "sota": Sota, "cisca": Light, TYPED: Light}[config.kind]
+        trunk = {"linear": Linear, "light": Light, "sota": Sota, "cisca": Light, TYPED: Light}
+        trunk |= {"decoder": functools.partial(Decoder, scale=config.scale)}  # type: ignore[dict-item]
         apart = len(config.types) + 1 if config.kind == TYPED and config.types else 0
-        self.trunk = trunk(config.widths, self.channels - apart)
+        self.trunk = trunk[config.kind](config.widths, self.channels - apart)
         self.types = Cascade(config.widths, apart) if apart else None
 
     @property
@@ -170,7 +199,13 @@ class Head(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits (B, channels, H, W) from the backbone's features, coarse to fine."""
         logits: Tensor = self.trunk(features)
-        return logits if self.types is None else torch.cat((logits, self.types(features)), 1)
+        together = logits if self.types is None else torch.cat((logits, self.types(features)), 1)
+        return self.enlarged(together, features)
+
+    def enlarged(self, logits: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Return *logits* as large as the image that *features* are of."""
+        height, width = features[-1].shape[-2:]
+        return resize(logits, (height * self.config.scale, width * self.config.scale))
 
     def maps(self, logits: Tensor) -> Tensor:
         """Return the named maps (B, len(map_names), H, W) in [0, 1] of *logits*, in fp32."""

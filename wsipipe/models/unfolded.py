@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsipipe.models.folded import FoldedBlock, Pointwise
+from wsipipe.models.cmd_folded import FoldedBlock
+from wsipipe.models.pointwise import Pointwise
 
 
 def block(self: FoldedBlock, x: Tensor) -> Tensor:

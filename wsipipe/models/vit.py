@@ -1,8 +1,8 @@
 """A plain vision transformer that loads weights saved under timm's names, so that timm need not be installed.
 
 The layout follows from the names and shapes of the tensors: depth, width, patch size, class and register tokens,
-layer scale, and GELU or packed SwiGLU. That covers UNI (ViT-L/16) and H0-mini (ViT-B/14 with registers). Heads are 64
-wide, as in every ViT of either family.
+layer scale, and GELU or packed SwiGLU. That covers UNI (ViT-L/16) and H0-mini (ViT-B/14 with registers), and the plain
+ViTs of :mod:`wsipipe.models.encoders`. Heads are 64 wide, or 80 in a ViT-H of 1280 channels.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 HEAD = 64
+WIDER = {1280: 80}
+"""Width of a head by the width of a network, where it is not 64."""
 
 
 class Attention(nn.Module):
@@ -27,7 +29,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, C)
         b, n, c = x.shape
-        q, k, v = self.qkv(x).view(b, n, 3, c // HEAD, HEAD).permute(2, 0, 3, 1, 4)  # (B, heads, N, 64) each
+        d = WIDER.get(c, HEAD)
+        q, k, v = self.qkv(x).view(b, n, 3, c // d, d).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
         y = F.scaled_dot_product_attention(q, k, v)
         return cast(Tensor, self.proj(y.transpose(1, 2).reshape(b, n, c)))
 
@@ -110,10 +113,10 @@ class ViT(nn.Module):
         depth = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))
         registers = shapes["reg_token"][1] if "reg_token" in shapes else 0
         positions = shapes["pos_embed"][1]
-        squares = next((n for n in (positions, positions - 1) if n**0.5 == int(n**0.5)), 0)
+        squares = next((n for n in (positions, positions - 1, positions - 1 - registers) if _square(n)), 0)
         if not squares:
             raise ValueError(f"it has {positions} positions; expected a square of patches, perhaps with a class token")
-        self.side = patch * int(squares**0.5)
+        self.side, self.squares = patch * int(squares**0.5), squares
         hidden = shapes["blocks.0.mlp.fc1.weight"][0]
         packed, scaled = shapes["blocks.0.mlp.fc2.weight"][1] * 2 == hidden, "blocks.0.ls1.gamma" in shapes
         self.patch_embed = PatchEmbed(self.width, patch)
@@ -125,12 +128,36 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(self.width, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.norm(self.blocks(self.placed(x))))
+
+    @property
+    def prefix(self) -> int:
+        """Class and register tokens, which come before those of the patches."""
+        return 1 + (self.reg_token.shape[1] if hasattr(self, "reg_token") else 0)
+
+    def placed(self, x: Tensor) -> Tensor:
+        """Return the tokens of images (B, 3, H, W), with their positions; H and W need not be :attr:`side`."""
+        patch = self.patch_embed.proj.kernel_size[0]
+        grid = x.shape[-2] // patch, x.shape[-1] // patch
         x = self.patch_embed(x)
-        first = [self.cls_token.expand(len(x), -1, -1)]
-        placed = self.pos_embed.shape[1] - x.shape[1]  # 1 when the class token has a position of its own
-        if placed:
-            first[0] = first[0] + self.pos_embed[:, :1]
+        first = self.cls_token.expand(len(x), -1, -1)
         if hasattr(self, "reg_token"):
-            first.append(self.reg_token.expand(len(x), -1, -1))
-        x = torch.cat((*first, x + self.pos_embed[:, placed:]), dim=1)
-        return cast(Tensor, self.norm(self.blocks(x)))
+            first = torch.cat((first, self.reg_token.expand(len(x), -1, -1)), dim=1)
+        own = self.pos_embed.shape[1] - self.squares  # class (and register) tokens with positions of their own
+        if own:
+            first = torch.cat((first[:, :own] + self.pos_embed[:, :own], first[:, own:]), dim=1)
+        return torch.cat((first, x + self._positions(own, grid)), dim=1)
+
+    def _positions(self, own: int, grid: tuple[int, int]) -> Tensor:
+        """Return the positions of the patches (1, N, C), interpolated to another *grid* than they were made for."""
+        side = int(self.squares**0.5)
+        found = self.pos_embed[:, own:]
+        if grid == (side, side):
+            return found
+        square = found.reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
+        resized = F.interpolate(square, size=grid, mode="bicubic", antialias=True, align_corners=False)
+        return resized.flatten(2).transpose(1, 2).to(found.dtype)
+
+
+def _square(n: int) -> bool:
+    return n > 0 and n**0.5 == int(n**0.5)

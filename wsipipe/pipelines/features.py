@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import wsipipe
 from wsipipe.artifacts import digest, read_json, write_json
-from wsipipe.embed import Embedder
-from wsipipe.errors import TileReadError
+from wsipipe.embed import Embedder, EncoderEmbedder
+from wsipipe.errors import SettingsError, TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
 from wsipipe.geometry import grow
@@ -39,13 +39,15 @@ from wsipipe.tiling import TILE, TileGrid
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
 
+ENCODER_MPP = 0.5
+"""Resolution of the tiles of a foundation model, µm/px (20x), where none is asked for."""
 FLUSH = 16
 """Batches between two writes of an unfinished run."""
 
 
 @dataclass(frozen=True)
 class FeaturesJob:
-    """Of what, by which model, and where to."""
+    """Of what, by which model, and where to; without a model by the encoder of *features*."""
 
     source: str
     output: Path
@@ -83,21 +85,33 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
         What stood at the output is untouched.
     """
     check_suffix(job.output)
-    path = resolve(job.model).resolve()
-    grid = replace(job.grid, target_mpp=job.grid.target_mpp or read_card(path).mpp, overlap=job.features.overlap)
+    path = resolve(job.model).resolve() if job.model else None
+    mpp = read_card(path).mpp if path else ENCODER_MPP
+    grid = replace(job.grid, target_mpp=job.grid.target_mpp or mpp, overlap=job.features.overlap)
     with acquire(job.output) as lease:
         source = open_source(job.source, job.slide, job.tissue, grid)
         for warning in source.warnings:
             progress.say(f"warning: {warning}")
         set_threads(network_threads())
-        batch, run = job.run.batch, job.run
+        batch = job.run.batch
         while True:
-            embedder = Embedder(path, job.features.pool, run.device, run.precision, batch, job.features.encoder)
+            embedder, sha = _embedder(job, path, batch)
             try:
-                return _run(job, source, embedder, model_hash(path), lease, progress)
+                return _run(job, source, embedder, sha, lease, progress)
             except SmallerBatch as error:
                 progress.say(str(error))
                 batch = error.batch
+
+
+def _embedder(job: FeaturesJob, path: Path | None, batch: int) -> tuple[Embedder, str]:
+    """Return what makes the features, and the SHA-256 of its weights: a model of wsipipe, or the encoder itself."""
+    run, asked = job.run, job.features
+    if path:
+        return Embedder(path, asked.pool, run.device, run.precision, batch, asked.encoder), model_hash(path)
+    if run.precision == "bf16":
+        raise SettingsError("--precision bf16: foundation models are computed in fp32 here; leave it out")
+    encoder = EncoderEmbedder(asked.encoder, run.device, batch)
+    return encoder, encoder.sha256
 
 
 def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: Lease, progress: Progress) -> Features:

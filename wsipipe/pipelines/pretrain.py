@@ -12,11 +12,15 @@ from wsipipe import pretrain as pretraining
 from wsipipe.artifacts import check_writable, digest, read_json, remove_leftovers, write_json
 from wsipipe.corpus import Corpus, is_corpus, open_corpus
 from wsipipe.errors import DatasetError, OutputError, SettingsError, install_line
-from wsipipe.models import checkpoint
+from wsipipe.models import backbone_kinds, checkpoint
+from wsipipe.models.backbone import Backbone
 from wsipipe.models.checkpoint import ModelCard
-from wsipipe.models.cmd import CMD, SIZES
 from wsipipe.models.conditioning import encoder_name
+from wsipipe.models.intact import digest_of
+from wsipipe.models.space import InLatents
 from wsipipe.models.threads import set_threads
+from wsipipe.models.vae_files import read_vae
+from wsipipe.pipelines.autoencoder import check_autoencoder, run_autoencoder
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
@@ -61,7 +65,7 @@ class PretrainJob:
 
 @claims(lambda job: (job.out / RECORD,) if ranks().main else ())
 def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
-    """Pretrain a backbone and return its file; resume an interrupted run.
+    """Pretrain a backbone and return its file, or an autoencoder and return its folder; resume an interrupted run.
 
     Raises
     ------
@@ -77,16 +81,22 @@ def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
     set_threads(min(cores, network_threads()))
     device = pretraining.device_of(job.settings, world)
     pretraining.samples_here(job.settings, world)
+    if job.settings.autoencoder:
+        check_autoencoder(job.settings)
+    else:
+        pretraining.open_space(job.settings)
     corpus = _corpus(job, world, progress)
     _claim(job, corpus, world)
     settings = replace(job.settings, workers=_workers(job.settings, device, cores))
+    if settings.autoencoder:
+        return run_autoencoder(corpus, settings, job.out, device, progress)
     with joined(world, device):
         source = _source(corpus, settings, device, world, progress)
         _introduce(job, source, world, progress)
         backbone = pretraining.pretrain(source, settings, job.out, world, _Watcher(job, corpus, source, progress))
     path = job.out / "backbone.safetensors"
     if world.main:
-        checkpoint.save(path, backbone, card_of(job.settings, corpus, source))
+        checkpoint.save(path, backbone, card_of(job.settings, corpus, source, backbone))
     return path
 
 
@@ -111,7 +121,9 @@ def _claim(job: PretrainJob, corpus: Corpus, world: World) -> None:
     (job.out / "pictures").mkdir(parents=True, exist_ok=True)
     record = job.out / RECORD
     check_writable(record)
-    identity = digest({"corpus": corpus.fingerprint, "settings": identifying(job.settings)})
+    identity = digest(
+        {"corpus": corpus.fingerprint, "settings": identifying(job.settings)} | _autoencoder(job.settings)
+    )
     started = record.exists() and (job.out / STATE).exists()
     if started and read_json(record).get("identity") != identity:
         raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
@@ -128,6 +140,11 @@ def _claim(job: PretrainJob, corpus: Corpus, world: World) -> None:
 def _encoder(settings: PretrainSettings) -> str | None:
     """Return the encoder's name, which holds the digest of local weights; None without one."""
     return encoder_name(settings.encoder) if settings.encoder else None
+
+
+def _autoencoder(settings: PretrainSettings) -> dict[str, str]:
+    """Return the digest of the autoencoder's weights, where there is one."""
+    return {"vae": digest_of(read_vae(Path(settings.vae)).state_dict())} if settings.vae else {}
 
 
 def identifying(settings: PretrainSettings) -> dict[str, Any]:
@@ -162,8 +179,9 @@ def _introduce(job: PretrainJob, source: pretraining.Source, world: World, progr
     """Say what will be trained on what."""
     settings = job.settings
     condition = f" conditioned on {settings.encoder} ({source.condition} wide)" if settings.encoder else ""
+    title = f"{backbone_kinds.KINDS[settings.backbone].title}-{settings.size}"
     progress.say(
-        f"CMD-{settings.size}{condition}: {settings.steps:,} steps of {settings.batch} samples from "
+        f"{title}{condition}: {settings.steps:,} steps of {settings.batch} samples from "
         f"{len(source.indices):,} patches, {world.size} process{'es' if world.size > 1 else ''}"
     )
     if not has_tensorboard():
@@ -171,7 +189,7 @@ def _introduce(job: PretrainJob, source: pretraining.Source, world: World, progr
     progress.start("steps", settings.steps)
 
 
-def card_of(settings: PretrainSettings, corpus: Corpus, source: pretraining.Source) -> ModelCard:
+def card_of(settings: PretrainSettings, corpus: Corpus, source: pretraining.Source, backbone: Backbone) -> ModelCard:
     """Return the backbone's card, which says on what and how it was trained."""
     mpp = np.asarray(corpus.table["mpp"], float)[source.indices]
     training: dict[str, Any] = {
@@ -183,8 +201,15 @@ def card_of(settings: PretrainSettings, corpus: Corpus, source: pretraining.Sour
         **({"encoder": encoder_name(settings.encoder)} if settings.encoder else {}),
         "settings": asdict(settings),
     }
-    config = SIZES[settings.size](source.condition)
-    return ModelCard(settings.name, config, mpp=float(np.median(mpp)), licence=settings.licence, training=training)
+    space = backbone.space.config if isinstance(backbone, InLatents) else None
+    return ModelCard(
+        settings.name,
+        backbone.config,
+        mpp=float(np.median(mpp)),
+        licence=settings.licence,
+        training=training,
+        space=space,
+    )
 
 
 class _Watcher:
@@ -192,6 +217,7 @@ class _Watcher:
 
     def __init__(self, job: PretrainJob, corpus: Corpus, source: pretraining.Source, progress: Progress) -> None:
         self.job, self.progress, self.main, self.done = job, progress, ranks().main, 0
+        self.corpus, self.source = corpus, source
         unseen = corpus.indices("val")
         pool = unseen if len(unseen) and job.settings.split == "train" else source.indices
         shown = pool[np.unique(np.linspace(0, len(pool) - 1, SHOWN).astype(int))]
@@ -199,10 +225,13 @@ class _Watcher:
         self.images = np.stack([corpus.read(int(i))[low:high, low:high] for i in shown])
         self.features = None if source.features is None else source.features[shown]
 
-    def __call__(self, step: int, loss: float, averaged: CMD) -> None:
+    def __call__(self, step: int, loss: float, averaged: Backbone) -> None:
         """Hear that *step*, counted from 0, is done."""
         self.progress.advance("steps", step + 1 - self.done)
         self.done, settings = step + 1, self.job.settings
+        if self.main and self.done in settings.snapshot_steps:
+            card = card_of(replace(settings, steps=self.done), self.corpus, self.source, averaged)
+            checkpoint.save(self.job.out / f"backbone-{self.done}.safetensors", averaged, card)
         if self.main and (self.done % settings.picture_every == 0 or self.done == settings.steps):
             path = self.job.out / "pictures" / f"step-{self.done:07d}.png"
             write_reconstructions(path, averaged, self.images, self.features)

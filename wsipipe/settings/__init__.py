@@ -95,6 +95,9 @@ from wsipipe.settings.slides import (
     TissueSettings as TissueSettings,
 )
 from wsipipe.settings.training import (
+    BACKBONES as BACKBONES,
+)
+from wsipipe.settings.training import (
     RANDOM as RANDOM,
 )
 from wsipipe.settings.training import (

@@ -59,7 +59,8 @@ class FeatureSettings(Checked):
     min_tissue: float = knob(0.25, "Least share of tissue in a tile.", low=0, high=1)
     encoder: str = knob(
         "",
-        "Encoder of a backbone that was pretrained with one: hf-hub:OWNER/MODEL, or a folder of weights.",
+        "Foundation model whose features are wanted, or, with --model, that a backbone was pretrained with: a name "
+        "of `wsipipe models encoders`, NAME=FOLDER, hf-hub:OWNER/MODEL, or a folder of weights.",
         result=False,  # its weights count, not their place
     )
 

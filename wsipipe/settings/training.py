@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from wsipipe.errors import SettingsError
 from wsipipe.settings.knob import Checked, knob
 
-RANDOM = ("T", "S", "B", "L")
-"""Names of backbones that start from random weights."""
+BACKBONES = ("cmd", "attention-unet", "dit", "vit")
+"""Kinds of backbones; :data:`wsipipe.models.backbone_kinds.KINDS` lists the same names with their networks."""
+RANDOM = ("T", "S", "B", "L", *(f"{kind}-{size}" for kind in BACKBONES for size in ("T", "S", "B", "L")))
+"""Names of backbones that start from random weights: sizes of CMD, or a kind and a size."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,25 @@ class FitSettings(Checked):
 
     name: str = knob("my-model", "Name of the model in its card and in results.")
     licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
-    head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "cisca"))
-    backbone: str = knob("T", "Backbone: T, S, B or L from random weights, or a model's: a shipped name or a file.")
+    head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "decoder", "cisca"))
+    backbone: str = knob(
+        "T",
+        "Backbone: a size, T, S, B or L, from random weights, of another kind attention-unet-T, dit-T or vit-T; or a "
+        "model's: a shipped name or a file.",
+    )
     reuse_head: bool = knob(False, "Start from the head of the --backbone model too: same kind, same types.")
     types: bool = knob(True, "Learn cell types, where the sets tell them.")
     types_only: bool = knob(
         False, "Learn cell types alone, for the --backbone model as it is: it goes on finding the same nuclei."
     )
     unfreeze: bool | None = knob(None, "Train the backbone too; default: only one that starts from random weights.")
+    adapt: str = knob(
+        "none",
+        "Adapt a frozen backbone: low ranks on its layers (lora, dora), further blocks (transformer), or a branch of "
+        "convolutions (cnn).",
+        choices=("none", "lora", "dora", "transformer", "cnn"),
+    )
+    rank: int = knob(16, "Rank of lora and dora.", low=1, high=1024)
     backbone_lr: float = knob(1.0, "Learning rate of an unfrozen backbone, as a share of the head's.", low=0, high=1)
     working_mpp: float = knob(0.5, "Resolution the model works at.", unit="µm/px", low=0.05, high=5)
     normalise: bool = knob(
@@ -97,7 +111,9 @@ class FitSettings(Checked):
     @property
     def frozen(self) -> bool:
         """Whether the backbone stays as it is."""
-        return self.types_only or not (self.backbone in RANDOM if self.unfreeze is None else self.unfreeze)
+        if self.types_only:
+            return True
+        return self.adapt == "none" and not (self.backbone in RANDOM if self.unfreeze is None else self.unfreeze)
 
     @property
     def starts_from_head(self) -> bool:
@@ -107,7 +123,7 @@ class FitSettings(Checked):
     @property
     def crop_px(self) -> int:
         """Side of the training crops; GRN looks at the whole tile, so frozen features need whole ones."""
-        return self.crop or (256 if self.frozen else 160)
+        return self.crop or (256 if self.frozen or self.adapt != "none" else 160)
 
 
 @dataclass(frozen=True)
@@ -142,9 +158,25 @@ class PretrainSettings(Checked):
 
     name: str = knob("my-backbone", "Name of the backbone in its card.")
     licence: str = knob("unknown", "Licence of the weights, as the slides demand.")
+    backbone: str = knob("cmd", "Kind of the backbone.", choices=BACKBONES)
     size: str = knob("T", "Size of the backbone (the paper's are B and L).", choices=("T", "S", "B", "L"))
+    init: str = knob(
+        "xavier",
+        "Weights to begin with; xavier: as diffusion networks begin, uniform, biases zero; torch: the layers' own.",
+        choices=("xavier", "torch"),
+    )
+    space: str = knob(
+        "pixel",
+        "What the backbone fills in: the picture; or latents of the autoencoder --vae, of the picture as it is or, "
+        "vae-512, enlarged to 512 px.",
+        choices=("pixel", "vae", "vae-512"),
+    )
+    vae: str = knob("", "Folder of the autoencoder, as --autoencoder or the library diffusers writes it.")
+    autoencoder: bool = knob(False, "Train a small autoencoder for --space vae in place of a backbone.")
     encoder: str = knob(
-        "", "Frozen foundation model that conditions the backbone: hf-hub:OWNER/MODEL, or a folder of weights; none."
+        "",
+        "Frozen foundation model that conditions the backbone: a name of `wsipipe models encoders`, NAME=FOLDER, "
+        "hf-hub:OWNER/MODEL, or a folder of weights; none.",
     )
     split: str = knob("train", "Part of the corpus to train on.", choices=("train", "all"))
     steps: int = knob(50_000, "Optimisation steps.", low=1)
@@ -178,6 +210,19 @@ class PretrainSettings(Checked):
     )
     checkpoint_every: int = knob(500, "Steps between checkpoints.", low=1, result=False)
     picture_every: int = knob(1000, "Steps between pictures of reconstructions.", low=1, result=False)
+    snapshots: str = knob("", "Steps whose averaged backbone is kept too, as in 1000,2500.", result=False)
+
+    @property
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """The steps of :attr:`snapshots`."""
+        words = [word.strip() for word in self.snapshots.split(",") if word.strip()]
+        if not all(word.isdecimal() and int(word) for word in words):
+            raise SettingsError(f"snapshots is {self.snapshots!r}; expected steps with commas, as in 1000,2500")
+        return tuple(map(int, words))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.snapshot_steps  # noqa: B018
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsipipe.errors import DatasetError
-from wsipipe.models.cmd import TILE
+from wsipipe.models.backbone import TILE
+from wsipipe.models.space import Pixels
 
 PATCH = 512
 """Side of a corpus patch, in pixels."""
 TIMESTEPS = 1000
-CELL = 8
-"""Side of the squares that are masked, in pixels."""
-CELLS = TILE // CELL
+CELLS = Pixels.cells
 """Squares along a side of the input: N = 32 x 32."""
 WINDOW, SIGMA = 11, 1.5
 """Gaussian window of SSIM's local means, in pixels."""
@@ -36,7 +35,7 @@ class Sample(NamedTuple):
     timestep : int
         1 to 1000.
     hidden : bool (32, 32)
-        Masked squares.
+        Masked squares; fewer for latents.
     """
 
     image: Image
@@ -44,8 +43,8 @@ class Sample(NamedTuple):
     hidden: NDArray[np.bool_]
 
 
-def draw(patch: Image, rng: np.random.Generator, crop_share: float = 0.8) -> Sample:
-    """Return a random view of *patch* (512, 512, 3) with a random timestep and mask.
+def draw(patch: Image, rng: np.random.Generator, crop_share: float = 0.8, cells: int = CELLS) -> Sample:
+    """Return a random view of *patch* (512, 512, 3) with a random timestep and mask of *cells* x *cells* squares.
 
     Raises
     ------
@@ -54,7 +53,7 @@ def draw(patch: Image, rng: np.random.Generator, crop_share: float = 0.8) -> Sam
     """
     image = view(patch, rng, crop_share)
     timestep = int(rng.integers(1, TIMESTEPS + 1))
-    return Sample(image, timestep, mask(timestep, rng))
+    return Sample(image, timestep, mask(timestep, rng, cells))
 
 
 def view(patch: Image, rng: np.random.Generator, crop_share: float = 0.8) -> Image:
@@ -72,11 +71,11 @@ def masked_count(timestep: int, squares: int = CELLS**2) -> int:
     return timestep * squares // (TIMESTEPS + 1)
 
 
-def mask(timestep: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return which squares are masked at *timestep*: bool (32, 32), exactly :func:`masked_count` of them."""
-    hidden = np.zeros(CELLS**2, np.bool_)
-    hidden[rng.permutation(CELLS**2)[: masked_count(timestep)]] = True
-    return hidden.reshape(CELLS, CELLS)
+def mask(timestep: int, rng: np.random.Generator, cells: int = CELLS) -> NDArray[np.bool_]:
+    """Return which squares are masked at *timestep*: bool (*cells*, *cells*), exactly :func:`masked_count` of them."""
+    hidden = np.zeros(cells**2, np.bool_)
+    hidden[rng.permutation(cells**2)[: masked_count(timestep, cells**2)]] = True
+    return hidden.reshape(cells, cells)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -85,8 +84,9 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def hide(x: Tensor, hidden: Tensor) -> Tensor:
-    """Return images *x* (B, 3, H, W) with the masked squares, bool (B, H/8, W/8), set to 0."""
-    shown = ~hidden.repeat_interleave(CELL, 1).repeat_interleave(CELL, 2)
+    """Return images or latents *x* (B, C, H, W) with the masked squares, bool (B, rows, columns), set to 0."""
+    cell = x.shape[-1] // hidden.shape[-1]
+    shown = ~hidden.repeat_interleave(cell, 1).repeat_interleave(cell, 2)
     return x * shown[:, None]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wsipipe.system import start_method
-from wsipipe.train.diffusion import Image, draw
+from wsipipe.train.diffusion import CELLS, Image, draw
 
 ORDER, SAMPLE = 1, 2
 """What a seed is used for: no two generators share a stream."""
@@ -68,11 +68,21 @@ class Steps(Dataset[Batch]):
         *batch* counts the samples of a step over all processes.
     share : range
         Which samples of a step to make.
+    cells : int
+        Squares along a side of a mask.
     """
 
     def __init__(
-        self, patches: Patches, indices: NDArray[np.int64], seed: int, batch: int, share: range, crop_share: float
+        self,
+        patches: Patches,
+        indices: NDArray[np.int64],
+        seed: int,
+        batch: int,
+        share: range,
+        crop_share: float,
+        cells: int = CELLS,
     ) -> None:
+        self.cells = cells
         self.patches, self.indices, self.seed, self.batch, self.share = patches, indices, seed, batch, share
         self.crop_share = crop_share
         self._order = functools.partial(_order, seed, len(indices))
@@ -85,7 +95,7 @@ class Steps(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         chosen = [self.chosen(step, index) for index in self.share]
         rngs = [np.random.default_rng((self.seed, SAMPLE, step, index)) for index in self.share]
-        samples = [draw(self.patches.read(patch), rng, self.crop_share) for patch, rng in zip(chosen, rngs)]
+        samples = [draw(self.patches.read(patch), rng, self.crop_share, self.cells) for patch, rng in zip(chosen, rngs)]
         images, timesteps, hidden = zip(*samples)
         return Batch(
             torch.from_numpy(np.stack(images)),

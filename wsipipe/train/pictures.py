@@ -13,7 +13,9 @@ from PIL import ImageDraw
 from torch import Tensor, nn
 
 from wsipipe.artifacts import atomic_path
-from wsipipe.models.cmd import TILE
+from wsipipe.models.backbone import TILE
+from wsipipe.models.space import space_of
+from wsipipe.models.vae import VAE
 from wsipipe.train.diffusion import Image, hide, mask, masked_count, normalise
 
 TIMES = 100, 300, 500, 700, 900
@@ -35,11 +37,13 @@ def reconstruct(network: nn.Module, images: Tensor, timestep: int, z: Tensor | N
     two Tensors uint8 (B, 256, 256, 3), on the CPU
     """
     device = next(network.parameters()).device
+    space = space_of(network)
     rngs = [np.random.default_rng((timestep, k)) for k in range(len(images))]
-    hidden = torch.from_numpy(np.stack([mask(timestep, rng) for rng in rngs])).to(device)
-    masked = hide(normalise(images.to(device)), hidden)
+    hidden = torch.from_numpy(np.stack([mask(timestep, rng, space.cells) for rng in rngs])).to(device)
+    masked = hide(space.encode(normalise(images.to(device))), hidden)
     t = torch.full((len(images),), timestep, device=device)
-    return _pixels(masked), _pixels(network(masked, t, None if z is None else z.to(device)))
+    found = network(masked, t, None if z is None else z.to(device))
+    return _pixels(space.decode(masked)), _pixels(space.decode(found))
 
 
 def _pixels(x: Tensor) -> Tensor:
@@ -70,6 +74,21 @@ def write_reconstructions(
         columns += [(f"t = {time}: {share:.0%} masked", masked.numpy()), ("reconstruction", result.numpy())]
     with atomic_path(path) as temporary:
         Pillow.fromarray(_sheet(columns)).save(temporary, format="PNG", compress_level=6)
+
+
+@torch.no_grad()
+def write_decoded(path: Path, network: VAE, images: Image) -> None:
+    """Write a PNG with a row per image: the original, then what an autoencoder makes of it.
+
+    Parameters
+    ----------
+    images : uint8 (B, 256, 256, 3)
+    """
+    device = next(network.parameters()).device
+    found = _pixels(network(normalise(torch.from_numpy(images).to(device)))).numpy()
+    with atomic_path(path) as temporary:
+        sheet = _sheet([("original", images), ("decoded", found)])
+        Pillow.fromarray(sheet).save(temporary, format="PNG", compress_level=6)
 
 
 def _sheet(columns: Sequence[tuple[str, Image]]) -> NDArray[np.uint8]:
