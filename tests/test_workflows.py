@@ -9,10 +9,12 @@ import pytest
 from tests.conftest import ROOT
 from wsipipe.cli.datasets import specs_in
 from wsipipe.cli.options import SECTIONS, collect, read_config
+from wsipipe.compare.plan import read_plan
 from wsipipe.settings import FitSettings, LoopSettings
 
 WORKFLOWS = ROOT / "workflows"
-FILES = sorted(WORKFLOWS.rglob("*.toml"))
+FILES = sorted(path for path in WORKFLOWS.rglob("*.toml") if path.parent.name != "benchmark")
+PLANS = sorted((WORKFLOWS / "benchmark").glob("*.toml"))
 OF_FIT = {"fit", "loop", "augment"}
 
 
@@ -47,6 +49,15 @@ def test_the_head_protocol_is_the_papers(head: str) -> None:
 def test_few_shots(shots: int) -> None:
     config = read_config(WORKFLOWS / "few-shot" / f"shots-{shots}.toml")
     assert collect(FitSettings, {}, config).shots == shots
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_plans_are_read_and_every_table_has_one(path: Path) -> None:
+    plan = read_plan(path)
+    assert plan.criterion and plan.pairs and len(plan.arms) > 1
+    assert all(not Path(one.spec.path).is_absolute() for one in plan.sets)
+    said = (path.parent / "README.md").read_text(encoding="utf-8")
+    assert f"`{path.name}`" in said
 
 
 @pytest.mark.parametrize("folder", sorted(p.name for p in WORKFLOWS.iterdir() if p.is_dir()))

@@ -34,13 +34,25 @@ SHOWN = 10
     "--groups", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="CSV",
     help="Images or patients and their groups, such as organs (two columns): scores of each group too.",
 )  # fmt: skip
+@click.option(
+    "--predictions", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+    help="Score instance maps that another tool made (IMAGE.png, .tif, .npy or .mat) in place of a model.",
+)  # fmt: skip
 @click.option("--tune", "tuning", is_flag=True, help="Choose the thresholds on these images; do not score.")
 @config_option
 @options_for(EvaluateSettings, GridSettings, CellSettings, RunSettings, exclude=NOT_HERE)
 def evaluate(
-    dataset: Path, out: Path, model: str, part: str, groups: Path | None, tuning: bool, config: Any, **options: Any
+    dataset: Path,
+    out: Path,
+    model: str,
+    part: str,
+    groups: Path | None,
+    predictions: Path | None,
+    tuning: bool,
+    config: Any,
+    **options: Any,
 ) -> None:
-    """Score a model on DATASET, an annotated set.
+    """Score a model, or another tool's predictions, on DATASET, an annotated set.
 
     Images go through the very code that segments slides. The report is printed and written to scores.md; scores.json,
     images.csv, images.parquet, the label maps and pictures of the best and worst images lie beside it. Nuclei are
@@ -53,9 +65,12 @@ def evaluate(
       wsipipe evaluate CoNSeP/Test --classes other,inflammatory,epithelial,epithelial,spindle,spindle,spindle \\
           --model typed.safetensors -o results
       wsipipe evaluate tnbc --split tnbc/split.json --part val --patient '(\\d+)_' --tune -o tuned
+      wsipipe evaluate tnbc --mpp 0.25 --predictions stardist/ -o results
     """
     from wsipipe.cli.progress import TerminalProgress
+    from wsipipe.errors import SettingsError
     from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate, run_tune
+    from wsipipe.pipelines.predictions import score_predictions
 
     job = EvaluateJob(
         spec_of(str(dataset), options, default_split=""),
@@ -68,8 +83,13 @@ def evaluate(
         collect(EvaluateSettings, options, config),
         groups,
     )
+    if predictions and (tuning or groups):
+        raise SettingsError("--predictions are scored as they are; leave --tune and --groups out")
     with TerminalProgress() as progress:
-        result = run_tune(job, progress) if tuning else run_evaluate(job, progress)
+        if predictions:
+            result: Any = score_predictions(job, predictions, progress)
+        else:
+            result = run_tune(job, progress) if tuning else run_evaluate(job, progress)
     if isinstance(result, list):
         _show_trials(result)
         click.echo(f"wrote {out / 'tune.csv'}")

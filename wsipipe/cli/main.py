@@ -57,6 +57,7 @@ COMMANDS = {
     "pretrain": Entry("wsipipe.cli.pretrain:pretrain", "Models", "Pretrain a backbone on unlabelled patches."),
     "fit": Entry("wsipipe.cli.fit:fit", "Models", "Train a head on annotated images."),
     "evaluate": Entry("wsipipe.cli.evaluate:evaluate", "Models", "Score a model against annotated images."),
+    "benchmark": Entry("wsipipe.cli.benchmark:benchmark", "Models", "Compare models and backbones, by a plan."),
     "visualize": Entry("wsipipe.cli.visualize:visualize", "Models", "Draw what a model sees: features, similarity."),
     "models": Entry("wsipipe.cli.models:models", "Models", "List the models that are at hand, with their licences."),
     "demo-slide": Entry("wsipipe.cli.demo_slide:demo_slide", "Help", "Draw a phantom slide whose cells are known."),

@@ -95,15 +95,13 @@ def markdown(about: Mapping[str, Any], found: Scores) -> str:
 def _heading(about: Mapping[str, Any]) -> list[str]:
     low, mpp, high = about["mpp"]
     spread = f"{mpp:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    rules, recipe, scoring = about["rules"], about["recipe"], about["scoring"]
+    scoring = about["scoring"]
     lines = [
         f"# {about['model']} on {Path(about['dataset']).name} ({about['part']})",
         "",
         f"- {about['images']} images of {about['patients']} patients at {spread} µm/px; {about['nuclei']:,} annotated "
         f"nuclei, {about['found']:,} found",
-        f"- model {about['model']}, SHA-256 {about['model_sha256'][:16]}…, at {about['working_mpp']:g} µm/px; "
-        + ", ".join(f"{name} {value:g}" for name, value in rules.items()),
-        f"- {recipe['dtype']} on {recipe['device']}, torch {recipe['version']}, wsipipe {__version__}",
+        *_made_by(about),
         f"- scored at the images' own resolution; nuclei match when IoU > {MATCH_IOU:g}; boundaries agree within "
         f"{scoring['tolerance_px']:g} px; brackets: 95 % of {scoring['resamples']} bootstrap resamples of the images "
         f"(seed {scoring['seed']})",
@@ -115,6 +113,18 @@ def _heading(about: Mapping[str, Any]) -> list[str]:
     if about["assumed_mpp"]:
         lines.append(f"- {about['assumed_mpp']} images state no resolution: {DEFAULT_MPP:g} µm/px was assumed")
     return lines
+
+
+def _made_by(about: Mapping[str, Any]) -> list[str]:
+    """Return what found the nuclei: a model, or another tool."""
+    if "predictions" in about:
+        return [f"- instance maps in {about['predictions']}, made by another tool; wsipipe {__version__}"]
+    rules, recipe = about["rules"], about["recipe"]
+    return [
+        f"- model {about['model']}, SHA-256 {about['model_sha256'][:16]}…, at {about['working_mpp']:g} µm/px; "
+        + ", ".join(f"{name} {value:g}" for name, value in rules.items()),
+        f"- {recipe['dtype']} on {recipe['device']}, torch {recipe['version']}, wsipipe {__version__}",
+    ]
 
 
 def _class_table(summary: Summary) -> list[str]:

@@ -1,0 +1,225 @@
+"""The story of ``wsipipe benchmark``: a plan in, its cells fitted and scored, each once, and tables out."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from wsipipe.artifacts import atomic_path, atomic_write, check_writable, write_json
+from wsipipe.compare.folds import cells_of
+from wsipipe.compare.plan import Cell, Plan, read_plan
+from wsipipe.compare.plots import write_plots
+from wsipipe.compare.tables import differences, latex, markdown, summary
+from wsipipe.labels import list_set
+from wsipipe.models import checkpoint
+from wsipipe.models.zoo import resolve
+from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate
+from wsipipe.pipelines.fit import FitJob, run_fit
+from wsipipe.pipelines.outcome import Attempt
+from wsipipe.pipelines.predictions import score_predictions
+from wsipipe.pipelines.request import read_json
+from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.resources import allowed_cores
+from wsipipe.settings import RANDOM, EvaluateSettings, RunSettings
+
+DONE, FAILED = "done.json", "failed.json"
+TEST = "test"
+
+
+@dataclass(frozen=True)
+class BenchmarkJob:
+    """Which plan, where its sets lie, where the results go, and how many cells at a time.
+
+    Attributes
+    ----------
+    root : Path
+        Where relative paths of sets and backbones start.
+    workers : int
+        Processes; each computes a cell with its share of the cores.
+    """
+
+    plan: Path
+    out: Path
+    root: Path = Path()
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell, the folder of its work, whether it is done, and about how many seconds it would take."""
+
+    cell: Cell
+    folder: Path
+    done: bool
+    seconds: float | None
+
+
+def run_benchmark(job: BenchmarkJob, progress: Progress) -> tuple[list[Planned], list[tuple[str, str]]]:
+    """Compute what of the plan is not done yet, write the tables, and return the cells and the failures.
+
+    Raises
+    ------
+    WsipipeError
+        When the plan cannot be begun; a cell that fails does not end the others, and is tried again next time.
+    """
+    plan = read_plan(job.plan)
+    check_writable(job.out / "tables.md")
+    cells = planned(job, plan)
+    left = [one for one in cells if not one.done]
+    progress.say(f"{len(cells)} cells, {len(cells) - len(left)} done before")
+    progress.start("cells", len(cells))
+    progress.advance("cells", len(cells) - len(left))
+    for name, reason in _computed(left, job):
+        progress.advance("cells")
+        if reason:
+            progress.say(f"{name}: {reason}")
+    failed = [
+        (one.cell.name, str(read_json(one.folder / FAILED).get("reason"))) for one in cells if _failed(one.folder)
+    ]
+    write_results(job.out, plan, cells, failed)
+    return planned(job, plan), failed
+
+
+def planned(job: BenchmarkJob, plan: Plan) -> list[Planned]:
+    """Return the cells of *plan* in the order they are computed, with what is known of each."""
+    found: list[tuple[Cell, Path]] = []
+    images: dict[str, list[str]] = {}
+    weights: dict[str, str] = {}
+    for cell in cells_of(plan, job.root):
+        one, backbone = cell.of, cell.arm.settings.backbone
+        if one.name not in images:
+            images[one.name] = [item.name for item in list_set(one.spec, job.root)]
+        if backbone not in weights:
+            weights[backbone] = "" if cell.arm.predictions or backbone in RANDOM else _sha(job.root, backbone)
+        found.append((cell, job.out / "cells" / cell.key(weights[backbone], images[one.name])))
+    times: dict[str, list[float]] = {}
+    for cell, folder in found:
+        if (folder / DONE).exists():
+            times.setdefault(cell.arm.name, []).append(float(read_json(folder / DONE).get("seconds", 0)))
+    mean = {name: sum(values) / len(values) for name, values in times.items()}
+    return [Planned(cell, folder, (folder / DONE).exists(), mean.get(cell.arm.name)) for cell, folder in found]
+
+
+def _sha(root: Path, backbone: str) -> str:
+    return checkpoint.model_hash(resolve(_placed(root, backbone)))
+
+
+def _placed(root: Path, backbone: str) -> str:
+    """Return the file that a plan calls *backbone*, which may lie below *root*."""
+    return str(root / backbone) if (root / backbone).is_file() else backbone
+
+
+def _failed(folder: Path) -> bool:
+    return (folder / FAILED).exists() and not (folder / DONE).exists()
+
+
+def _computed(left: Sequence[Planned], job: BenchmarkJob) -> Iterator[tuple[str, str]]:
+    """Compute cells, here or in processes; yield name and reason of failure, "" without one, as they end."""
+    if job.workers <= 1 or len(left) <= 1:
+        yield from ((one.cell.name, compute(one, job.root)) for one in left)
+        return
+    share = max(1, allowed_cores() // job.workers)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(job.workers, context, _begin, (share,)) as pool:
+        running = {pool.submit(compute, one, job.root): one for one in left}
+        for future in as_completed(running):
+            with Attempt() as attempt:
+                reason = future.result()
+            yield running[future].cell.name, attempt.reason if attempt.error else reason
+
+
+def _begin(cores: int) -> None:
+    """Take *cores* of the cores for this process, others than its siblings' where the system tells cores apart."""
+    number = int(multiprocessing.current_process().name.rpartition("-")[2] or 1) - 1
+    if hasattr(os, "sched_setaffinity"):
+        mine = sorted(os.sched_getaffinity(0))
+        start = number * cores % len(mine)
+        os.sched_setaffinity(0, (mine + mine)[start : start + cores])
+
+
+def compute(one: Planned, root: Path) -> str:
+    """Fit and score a cell in its folder; return why it failed, "" when it did not."""
+    one.folder.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with Attempt() as attempt:
+        about = _compute(one.cell, one.folder, root)
+        seconds = round(time.monotonic() - began, 1)
+        write_json(one.folder / DONE, {"cell": one.cell.name, "seconds": seconds, **about})
+        return ""
+    write_json(one.folder / FAILED, {"cell": one.cell.name, "reason": attempt.reason})
+    return attempt.reason
+
+
+def _compute(cell: Cell, folder: Path, root: Path) -> dict[str, Any]:
+    spec = replace(cell.of.spec, path=str(root / cell.of.spec.path))
+    if cell.of.folds:
+        split = folder / "split.json"
+        with atomic_write(split, "w") as file:
+            json.dump({"train": cell.train, "test": cell.test}, file)
+        spec = replace(spec, split=str(split.resolve()))
+    elif spec.split and not Path(spec.split).is_absolute():
+        spec = replace(spec, split=str(root / spec.split))
+    scoring = EvaluateSettings(resamples=1, pictures=0)
+    device = cell.settings.device
+    if cell.arm.predictions:
+        scored = EvaluateJob(spec, folder / TEST, scoring=scoring)
+        score_predictions(scored, root / cell.arm.predictions, Progress())
+        return {"trainable": 0, "parameters": 0}
+    settings = replace(cell.settings, backbone=_placed(root, cell.settings.backbone))
+    model = run_fit(FitJob((spec,), Path(), folder / "fit", settings), Progress())
+    run = RunSettings(device=device)
+    run_evaluate(EvaluateJob(spec, folder / TEST, model=str(model), run=run, scoring=scoring), Progress())
+    return _sizes(model, settings.frozen)
+
+
+def _sizes(model: Path, frozen: bool) -> dict[str, Any]:
+    network, _ = checkpoint.load(model)
+    assert isinstance(network, checkpoint.Segmenter)
+    head, whole = (sum(p.numel() for p in part.parameters()) for part in (network.head, network))
+    return {"head": head, "parameters": whole, "trainable": head if frozen else None}
+
+
+def rows_of(cells: Sequence[Planned]) -> pd.DataFrame:
+    """Return the scores and counts of every image of every cell that is done."""
+    tables = []
+    for one in cells:
+        if (one.folder / DONE).exists():
+            table = pd.read_parquet(one.folder / TEST / "images.parquet")
+            cell = one.cell
+            place = {"arm": cell.arm.name, "set": cell.of.name, "fold": cell.fold, "shots": cell.shots}
+            tables.append(table.assign(**place, seed=cell.seed))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def write_results(out: Path, plan: Plan, cells: Sequence[Planned], failed: Sequence[tuple[str, str]]) -> None:
+    """Write ``scores.parquet``, ``cells.csv``, ``tables.md``, ``tables.tex``, ``differences.csv`` and the plots."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = rows_of(cells)
+    with atomic_path(out / "scores.parquet") as path:
+        rows.to_parquet(path, index=False)
+    done = [read_json(one.folder / DONE) for one in cells if (one.folder / DONE).exists()]
+    with atomic_path(out / "cells.csv") as path:
+        pd.DataFrame(done).to_csv(path, index=False)
+    if rows.empty:
+        table, pairs = pd.DataFrame(columns=["set", "shots", "way", "arm", "metric"]), []
+    else:
+        table, pairs = summary(plan, rows), differences(plan, rows)
+    with atomic_write(out / "tables.md", "w") as file:
+        file.write(markdown(plan, table, pairs, failed))
+    with atomic_write(out / "tables.tex", "w") as file:
+        file.write(latex(plan, table))
+    columns = ["set", "shots", "a", "b", "metric", "difference", "low", "high", "images", "patients", "verdict"]
+    listed = [(d.dataset, d.shots, d.a, d.b, d.metric, *d.value, d.images, d.patients, d.verdict) for d in pairs]
+    with atomic_path(out / "differences.csv") as path:
+        pd.DataFrame(listed, columns=columns).to_csv(path, index=False)
+    if not rows.empty:
+        write_plots(out / "plots", plan, table)
