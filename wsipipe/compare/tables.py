@@ -125,12 +125,12 @@ def differences(plan: Plan, rows: pd.DataFrame) -> list[Difference]:
     """Return the paired differences of the plan's pairs of arms, on every set and number of shots that both have."""
     found = []
     for (dataset, shots), part in rows.groupby(["set", "shots"], sort=False):
-        groups = {arm: group_of(one) for arm, one in part.groupby("arm", sort=False)}
+        groups = {str(arm): group_of(one) for arm, one in part.groupby("arm", sort=False)}
         for a, b in plan.pairs:
             if a in groups and b in groups and set(groups[a].images) & set(groups[b].images):
                 for metric in plan.metrics:
                     value, images, patients = difference(groups[a], groups[b], metric, plan.resamples)
-                    found.append(Difference(dataset, int(shots), a, b, metric, value, images, patients))
+                    found.append(Difference(str(dataset), int(str(shots)), a, b, metric, value, images, patients))
     return found
 
 
@@ -167,7 +167,8 @@ def markdown(plan: Plan, table: pd.DataFrame, pairs: Sequence[Difference], faile
 def _rows(part: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     lines = [f"| system | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
     for arm, one in part.groupby("arm", sort=False):
-        values = {row.metric: Interval(row.value, row.low, row.high) for row in one.itertuples()}
+        bounds = zip(one["metric"], one["value"], one["low"], one["high"], strict=True)
+        values = {str(metric): Interval(value, low, high) for metric, value, low, high in bounds}
         lines.append(f"| {arm} | {' | '.join(_text(values[m]) for m in metrics)} |")
     return lines
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from wsipipe.artifacts import atomic_path, atomic_write, check_writable, write_json
+from wsipipe.artifacts import atomic_path, atomic_write, check_writable, read_json, write_json
 from wsipipe.compare.folds import cells_of
 from wsipipe.compare.plan import Cell, Plan, read_plan
 from wsipipe.compare.plots import write_plots
@@ -26,7 +26,6 @@ from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate
 from wsipipe.pipelines.fit import FitJob, run_fit
 from wsipipe.pipelines.outcome import Attempt
 from wsipipe.pipelines.predictions import score_predictions
-from wsipipe.pipelines.request import read_json
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import RANDOM, EvaluateSettings, RunSettings
@@ -195,8 +194,10 @@ def rows_of(cells: Sequence[Planned]) -> pd.DataFrame:
         if (one.folder / DONE).exists():
             table = pd.read_parquet(one.folder / TEST / "images.parquet")
             cell = one.cell
-            place = {"arm": cell.arm.name, "set": cell.of.name, "fold": cell.fold, "shots": cell.shots}
-            tables.append(table.assign(**place, seed=cell.seed))
+            table[["arm", "set", "fold", "shots", "seed"]] = (
+                cell.arm.name, cell.of.name, cell.fold, cell.shots, cell.seed,
+            )  # fmt: skip
+            tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffFile
+from tifffile import TiffFile, TiffPage
 
 from wsipipe.errors import FAILURES
 from wsipipe.geometry import intersect, is_empty
@@ -135,9 +135,9 @@ def refuse_endless_tiles(path: str) -> None:
     size = os.path.getsize(path)
     try:
         with TiffFile(path) as tiff:
-            tiled = [page for page in tiff.pages if page.is_tiled]
+            tiled = [page for page in tiff.pages if isinstance(page, TiffPage) and page.is_tiled]
             largest = max((max(page.databytecounts, default=0) for page in tiled), default=0)
-            area = max((page.keyframe.tilewidth * page.keyframe.tilelength for page in tiled), default=0)
+            area = max((page.tilewidth * page.tilelength for page in tiled), default=0)
     except FAILURES:
         return  # nothing that tifffile understands; OpenSlide says what it makes of it
     if largest > size:
