@@ -267,6 +267,11 @@ class Board:
         wanted = self._predict and (not kinds or PREDICT in kinds)
         return self._start(Task(PREDICT, self._predict.pop())) if wanted else None
 
+    @property
+    def upcoming(self) -> int | None:
+        """The block that will be predicted next."""
+        return self._predict[-1] if self._predict else None
+
     def ready(self, kind: str) -> int:
         """Return how many tasks of *kind* may run."""
         return len(self._predict if kind == PREDICT else self._ready)

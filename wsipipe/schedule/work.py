@@ -7,6 +7,7 @@ import socket
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -43,6 +44,12 @@ from wsipipe.units import Box
 
 Maps = Callable[[], NDArray[np.uint8]]
 """Waits for a batch of tiles that the network has begun with, and returns its maps (n, K, 256, 256)."""
+Batch = list[tuple[int, int]]
+"""Tiles (i, j) that are read together."""
+Read = list[tuple[tuple[int, int], NDArray[np.uint8]]]
+"""Those of them that show more than glass, with their pixels."""
+Reading = tuple[deque[Future[Read]], Iterator[tuple[int, Batch]]]
+"""Batches of a block that are being read, and those to come, numbered."""
 
 
 class Worker:
@@ -64,6 +71,7 @@ class Worker:
         self.so_far = so_far
         self._given = predictor
         self._turn = threading.Lock()
+        self._reading: dict[int, Reading] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -118,11 +126,21 @@ class Worker:
     # --- predict: tiles → maps -------------------------------------------------------------------------------------
 
     def _predict(self, task: Task) -> Receipt:
-        tiles = self.plan.tiles_of(task.block)
+        with Threads(self.readers) as ahead:
+            return self.begin(task, ahead)()
+
+    def begin(self, task: Task, ahead: Threads, then: int | None = None) -> Callable[[], Receipt]:
+        """Forward the tiles of a predict *task*; return what writes their maps, which another thread may do.
+
+        The threads *ahead* read, :attr:`readers` of them, at the end also the first tiles of *then*, the next block.
+        """
         clock = Clock()
-        maps = self._forward(task.block, tiles, clock)
+        maps = self._forward(task.block, ahead, then, clock)
+        return lambda: self._written(task, maps, clock)
+
+    def _written(self, task: Task, maps: dict[tuple[int, int], NDArray[np.uint8]], clock: Clock) -> Receipt:
+        tiles, core = self.plan.tiles_of(task.block), self.plan.blocks[task.block]
         with clock("decode"):
-            core = self.plan.blocks[task.block]
             pixels = {box: self.raster.read(box) for box in pieces(core) if self.plan.has_tiles(box)}
         read = [self.plan.tiles.box(i, j) for i, j in tiles] + [core]
         known = sorted({box for raster in self.rasters for box in raster.bad})
@@ -134,42 +152,45 @@ class Worker:
         return Receipt(task, len(tiles), dict(clock.seconds), len(bad))
 
     def _forward(
-        self, block: int, tiles: list[tuple[int, int]], clock: Clock
+        self, block: int, ahead: Threads, then: int | None, clock: Clock
     ) -> dict[tuple[int, int], NDArray[np.uint8]]:
-        """Return the maps of those *tiles* that show more than glass; pixels are read ahead of the network."""
+        """Return the maps of those tiles of *block* that show more than glass; pixels are read ahead of the network."""
         maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
-        with Threads(self.readers) as ahead:
-            shown = self._shown(tiles, ahead, clock)
-            before: tuple[list[tuple[int, int]], Maps] | None = None
-            while found := list(islice(shown, self.predictor.batch)):
-                batch, pixels = [tile for tile, _ in found], np.stack([rgb for _, rgb in found])
-                with clock("network"):
-                    begun = batch, self.maps_of(batch, pixels)
-                    if before:  # a GPU is busy with what has just begun
-                        maps.update(zip(before[0], before[1](), strict=True))
-                        self._tell(block, len(maps))
-                before = begun
+        shown = self._shown(block, ahead, then, clock)
+        before: tuple[list[tuple[int, int]], Maps] | None = None
+        while found := list(islice(shown, self.predictor.batch)):
+            batch, pixels = [tile for tile, _ in found], np.stack([rgb for _, rgb in found])
             with clock("network"):
-                maps.update(zip(before[0], before[1](), strict=True) if before else ())
-                self._tell(block, len(maps))
+                begun = batch, self.maps_of(batch, pixels)
+                if before:  # a GPU is busy with what has just begun
+                    maps.update(zip(before[0], before[1](), strict=True))
+                    self._tell(block, len(maps))
+            before = begun
+        with clock("network"):
+            maps.update(zip(before[0], before[1](), strict=True) if before else ())
+            self._tell(block, len(maps))
         return maps
 
     def _tell(self, block: int, tiles: int) -> None:
         if self.so_far is not None:
             self.so_far(block, tiles)
 
-    def _shown(
-        self, tiles: list[tuple[int, int]], ahead: Threads, clock: Clock
-    ) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8]]]:
-        """Yield those *tiles* that show more than glass, with their pixels; a few batches are read *ahead*."""
-        size = self.predictor.batch
-        batches = enumerate(tiles[k : k + size] for k in range(0, len(tiles), size))
-        pending = deque(ahead.submit(self._read, *one) for one in islice(batches, self.readers + 1))
+    def _shown(self, block: int, ahead: Threads, then: int | None, clock: Clock) -> Iterator[Any]:
+        """Yield those tiles of *block* that show more than glass, with their pixels; a few batches are read *ahead*."""
+        pending, batches = self._reading.pop(block) if block in self._reading else self._started(block, ahead)
         while pending:
             with clock("decode"):
                 read = pending.popleft().result()
-            pending.extend(ahead.submit(self._read, *one) for one in islice(batches, 1))
+            pending.extend(more := [ahead.submit(self._read, *one) for one in islice(batches, 1)])
+            if not more and then is not None and then not in self._reading:
+                self._reading[then] = self._started(then, ahead)
             yield from read
+
+    def _started(self, block: int, ahead: Threads) -> Reading:
+        """Begin to read the tiles of *block*."""
+        tiles, size = self.plan.tiles_of(block), self.predictor.batch
+        batches = enumerate(tiles[k : k + size] for k in range(0, len(tiles), size))
+        return deque(ahead.submit(self._read, *one) for one in islice(batches, self.readers + 1)), batches
 
     def maps_of(self, batch: list[tuple[int, int]], pixels: NDArray[np.uint8]) -> Maps:
         """Begin with the tiles (i, j) in *batch*, whose pixels are (n, 256, 256, 3); return what gives their maps."""
@@ -177,7 +198,7 @@ class Worker:
             begun: Maps = self.predictor.begin(pixels)
         return begun
 
-    def _read(self, k: int, batch: list[tuple[int, int]]) -> list[tuple[tuple[int, int], NDArray[np.uint8]]]:
+    def _read(self, k: int, batch: Batch) -> Read:
         """Return those tiles of batch *k* that show more than glass, with the pixels that the network sees."""
         raster = self.rasters[k % self.readers]
         read = [(tile, raster.read(self.plan.tiles.box(*tile))) for tile in batch]
