@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,10 +82,11 @@ def tile(
         store=collect(StoreSettings, options, config),
     )
     raster, tissue, plan = plan_tile(job)
-    for line in summary(raster, tissue, plan):
-        click.echo(line, err=not dry_run)
-    if not dry_run:
-        _write(job, raster, tissue, plan)
+    with contextlib.closing(raster):
+        for line in summary(raster, tissue, plan):
+            click.echo(line, err=not dry_run)
+        if not dry_run:
+            _write(job, raster, tissue, plan)
 
 
 command = tile

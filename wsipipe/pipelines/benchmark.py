@@ -26,6 +26,7 @@ from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate
 from wsipipe.pipelines.fit import FitJob, run_fit
 from wsipipe.pipelines.outcome import Attempt
 from wsipipe.pipelines.predictions import score_predictions
+from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import RANDOM, EvaluateSettings, RunSettings
@@ -62,6 +63,7 @@ class Planned:
     seconds: float | None
 
 
+@claims(lambda job: (job.out / "tables.md",))
 def run_benchmark(job: BenchmarkJob, progress: Progress) -> tuple[list[Planned], list[tuple[str, str]]]:
     """Compute what of the plan is not done yet, write the tables, and return the cells and the failures.
 

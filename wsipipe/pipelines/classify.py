@@ -21,7 +21,7 @@ from wsipipe.formats.parquet import CellWriter, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
 from wsipipe.pipelines.ask import ask, check_questions
 from wsipipe.pipelines.no_cells import warn_of_none
-from wsipipe.pipelines.results import DRAWN, each_slide, file_for, is_many, list_results, outputs_for, pass_on
+from wsipipe.pipelines.results import DRAWN, claim_of, each_slide, file_for, is_many, list_results, outputs_for, pass_on
 from wsipipe.pipelines.shown import MASTER
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
@@ -81,7 +81,7 @@ class Classified:
     failed: tuple[tuple[str, str], ...] = ()
 
 
-@claims(lambda job: (job.output and (job.output / "typed" if is_many(job.cells) else job.output), job.save))
+@claims(lambda job: (job.output and claim_of(job.cells, job.output), job.save))
 def run_classify(job: ClassifyJob, progress: Progress) -> Classified:
     """Type every cell of master files by a classifier that is given, or fitted on labelled cells.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +30,7 @@ from wsipipe.pipelines.prepare import colour_warnings, slide_colours
 from wsipipe.pipelines.publish import covered_px
 from wsipipe.pipelines.request import is_stale, slide_file, slide_fingerprint
 from wsipipe.pipelines.source import Source, open_source
-from wsipipe.runs import Lease, Work, acquire, work_of
+from wsipipe.runs import Lease, Work, claimed, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings, determining
@@ -88,8 +89,10 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
     path = resolve(job.model).resolve() if job.model else None
     mpp = read_card(path).mpp if path else ENCODER_MPP
     grid = replace(job.grid, target_mpp=job.grid.target_mpp or mpp, overlap=job.features.overlap)
-    with acquire(job.output) as lease:
-        source = open_source(job.source, job.slide, job.tissue, grid)
+    with (
+        claimed(job.output) as (lease,),
+        contextlib.closing(open_source(job.source, job.slide, job.tissue, grid)) as source,
+    ):
         for warning in source.warnings:
             progress.say(f"warning: {warning}")
         set_threads(network_threads())

@@ -14,16 +14,18 @@ from wsipipe.labels import Annotated, read_labels
 from wsipipe.labels.hovernet import load
 from wsipipe.labels.pictures import check_labels
 from wsipipe.metrics import Counts, SizeCounts, consecutive, count, count_sizes, summarise
-from wsipipe.pipelines.evaluate import EvaluateJob, Evaluation, read_images
+from wsipipe.pipelines.evaluate import CLAIM, WRITTEN, EvaluateJob, Evaluation, read_images
 from wsipipe.pipelines.image import Labels
 from wsipipe.pipelines.scored import Scores, write_scores, write_tables
 from wsipipe.pipelines.scored_types import TypeTally
+from wsipipe.runs import claims, result_folder
 from wsipipe.schedule.progress import Progress
 
 SUFFIXES = ".png", ".tif", ".tiff", ".npy", ".mat"
 """Forms of an instance map; .mat as HoVer-Net writes it, with ``inst_map``."""
 
 
+@claims(lambda job: (job.out / CLAIM,))
 def score_predictions(job: EvaluateJob, folder: Path, progress: Progress) -> Evaluation:
     """Score the instance maps in *folder*, each named as its image, and write what ``evaluate`` writes.
 
@@ -34,7 +36,6 @@ def score_predictions(job: EvaluateJob, folder: Path, progress: Progress) -> Eva
     """
     images = read_images(job)
     found = {item.name: _read(folder, item) for item in images}  # all of them, before anything is written
-    job.out.mkdir(parents=True, exist_ok=True)
     progress.start("images", len(images))
     counted: list[tuple[Annotated, Counts]] = []
     sizes: list[SizeCounts] = []
@@ -68,8 +69,9 @@ def score_predictions(job: EvaluateJob, folder: Path, progress: Progress) -> Eva
         "predictions": str(folder),
         "scoring": asdict(job.scoring),
     }
-    write_tables(job.out, counted)
-    write_scores(job.out, about, result)
+    with result_folder(job.out, WRITTEN) as out:
+        write_tables(out, counted)
+        write_scores(out, about, result)
     return Evaluation(counted, result, about)
 
 

@@ -60,6 +60,11 @@ def is_many(sources: Sequence[Path]) -> bool:
     return len(sources) != 1 or sources[0].is_dir()
 
 
+def claim_of(sources: Sequence[Path], out: Path) -> Path:
+    """Return what is claimed of an output of *sources*: itself, or a name in the folder that several make."""
+    return out / "results" if is_many(sources) else out
+
+
 def outputs_for(sources: Sequence[Path], masters: Mapping[str, Path], out: Path, what: str) -> dict[str, Path]:
     """Return where *what* is made of each master file goes: to *out*, or of several into that folder, by name.
 

@@ -28,6 +28,7 @@ from wsipipe.formats.subset import COUNTS
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.results import (
     check_tables,
+    claim_of,
     each_slide,
     file_for,
     is_many,
@@ -126,7 +127,7 @@ class Scored:
         return [row for slide in self.slides.values() for row in slide.rows]
 
 
-@claims(lambda job: (job.output, *job.tables, job.page))
+@claims(lambda job: (claim_of(job.cells, job.output), *job.tables, job.page and claim_of(job.cells, job.page)))
 def run_score(job: ScoreJob, progress: Progress) -> Scored:
     """Give every cell the class of how it stained, and sum up; nothing is segmented or measured again.
 
