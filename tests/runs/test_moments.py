@@ -18,7 +18,8 @@ from tests.conftest import ROOT
 
 LIMIT = int(os.environ.get("WSIPIPE_TEST_MOMENTS", "3"))
 """Moments at which each command is killed; 1000 for all that there are."""
-SEGMENT = ["segment", "{}/slide.tiff", "--model", "{}/tiny.safetensors", "--device", "cpu", "--block", "256"]
+MODEL = ["--model", "{}/tiny.safetensors", "--device", "cpu", "--block", "256"]
+PICTURE = [*MODEL, "--mpp", "0.5", "--tissue", "none"]
 SMALL = ["--crop", "64", "--batch", "1", "--final-share", "0", "--warmup", "1", "--checkpoint-every", "1"]
 CPU = ["--model", "{}/tiny.safetensors", "--device", "cpu"]
 CORPUS = ["build-corpus", "{}/images", "--image-mpp", "0.5", "--patch", "64", "--threads", "1", "--max-background", "1",
@@ -36,11 +37,12 @@ def twice(outputs: str, command: list[str], old: list[str], new: list[str]) -> d
 
 CASES = {
     "segment": twice(
-        "out.parquet out.geojson.gz", [*SEGMENT, "-o", "{}/out.parquet", "-o", "{}/out.geojson.gz"],
+        "out.parquet out.geojson.gz",
+        ["segment", "{}/images/a.png", *PICTURE, "-o", "{}/out.parquet", "-o", "{}/out.geojson.gz"],
         [], ["--min-area-um2", "30"],
     ),
     "batch": twice(
-        "out/a.parquet out/b.parquet", [*SEGMENT[:1], "{}/two", *SEGMENT[2:], "-o", "{}/out/"],
+        "out/a.parquet out/b.parquet", ["segment", "{}/images", *PICTURE, "-o", "{}/out/"],
         [], ["--min-area-um2", "30"],
     ),
     "tile": twice("s.zarr", ["tile", "{}/slide.tiff", "-o", "{}/s.zarr"], [], ["--target-mpp", "1"]),
@@ -99,7 +101,7 @@ def template(small_slide: Path, tiny_model: Path, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("template")
     (folder / "slide.tiff").symlink_to(small_slide)
     (folder / "tiny.safetensors").symlink_to(tiny_model)
-    for name in ("two", "images", "set/images", "set/labels"):
+    for name in ("images", "set/images", "set/labels"):
         (folder / name).mkdir(parents=True)
     with open_slide(small_slide) as slide:
         for name, x in (("a", 100), ("b", 400)):
@@ -108,8 +110,10 @@ def template(small_slide: Path, tiny_model: Path, tmp_path_factory: pytest.TempP
                 picture.save(folder / place / f"{name}.png")
             labels = tiny.disc_labels(192, (40, 40, 9), (120, 60, 10), (90, 140, 8))
             Image.fromarray(labels.astype(np.uint16)).save(folder / "set/labels" / f"{name}.png")
-            (folder / "two" / f"{name}.tiff").symlink_to(small_slide)
-    assert main([w.replace("{}", str(folder)) for w in [*SEGMENT, "-o", "{}/cells.parquet"]]) == 0
+    assert (
+        main([w.replace("{}", str(folder)) for w in ["segment", "{}/slide.tiff", *MODEL, "-o", "{}/cells.parquet"]])
+        == 0
+    )
     return folder
 
 
