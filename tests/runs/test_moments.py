@@ -42,7 +42,7 @@ CASES = {
         [], ["--min-area-um2", "30"],
     ),
     "batch": twice(
-        "out/a.parquet out/b.parquet", ["segment", "{}/images", *PICTURE, "-o", "{}/out/"],
+        "out/a.parquet out/b.parquet", ["segment", "{}/images/*.png", *PICTURE, "-o", "{}/out/"],
         [], ["--min-area-um2", "30"],
     ),
     "tile": twice("s.zarr", ["tile", "{}/slide.tiff", "-o", "{}/s.zarr"], [], ["--target-mpp", "1"]),
