@@ -18,6 +18,7 @@ from tests.fuzz.cases import CASES
 from tests.fuzz.commands import TARGETS
 from tests.fuzz.outcome import FAULTS, Bench, as_line, warm
 
+FEW = 10
 COLUMNS = ("refused", "warned", "same", "other", *FAULTS)
 
 
@@ -79,7 +80,7 @@ def _cases(only: str) -> int:
 
 def _try_cases(pair: str, names: list[str], root: Path) -> int:
     try:
-        bench, faults = Bench(TARGETS[pair], root), 0
+        bench, faults = Bench(TARGETS[pair], root, many=False), 0
         for name in names:
             outcome = bench.try_case(CASES[name])
             faults += outcome.what in FAULTS
@@ -124,7 +125,7 @@ def _apart(name: str, root: Path, asked: argparse.Namespace, done: dict[int, str
 
 def _do(name: str, root: Path, count: int, done: dict[int, str], path: Path, end: float) -> None:
     begin, before, seed = time.monotonic(), len(done), -1
-    bench = Bench(TARGETS[name], root)
+    bench = Bench(TARGETS[name], root, count - before > FEW)
     with path.open("a") as log:
         while len(done) < count and seed < 4 * count and time.monotonic() < end:
             seed += 1
