@@ -278,6 +278,8 @@ def test_an_encoder_by_itself_over_many_slides(phantom: Phantom, tmp_path: Path)
     assert made["model"]["name"].startswith("encoder-") and made["mpp"] == [0.5, 0.5]
     again = run_features_many([str(slides)], out, like, Progress())
     assert [one.status for one in again].count("skipped") == 2
+    with pytest.raises(SettingsError, match=r"-o .*all\.h5: several slides go into a folder"):
+        run_features_many([str(slides)], tmp_path / "all.h5", like, Progress())
 
 
 def test_an_encoder_by_itself_is_computed_in_fp32(phantom: Phantom, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ class Cell:
         """Where it stands in the comparison."""
         parts = [self.arm.name, self.of.name]
         parts += [f"fold {self.fold}"] if self.of.folds else []
-        parts += [f"{self.shots} shots"] if self.shots else []
+        parts += [in_words(self.shots)] if self.shots else []
         return ", ".join([*parts, f"seed {self.seed}"])
 
     @property
@@ -129,6 +129,11 @@ class Cell:
         asked = {"settings": settings, "predictions": self.arm.predictions, "spec": dataclasses.asdict(self.of.spec)}
         found = {"weights": weights, "images": list(images), "test": self.test, "train": self.train}
         return digest(asked | found | {"version": wsipipe.__version__})[:16]
+
+
+def in_words(shots: int) -> str:
+    """Return a number of annotated images in words."""
+    return f"{shots} shot{'s' if shots > 1 else ''}"
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from wsipipe.artifacts import atomic_path
-from wsipipe.compare.plan import Plan
+from wsipipe.compare.plan import Plan, in_words
 from wsipipe.formats.colours import PALETTE
 from wsipipe.lettering import width, write
 
@@ -33,7 +33,7 @@ def write_plots(folder: Path, plan: Plan, table: pd.DataFrame) -> list[Path]:
         for shots in map(int, part["shots"].unique()):
             path = folder / f"{name}{f'-{shots}-shots' if shots else ''}.png"
             rows = _rows(part[part["shots"] == shots])
-            _save(path, _dots(rows, f"{title}{f', {shots} shots' if shots else ''}"))
+            _save(path, _dots(rows, f"{title}{f', {in_words(shots)}' if shots else ''}"))
             written.append(path)
         if part["shots"].nunique() > 1:
             path = folder / f"{name}-by-shots.png"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wsipipe.compare.plan import Plan
+from wsipipe.compare.plan import Plan, in_words
 from wsipipe.metrics import Counts, Interval, scores
 from wsipipe.metrics.cells import interval, resampling, weighted
 
@@ -141,7 +141,12 @@ def markdown(plan: Plan, table: pd.DataFrame, pairs: Sequence[Difference], faile
         first = part.iloc[0]
         several = "s" if first.seeds > 1 else ""
         images = f"{first.images} images of {first.patients} patients, {first.seeds} seed{several}"
-        lines += [f"## {dataset}{f', {shots} shots' if shots else ''}: {way}", "", f"{images}; 95 % by patient.", ""]
+        lines += [
+            f"## {dataset}{f', {in_words(shots)}' if shots else ''}: {way}",
+            "",
+            f"{images}; 95 % by patient.",
+            "",
+        ]
         lines += _rows(part, plan.metrics)
         if first.patients < FEW:
             lines += ["", f"An interval over {first.patients} patients says little."]
@@ -184,7 +189,7 @@ def latex(plan: Plan, table: pd.DataFrame) -> str:
             lines.append(" & ".join([_escaped(str(arm)), *(f"{by[m].value:.3f}" for m in plan.metrics)]) + r" \\")
             lines.append(" & ".join(["", *(f"[{by[m].low:.3f}, {by[m].high:.3f}]" for m in plan.metrics)]) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
-        blocks.append(f"% {dataset}{f', {shots} shots' if shots else ''}\n" + "\n".join(lines))
+        blocks.append(f"% {dataset}{f', {in_words(shots)}' if shots else ''}\n" + "\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 

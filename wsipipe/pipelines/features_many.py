@@ -9,7 +9,7 @@ from pathlib import Path
 
 import wsipipe
 from wsipipe.artifacts import check_writable, write_json
-from wsipipe.errors import OutputBusy
+from wsipipe.errors import OutputBusy, SettingsError
 from wsipipe.pipelines.features import FeaturesJob, run_features
 from wsipipe.pipelines.outcome import DONE, FAILED, SKIPPED, Attempt
 from wsipipe.pipelines.slides import list_slides
@@ -50,6 +50,8 @@ def run_features_many(
     SlideNotFound, SettingsError, OutputError
         Before any slide is begun.
     """
+    if out.suffix in (".h5", ".zarr"):
+        raise SettingsError(f"-o {out}: several slides go into a folder, a file each; expected the name of a folder")
     entries = list_slides(sources)
     check_writable(out / REPORT)
     done: list[Made] = []
