@@ -93,7 +93,7 @@ test-readers: $(VENV)/.dev $(READERS)/.done
 $(EXTRAS)/.done: $(VENV)/.dev
 	$(BIN)/python -m venv $(EXTRAS)
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(EXTRAS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/tested.pth"
-	$(EXTRAS)/bin/python -m pip install --quiet --no-deps diffusers timm huggingface_hub
+	$(EXTRAS)/bin/python -m pip install --quiet --no-deps diffusers timm huggingface_hub tqdm
 	@touch $@
 
 test-extras: $(EXTRAS)/.done

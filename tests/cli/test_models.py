@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from tests import tiny
 from wsipipe.cli.models import models
 from wsipipe.errors import ModelNotFound, SettingsError
 from wsipipe.models import checkpoint, zoo
@@ -87,3 +88,13 @@ def test_export_onto_itself_is_refused(shelf: Path) -> None:
     path = str(zoo.resolve("tiny"))
     with pytest.raises(SettingsError, match="the model itself; choose another -o"):
         run("export", "tiny", "-o", path)
+
+
+def test_foundation_models_are_listed_and_made_backbones(tmp_path: Path) -> None:
+    listed = run("encoders")
+    assert "virchow2" in listed and "ViT 24 x 1024 / 16" in listed and "(licence to be accepted)" in listed
+    folder, out = tiny.save_encoder(tmp_path / "w"), tmp_path / "uni.safetensors"
+    said = run("import", f"uni={folder}", "-o", str(out), "--grid", "16", "--blocks", "mixed")
+    assert "use it with: wsipipe fit DATASET --backbone" in said
+    shown = run("show", str(out))
+    assert "ViT of width 64" in shown and "CC-BY-NC-ND-4.0" in shown and "training: imported" in shown
