@@ -15,14 +15,23 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import shapely
 from numpy.typing import NDArray
 
 from tests.conftest import Phantom
 from tests.masters import truth_master
+from wsipipe.classify import Examples
+from wsipipe.classify.candidates import candidates_of
+from wsipipe.settings import ClassifySettings
 from wsipipe.slide import open_slide
+from wsipipe.unmix import HE
 from wsipipe.view.answers import Shown
+from wsipipe.view.areas import Area
+from wsipipe.view.closeup import CloseUps
 from wsipipe.view.index import CellIndex
+from wsipipe.view.labelling import Labelling
 from wsipipe.view.server import application, listen
+from wsipipe.view.session import Session
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("WSIPIPE_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -49,7 +58,8 @@ def address(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     master = truth_master(tmp_path_factory.mktemp("view") / "cells.parquet", phantom)
     with open_slide(phantom.path) as slide, listen(0) as listener:
-        app = application(Shown(slide, "phantom.tiff", CellIndex(master)), TOKEN)
+        areas = (Area(shapely.box(600, 400, 800, 600), "Tumor", (0, 0, 255)),)
+        app = application(Shown(slide, "phantom.tiff", CellIndex(master), (), areas, HE), TOKEN)
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -186,6 +196,62 @@ def test_density_and_colours_of_a_measurement(page: Any, address: str) -> None:
     assert "by=probability" in page.url
     eventually(page, lambda: bool(page.inner_text("#by-high")))
     assert float(page.inner_text("#by-low")) < float(page.inner_text("#by-high"))
+
+
+def test_stains_and_areas_are_switched(page: Any, address: str) -> None:
+    page.goto(f"{address}#x=700&y=500&s=1")
+    ready(page)
+    page.keyboard.press("c")
+    eventually(page, lambda: coloured(shot(page), (0, 225, 235)) == 0)
+    both = shot(page)
+    page.keyboard.press("a")
+    eventually(page, lambda: not np.array_equal(shot(page), both))
+    without = shot(page)
+    changed = np.abs(both - without).max(axis=2) > 20
+    assert 0.7 * 40_000 < changed.sum() < 1.1 * 40_000, "the area of 200 px with its outline, nothing else"
+    page.keyboard.press("s")
+    eventually(page, lambda: page.evaluate("() => Boolean(wsipipe.layers.stain?.getFullyLoaded())"))
+    eventually(page, lambda: not np.array_equal(shot(page), without))
+    assert "stain=0" in page.url and "areas=0" in page.url
+    page.keyboard.press("s")
+    page.keyboard.press("s")
+    eventually(page, lambda: np.array_equal(shot(page), without))
+    assert page.evaluate("() => wsipipe.layers.stain") is None
+
+
+def test_labelling(page: Any, phantom: Phantom, tmp_path: Path) -> None:
+    """A key is an answer; what was learned is kept, and taken back."""
+    import uvicorn
+
+    master = truth_master(tmp_path / "cells.parquet", phantom)
+    candidates = candidates_of({"phantom": master}, ("area_um2", "probability"))
+    none = Examples.none(candidates.columns)
+    session = Session(candidates, none, ("Tumor", "Stroma"), ClassifySettings(), tmp_path / "types.json")
+    pictures = CloseUps(candidates, lambda _: open_slide(phantom.path))
+    with listen(0) as listener:
+        app = application(Labelling(session, pictures), TOKEN)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/")
+        eventually(page, lambda: bool(page.evaluate("() => document.getElementById('picture').naturalWidth > 0")))
+        for k in range(4):
+            page.keyboard.press("12"[k % 2])
+            eventually(page, lambda k=k: len(session.examples) == k + 1)
+            eventually(page, lambda k=k: f"{k + 1} labelled" in page.text_content("#told"))
+        assert session.examples.counts == {"Stroma": 2, "Tumor": 2} and (tmp_path / "types.json").exists()
+        page.keyboard.press("u")
+        eventually(page, lambda: "3 labelled" in page.text_content("#told"))
+        page.fill("#name", "Lymphocyte")
+        page.press("#name", "Enter")
+        eventually(page, lambda: page.locator("#choices button").count() == 3)
+        page.locator("#choices button").nth(2).click()
+        eventually(page, lambda: session.examples.counts.get("Lymphocyte") == 1)
+        page.set_viewport_size({"width": 360, "height": 700})
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+        server.should_exit = True
+        thread.join()
+    pictures.close()
 
 
 def test_hover_tells_and_click_keeps(page: Any, address: str, phantom: Phantom) -> None:

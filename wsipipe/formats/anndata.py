@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import zarr
 from numpy.typing import NDArray
 
+from wsipipe.formats.colours import class_colours
 from wsipipe.formats.columns import measurement_names, plain_names
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.formats.table import class_codes
@@ -31,7 +32,8 @@ def write_anndata(
     """Write the cells of *master* as the AnnData *name* under *parent*, and return its group.
 
     X (float32) has the measurements, obs the identity, class and flags, ``obsm["spatial"]`` the centroid in base
-    pixels, uns *texts* and, as ``spatialdata_attrs``, *region*.
+    pixels, uns *texts*, as ``class_colors`` the colours of the classes (as scanpy has them), and, as
+    ``spatialdata_attrs``, *region*.
     """
     schema, count = pq.read_schema(master), pq.read_metadata(master).num_rows
     group = _group(parent, name, "anndata")
@@ -44,6 +46,9 @@ def write_anndata(
     for target, pairs in ((uns, texts), (attributes, region)):
         for key, text in pairs.items():
             _text(target, key, text)
+    colours = class_colours(metadata(master).get("classes") or {})
+    if colours:
+        _strings(uns, "class_colors", [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours.values()])
     obsm = _group(group, "obsm", "dict")
     x = _array(group, "X", (count, len(names)), "float32")
     spatial = _array(obsm, "spatial", (count, 2), "float64")
