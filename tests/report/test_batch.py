@@ -60,6 +60,7 @@ def test_a_folder(results: Path, phantom: Phantom, capfd: pytest.CaptureFixture[
     assert index.index("bad.svs") < index.index("one.report.html")  # what failed comes first
     assert (results / "deep" / "two.report.html").exists()
     assert index.count('class="thumb"') == 1
+    assert index.count('<svg class="spark"') == 2 and "on one axis for all" in index
     one = (results / "one.report.html").read_text()
     assert 'class="tissue"' in one and phantom.path.name in one
     assert "no pictures" in capfd.readouterr().err

@@ -17,8 +17,9 @@ import pytest
 import shapely
 
 from tests.masters import write_master
-from wsipipe.overlay import mean_diameter_um
+from wsipipe.overlay import View, mean_diameter_um
 from wsipipe.report import Facts, is_current, write_report
+from wsipipe.report.pictures import tissue_share
 from wsipipe.slide import ArraySlide
 from wsipipe.tissue import Tissue
 
@@ -91,7 +92,7 @@ def test_loads_nothing_and_has_no_script(master: Path, tmp_path: Path, slide: Ar
         for name in ("src", "href"):
             value = attrs.get(name) or "#"
             assert value.startswith(("#", "data:image/")), value[:80]
-    assert not re.findall(r"url\(|@import|https?://", text)
+    assert not re.findall(r"url\((?!#)|@import|https?://", text)
     assert "default-src 'none'" in text and 'name="viewport"' in text and "@media print" in text
 
 
@@ -119,7 +120,7 @@ def test_shows_what_it_should(master: Path, tmp_path: Path, slide: ArraySlide, t
     assert "600" in text and "3,000" in text  # cells, and per mm² of 0.2 mm²
     for word in ("Epithelial", "no class", "network", "8.25", "CC0-1.0", "0.5 µm/px", "12 tiles"):
         assert word in text, word
-    assert "bottleneck: model" in text
+    assert "Bottleneck: model" in text
 
 
 def test_overview_has_the_slides_own_pixels(master: Path, tmp_path: Path, slide: ArraySlide) -> None:
@@ -177,3 +178,27 @@ def test_only_the_analysed_part_has_a_density(master: Path, tmp_path: Path, slid
     text = page_of(part, tmp_path / "r.html", slide, None)
     assert "--bounds 400,200,800,600" in text
     assert not Page(text).all("use")
+
+
+def test_density_ends_where_the_tissue_does(master: Path, tmp_path: Path, slide: ArraySlide) -> None:
+    square = shapely.box(100, 100, 500, 400)
+    clipped = page_of(master, tmp_path / "a.html", slide, Tissue((square,), 30_000.0, "auto"))
+    assert '<clipPath id="in-tissue"><path clip-rule="evenodd" d="M' in clipped
+    assert '<g clip-path="url(#in-tissue)"><image class="heat"' in clipped
+    assert "in-tissue" not in page_of(master, tmp_path / "b.html", slide, None)
+
+
+def test_glass_within_tissue_is_none() -> None:
+    pixels = np.full((400, 600, 3), 240, np.uint8)
+    pixels[100:300, 100:300] = (150, 60, 140)
+    view = View(pixels, (0, 0, 1200, 800), (2.0, 2.0), (1.0, 1.0))
+    inside = tissue_share(view, Tissue((shapely.box(200, 200, 1000, 600),), 1.0, "auto"))
+    assert inside((200, 200, 600, 600)) > 0.95, "stained"
+    assert inside((600, 200, 1000, 600)) < 0.05, "within the outline, but glass"
+    assert inside((0, 200, 400, 600)) == pytest.approx(0.5, abs=0.03), "half outside"
+
+
+def test_biology_comes_before_timings(master: Path, tmp_path: Path, slide: ArraySlide) -> None:
+    text = page_of(master, tmp_path / "a.html", slide, None)
+    header = text[text.index("<header>") : text.index("</header>")]
+    assert "bottleneck" not in header and "cells / mm²" in header

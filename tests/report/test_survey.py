@@ -43,6 +43,19 @@ def test_fields_show_the_extremes_and_differ(tmp_path: Path) -> None:
     assert len({f.box for f in fields}) == len(fields) == 6
 
 
+def test_fields_lie_in_tissue_as_far_as_there_is_any(tmp_path: Path) -> None:
+    """The crowded square is mostly glass: another is shown as the densest; with nothing but glass, it is."""
+    places = [(200, 200, 15), (600, 200, 20), (1000, 200, 22), (200, 600, 24), (600, 600, 80), (1000, 600, 30)]
+    xy = np.concatenate([RNG.uniform((x - 190, y - 190), (x + 190, y + 190), (n, 2)) for x, y, n in places])
+    master = write_master(tmp_path / "cells.parquet", xy)
+    shares = {(400, 400, 800, 800): 0.1, (800, 400, 1200, 800): 0.6}
+    fields = survey(master, metadata(master), share=lambda box: shares.get(box, 0.9)).fields
+    assert fields[0].box == (0, 400, 400, 800), "the most cells among squares of tissue"
+    assert (400, 400, 800, 800) not in {f.box for f in fields[:4]}
+    glass = survey(master, metadata(master), share=lambda box: 0.05).fields
+    assert glass[0].box == (400, 400, 800, 800)
+
+
 def test_a_slide_without_cells(tmp_path: Path) -> None:
     master = write_master(tmp_path / "cells.parquet", np.zeros((0, 2)))
     found = survey(master, metadata(master))

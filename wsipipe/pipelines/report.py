@@ -15,7 +15,18 @@ from wsipipe.errors import SettingsError, SlideError, StoreError
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
 from wsipipe.quality.map import QualityMap, quality_map
-from wsipipe.report import FAILED, Entry, Facts, entries_of, is_current, label, small_picture, write_index, write_report
+from wsipipe.report import (
+    FAILED,
+    Entry,
+    Facts,
+    entries_of,
+    is_current,
+    label,
+    small_charts,
+    small_picture,
+    write_index,
+    write_report,
+)
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
@@ -103,7 +114,8 @@ def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -
             tissue = tissue_again(slide, path, facts.about) if slide is not None and path else None
             write_report(master, out, facts, slide, tissue, _quality(job, slide, facts))
         picture = small_picture(facts, slide) if slide is not None and many else None
-    return Entry(_name(job, master, facts.title), facts=facts, picture=picture)
+    small = small_charts(master, facts) if many else None
+    return Entry(_name(job, master, facts.title), facts=facts, picture=picture, small=small)
 
 
 def _quality(job: ReportJob, slide: Slide | None, facts: Facts) -> QualityMap | None:

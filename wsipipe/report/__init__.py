@@ -1,6 +1,6 @@
 """Reports: one HTML file that shows a slide's cells and says how they were found; opens anywhere, loads nothing."""
 
-from wsipipe.report.batch import FAILED, Entry, entries_of, label, small_picture, write_index
+from wsipipe.report.batch import FAILED, Entry, entries_of, label, small_charts, small_picture, write_index
 from wsipipe.report.facts import Facts
 from wsipipe.report.page import is_current, write_report
 
@@ -11,6 +11,7 @@ __all__ = [
     "entries_of",
     "is_current",
     "label",
+    "small_charts",
     "small_picture",
     "write_index",
     "write_report",

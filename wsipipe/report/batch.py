@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from markupsafe import Markup
+
+from wsipipe.formats.colours import class_colours
+from wsipipe.formats.parquet import batches
+from wsipipe.formats.table import class_codes
+from wsipipe.report import charts
 from wsipipe.report.facts import Facts
-from wsipipe.report.page import render, timings, view_of, write_page
+from wsipipe.report.page import CELL_SHADE, render, timings, view_of, write_page
 from wsipipe.report.pictures import SMALL_SIDE, Picture, picture_of
 from wsipipe.slide import Slide
 
@@ -17,9 +24,19 @@ _ORDER = {FAILED: 0, DONE: 1, SKIPPED: 2}
 _NAMES = ("slide", "source", "path", "name")
 _STATES = ("state", "status", "outcome", "result")
 _REASONS = ("reason", "error", "message", "why")
+MOST_UM2, BINS, FINE = 150.0, 50, 30
+"""Sizes on the axis of all slides, its bins, and finer ones in each; nuclei above it are counted at its end."""
 _LISTS = ("slides", "entries", "results", "items")
 
 Path = str | os.PathLike[str]
+
+
+class Small(NamedTuple):
+    """Cells of a slide in small: shares of the classes, sizes, and the median size in µm²."""
+
+    classes: Markup
+    sizes: Markup
+    median: float
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,8 @@ class Entry:
     link : str
         Address of its own report, relative to the page; empty where there is none.
     picture : Picture, optional
+    small : Small, optional
+        Its cells in two small charts, to compare with others.
     """
 
     name: str
@@ -46,6 +65,7 @@ class Entry:
     facts: Facts | None = None
     link: str = ""
     picture: Picture | None = None
+    small: Small | None = None
 
 
 def write_index(out: Path, title: str, entries: Sequence[Entry]) -> None:
@@ -66,6 +86,8 @@ def write_index(out: Path, title: str, entries: Sequence[Entry]) -> None:
         density=cells / mm2 if mm2 else 0.0,
         densest=max((f.density for f in known), default=0.0) or 1.0,
         timings=timings(spent),
+        multiples=sum(e.small is not None for e in entries),
+        most_um2=MOST_UM2,
     )
     write_page(out, page)
 
@@ -73,6 +95,22 @@ def write_index(out: Path, title: str, entries: Sequence[Entry]) -> None:
 def small_picture(facts: Facts, slide: Slide) -> Picture:
     """Return a small picture of the slide, for its line."""
     return picture_of(view_of(facts, slide, None, SMALL_SIDE), 75)
+
+
+def small_charts(master: Path, facts: Facts) -> Small:
+    """Return the cells of a master file in small: their classes, and how large they are, on an axis for all slides."""
+    classes = tuple(facts.about.get("classes") or {})
+    counts, by_class = np.zeros(BINS * FINE, np.int64), np.zeros(len(classes) + 1, np.int64)
+    for batch in batches(master, ["class", "area_um2"]):
+        by_class += np.bincount(class_codes(batch["class"], classes), minlength=len(by_class))
+        areas = np.nan_to_num(batch["area_um2"].to_numpy(False)).clip(0, MOST_UM2 * (1 - 1e-6))
+        counts += np.bincount((areas / MOST_UM2 * len(counts)).astype(np.int64), minlength=len(counts))
+    shades = {name: charts.css(rgb) for name, rgb in class_colours(facts.about.get("classes") or {}).items()}
+    bar = charts.class_bar(classes, by_class.tolist(), shades, CELL_SHADE)
+    total = np.cumsum(counts)
+    middle = float(np.searchsorted(total, total[-1] / 2) + 0.5) / len(counts) if total[-1] else float("nan")
+    chart = charts.sparkline(counts.reshape(BINS, FINE).sum(axis=1).tolist(), middle)
+    return Small(bar, chart, middle * MOST_UM2)
 
 
 def entries_of(report: Any) -> list[Entry]:

@@ -62,6 +62,17 @@ def bar(slices: Sequence[Slice]) -> Markup:
     )
 
 
+def sparkline(counts: Sequence[int], middle: float) -> Markup:
+    """Return a small histogram of *counts*, with a mark at *middle* (0 to 1), to be compared with others."""
+    top, width = max([*counts, 1]), WIDTH / max(1, len(counts))
+    steps = "".join(f"L{i * width:.1f} {60 - n / top * 56:.1f}H{(i + 1) * width:.1f}" for i, n in enumerate(counts))
+    mark = "" if math.isnan(middle) else Markup('<path class="median" d="M{:.1f} 0V60"/>').format(middle * WIDTH)
+    return Markup(
+        '<svg class="spark" viewBox="0 0 {0} 62" preserveAspectRatio="none">'
+        '<path class="area" d="M0 60{1}L{0} 60z"/>{2}</svg>'
+    ).format(WIDTH, steps, mark)
+
+
 def number(value: float) -> str:
     """Return *value* to three digits, with commas from 1,000 on."""
     if not math.isfinite(value):

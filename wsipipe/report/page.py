@@ -27,6 +27,7 @@ from wsipipe.report.pictures import (
     overview,
     picture_of,
     scale_bar,
+    tissue_share,
 )
 from wsipipe.report.plausible import totals
 from wsipipe.report.survey import Field, Survey, survey
@@ -80,7 +81,9 @@ def write_report(
     ------
     OutputError
     """
-    found = survey(master, dict(facts.about))
+    whole = view_of(facts, slide, None, OVERVIEW_SIDE)
+    share = tissue_share(whole, tissue) if slide is not None and tissue is not None else None
+    found = survey(master, dict(facts.about), share=share)
     colours = class_colours(facts.about.get("classes") or {})
     page = render(
         "slide.html",
@@ -94,7 +97,7 @@ def write_report(
         timings=timings(facts.stages),
         how=how_found(facts),
         quality=_faults(master, facts, slide, quality),
-        **_pictures(master, facts, found, slide, tissue, colours),
+        **_pictures(master, facts, found, whole, slide, tissue, colours),
     )
     write_page(out, page)
 
@@ -178,14 +181,14 @@ def view_of(facts: Facts, slide: Slide | None, box: Box | None, side: int) -> Vi
 
 
 def _pictures(
-    master: Path, facts: Facts, found: Survey, slide: Slide | None, tissue: Tissue | None, colours: dict[str, Rgb]
-) -> dict[str, Any]:
+    master: Path, facts: Facts, found: Survey, whole: View, slide: Slide | None, tissue: Tissue | None,
+    colours: dict[str, Rgb],
+) -> dict[str, Any]:  # fmt: skip
     """Return the overview (None without the slide), the map of density, and the fields of view."""
     analysed: Box | None = tuple(facts.about["analysed"]) if facts.about.get("analysed") else None
-    whole = view_of(facts, slide, None, OVERVIEW_SIDE)
     part = view_of(facts, slide, analysed, OVERVIEW_SIDE) if analysed and slide is not None else whole
     heat = picture_of(part)
-    layer, top = density(part, master)
+    layer, top = density(part, master, tissue)
     heat.layers += [layer, scale_bar(part)]
     fields: list[tuple[Field, Picture]] = []
     if slide is not None:

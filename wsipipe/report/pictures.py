@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import cv2
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from wsipipe.formats.colours import NO_CLASS, Rgb
 from wsipipe.formats.parquet import batches
 from wsipipe.overlay import DENSITY_BIN, View, cell_counts, heat_map, look, round_length
+from wsipipe.quality.ink import THRESHOLD, signal_of
+from wsipipe.quality.light import glass_colour
 from wsipipe.report.charts import css
 from wsipipe.report.survey import Field
 from wsipipe.slide import Slide
@@ -81,15 +83,38 @@ def overview(view: View, tissue: Tissue | None, fields: Iterable[Field], bad: It
     return picture
 
 
-def density(view: View, master: Path) -> tuple[Markup, float]:
-    """Return a map of cell density over *view* as SVG, and the cells per mm² of its strongest colour (0: unknown)."""
+def tissue_share(view: View, tissue: Tissue) -> Callable[[Box], float]:
+    """Return a function that tells which share of a box (base pixels) is tissue, and no gap or glass within it."""
+    signal, _, _ = signal_of(view.rgb, glass_colour(view.rgb, (255, 255, 255)))
+    stained = signal >= THRESHOLD
+
+    def share(box: Box) -> float:
+        inside = sum(polygon.area for polygon in tissue.clipped(box))
+        within = inside / max(1, (box[2] - box[0]) * (box[3] - box[1]))
+        (x0, y0), (x1, y1) = np.rint(view.place(np.array([box[:2], box[2:]], np.float64)) + 0.5).astype(int).clip(0)
+        part = stained[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+        return min(within, float(part.mean())) if part.size else 0.0
+
+    return share
+
+
+def density(view: View, master: Path, tissue: Tissue | None = None) -> tuple[Markup, float]:
+    """Return a map of cell density over *view* as SVG, and the cells per mm² of its strongest colour (0: unknown).
+
+    Smoothing spreads cells a little beyond where they lie; with *tissue* the map ends where that does.
+    """
     bin_um = DENSITY_BIN * math.sqrt(view.mpp[0] * view.mpp[1]) if view.mpp else math.inf
     heat, top = heat_map(cell_counts(view, master), max(1.0, SMOOTH_UM / bin_um))
     _, data = cv2.imencode(".png", cv2.cvtColor(heat, cv2.COLOR_RGBA2BGRA))
     height, width = heat.shape[0] * DENSITY_BIN, heat.shape[1] * DENSITY_BIN
     image = Markup('<image class="heat" width="{}" height="{}" href="{}" preserveAspectRatio="none"/>')
     mm2 = DENSITY_BIN**2 * view.mpp[0] * view.mpp[1] * 1e-6 if view.mpp else 0.0
-    return image.format(width, height, _uri("image/png", data)), top / mm2 if mm2 else 0.0
+    layer = image.format(width, height, _uri("image/png", data))
+    if tissue is not None and tissue.polygons:
+        outline = svg_path(view, tissue.polygons)
+        clip = Markup('<clipPath id="in-tissue"><path clip-rule="evenodd" d="{}"/></clipPath>').format(outline)
+        layer = clip + Markup('<g clip-path="url(#in-tissue)">{}</g>').format(layer)
+    return layer, top / mm2 if mm2 else 0.0
 
 
 def field_picture(slide: Slide, master: Path, part: Field, colours: Mapping[str, Rgb]) -> tuple[Field, Picture]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,10 +20,16 @@ FIELD_UM = 200.0
 """Side of the square fields of view."""
 FINE_BINS = 4096
 """Bins that a measurement's range is cut into; quantiles are exact to one of them."""
+IN_TISSUE = (0.8, 0.5, 0.2)
+"""Least share of tissue in a field: the best of those that reach the first, else of those that reach the next."""
 FEWEST = 12
 """A field of fewer cells is not chosen for the mean of a measurement."""
 
+TRIED = 400
+"""Squares that are looked at for each reason, from the best on."""
+
 Path = str | os.PathLike[str]
+Share = Callable[[Box], float]
 Floats = NDArray[np.float64]
 
 
@@ -107,7 +115,7 @@ class Survey:
     fields: tuple[Field, ...]
 
 
-def survey(master: Path, about: dict[str, Any], most: int = 6) -> Survey:
+def survey(master: Path, about: dict[str, Any], most: int = 6, share: Share | None = None) -> Survey:
     """Return the histograms and classes of a master file, and up to *most* fields of view.
 
     Parameters
@@ -117,6 +125,8 @@ def survey(master: Path, about: dict[str, Any], most: int = 6) -> Survey:
     about : mapping
         Its metadata.
     most : int
+    share : callable, optional
+        Returns the share of a box (base pixels) that is tissue: fields are chosen in tissue then.
     """
     classes = tuple(about.get("classes") or {})
     names = set(pq.read_schema(master).names)
@@ -133,7 +143,7 @@ def survey(master: Path, about: dict[str, Any], most: int = 6) -> Survey:
             counts[row] += _histogram(values[m.column], kind, low, high, len(by_class))
         squares.add(batch["x"].to_numpy(), batch["y"].to_numpy(), values)
     spreads = tuple(Spread(m, *r, c) for m, r, c in zip(measured, ranges, counts))
-    return Survey(classes, by_class, spreads, squares.choose(most))
+    return Survey(classes, by_class, spreads, squares.choose(most, share))
 
 
 def _range(master: Path, column: str) -> tuple[float, float]:
@@ -178,11 +188,13 @@ class _Squares:
             sums = self._sums.setdefault(name, np.zeros(n))
             sums += np.bincount(place, np.nan_to_num(value), minlength=n)
 
-    def choose(self, most: int) -> tuple[Field, ...]:
+    def choose(self, most: int, share: Share | None = None) -> tuple[Field, ...]:
         """Return distinct squares: the densest, a typical one, and the extremes of size, stain and certainty."""
         chosen: dict[int, str] = {}
+        in_tissue = functools.cache(lambda i: 1.0 if share is None else share(self._box(i)))
         for reason, order in self._orders():
-            best = next((int(i) for i in order if int(i) not in chosen), None)
+            free = [int(i) for i in order if int(i) not in chosen][:TRIED]
+            best = next((i for least in IN_TISSUE for i in free if in_tissue(i) >= least), free[0] if free else None)
             if best is not None and len(chosen) < most:
                 chosen[best] = reason
         return tuple(Field(self._box(i), reason, int(self._count[i])) for i, reason in chosen.items())
