@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsipipe.cli.options import Command, collect, options_for
+from wsipipe.models.zoo import DEFAULT
 from wsipipe.settings import SlideSettings
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("slide")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--estimate-mpp", is_flag=True, help="Estimate the resolution by the nuclei in a few fields.")
-@click.option("--model", default="cmd-t", show_default=True, help="Of --estimate-mpp: what finds the nuclei.")
+@click.option("--model", default=DEFAULT, show_default=True, help="Of --estimate-mpp: what finds the nuclei.")
 @options_for(SlideSettings)
 def info(slide: str, as_json: bool, estimate_mpp: bool, model: str, **options: object) -> None:
     """Show what SLIDE says of itself: reader, size, resolution and where it comes from, levels, fingerprint.

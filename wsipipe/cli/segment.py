@@ -11,6 +11,7 @@ import click
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import OutputError, SettingsError
+from wsipipe.models.zoo import DEFAULT
 from wsipipe.settings import (
     BatchSettings,
     CellSettings,
@@ -40,7 +41,7 @@ SOME_FAILED = 9
     help="Where the cells go: .geojson, .geojson.gz, .parquet, .csv, .gpkg, .json (DSA) or .h5, also several times; or "
     "a folder, for any number of slides.",
 )  # fmt: skip
-@click.option("--model", default="cmd-t", show_default=True, help="Shipped model, or a .safetensors file.")
+@click.option("--model", default=DEFAULT, show_default=True, help="Shipped model, or a .safetensors file.")
 @click.option("--bounds", type=BoxType(), default=None, help="Only cells in this box of level-0 pixels.")
 @click.option(
     "--overlay", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="PNG",

@@ -9,6 +9,7 @@ import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.types import PointType
+from wsipipe.models.zoo import DEFAULT
 from wsipipe.settings import GridSettings, SlideSettings, VisualizeSettings
 from wsipipe.units import Pair
 
@@ -18,7 +19,7 @@ from wsipipe.units import Pair
 @click.option(
     "-o", "--output", required=True, metavar="PNG", type=click.Path(path_type=Path, dir_okay=False), help="The picture."
 )
-@click.option("--model", default="cmd-t", show_default=True, help="Shipped model, or a .safetensors file.")
+@click.option("--model", default=DEFAULT, show_default=True, help="Shipped model, or a .safetensors file.")
 @click.option("--at", type=PointType(), multiple=True, help="Centre of a region, in level-0 pixels; may be repeated.")
 @click.option(
     "--index", type=click.IntRange(0), multiple=True, metavar="INT", help="Patch of a corpus; may be repeated."

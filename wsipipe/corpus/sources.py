@@ -14,9 +14,10 @@ from pathlib import Path
 from wsipipe.errors import DatasetError, in_words
 from wsipipe.plain import readable, refuse_special
 from wsipipe.slide.opening import is_url
+from wsipipe.slide.suffixes import PICTURES, SLIDES
 
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi", ".zvi", ".ome.tif")
+TAKEN = (*SLIDES, *PICTURES, ".webp")
+"""Endings of what a folder is searched for."""
 UNKNOWN = "unknown"
 
 
@@ -114,7 +115,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if not entry.is_dir():
-            if entry.name.lower().endswith((*PICTURES, *SLIDES)):
+            if entry.name.lower().endswith(TAKEN):
                 yield entry
         elif _is_slide_folder(entry):
             yield entry

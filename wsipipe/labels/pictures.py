@@ -14,9 +14,10 @@ from PIL import Image, UnidentifiedImageError
 from wsipipe.errors import FAILURES, DatasetError, SlideError, in_words
 from wsipipe.labels.annotated import numbered
 from wsipipe.slide import open_slide
+from wsipipe.slide.suffixes import PICTURES, SLIDES, TIFF
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-SLIDE_SUFFIXES = (".svs", ".ndpi", ".scn", ".mrxs", ".bif", ".vms", ".dcm")
+IMAGE_SUFFIXES = (*PICTURES, *TIFF)
+SLIDE_SUFFIXES = tuple(suffix for suffix in SLIDES if suffix not in TIFF)
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 MAX_PIXELS = 16_384**2
 """No annotated image is larger; slides are annotated region by region."""

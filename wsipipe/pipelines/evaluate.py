@@ -15,7 +15,7 @@ from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
 from wsipipe.metrics import Counts, SizeCounts, Summary, TypeSummary, count, count_sizes, scores, summarise
 from wsipipe.models.checkpoint import Rules, model_hash
 from wsipipe.models.threads import set_threads
-from wsipipe.models.zoo import resolve
+from wsipipe.models.zoo import DEFAULT, resolve
 from wsipipe.pipelines.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
 from wsipipe.pipelines.prepare import rules_of
 from wsipipe.pipelines.scored import (
@@ -65,7 +65,7 @@ class EvaluateJob:
     dataset: DatasetSpec
     out: Path
     part: str = "test"
-    model: str = "cmd-t"
+    model: str = DEFAULT
     grid: GridSettings = field(default_factory=GridSettings)
     cells: CellSettings = field(default_factory=CellSettings)
     run: RunSettings = field(default_factory=RunSettings)

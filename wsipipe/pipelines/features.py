@@ -24,7 +24,7 @@ from wsipipe.geometry import grow
 from wsipipe.models.checkpoint import model_hash, read_card
 from wsipipe.models.device import SmallerBatch
 from wsipipe.models.threads import set_threads
-from wsipipe.models.zoo import resolve
+from wsipipe.models.zoo import DEFAULT, resolve
 from wsipipe.pipelines.origin import record_of, refuse_other, write_record
 from wsipipe.pipelines.prepare import colour_warnings, slide_colours
 from wsipipe.pipelines.publish import covered_px
@@ -52,7 +52,7 @@ class FeaturesJob:
 
     source: str
     output: Path
-    model: str = "cmd-t"
+    model: str = DEFAULT
     force: bool = False
     overwrite: bool = False
     features: FeatureSettings = field(default_factory=FeatureSettings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsipipe.models.zoo import DEFAULT
 from wsipipe.runs import work_of
 from wsipipe.settings import (
     CellSettings,
@@ -47,7 +48,7 @@ class SegmentJob:
 
     source: str
     outputs: tuple[Path, ...]
-    model: str = "cmd-t"
+    model: str = DEFAULT
     bounds: Box | None = None
     overlay: Path | None = None
     force: bool = False

@@ -19,12 +19,10 @@ from wsipipe.pipelines import qupath_project
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.plain import readable, text_of
 from wsipipe.settings import CellSettings, GridSettings, SlideSettings, StainSettings, TissueSettings, TypeSettings
+from wsipipe.slide.suffixes import SLIDES
 from wsipipe.store import is_store
 
-SLIDE_SUFFIXES = (
-    *(".svs", ".tif", ".tiff", ".btf", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".czi", ".dcm"),
-    *(".qptiff", ".zarr"),
-)
+SLIDE_SUFFIXES = (*SLIDES, ".zarr")
 """What a folder is searched for. Pictures (PNG, JPEG) are taken only when they are named, or by a pattern."""
 ENDINGS = (".ome.tiff", ".ome.tif", ".ome.btf")
 """Double endings that belong to the format, not to the name."""

@@ -14,7 +14,7 @@ from wsipipe.figure.regions import STEP, Region, joined
 from wsipipe.figure.sheet import write_sheet
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.threads import set_threads
-from wsipipe.models.zoo import resolve
+from wsipipe.models.zoo import DEFAULT, resolve
 from wsipipe.pipelines.places import Places, regions
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
@@ -36,7 +36,7 @@ class VisualizeJob:
 
     places: Places
     output: Path
-    model: str = "cmd-t"
+    model: str = DEFAULT
     encoder: str = ""
     points: tuple[Pair, ...] = ()
     settings: VisualizeSettings = field(default_factory=VisualizeSettings)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from wsipipe.errors import SettingsError, SlideNotFound
+from wsipipe.slide.suffixes import PICTURES
 
 MOST = 2000
 """Entries of a folder that are shown."""
 SEARCHED = 20_000
 """Files that are looked at for one that was dropped onto the page."""
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 class Folders:
