@@ -14,7 +14,19 @@ from wsipipe.errors import SettingsError
 from wsipipe.settings import PhantomSettings
 from wsipipe.slide import open_slide
 from wsipipe.slide.phantom import write_phantom
-from wsipipe.unmix import DAB, HDAB, HE, HEMATOXYLIN, StainVectors, angle, estimate, guess, read_vectors, write_vectors
+from wsipipe.unmix import (
+    DAB,
+    HDAB,
+    HE,
+    HEMATOXYLIN,
+    StainVectors,
+    angle,
+    contradicts,
+    estimate,
+    guess,
+    read_vectors,
+    write_vectors,
+)
 
 DATA = ROOT.parent / "shared" / "data"
 
@@ -113,6 +125,22 @@ def test_the_guess_on_drawn_slides(positive: float, tmp_path: Path) -> None:
         write_phantom(tmp_path / "slide.tiff", settings)
         with open_slide(tmp_path / "slide.tiff") as slide:
             assert guess(slide.read_region(0, 0, 0, 1536, 1024)[::2, ::2]) is wanted
+
+
+@pytest.mark.parametrize("staining", ["he", "hdab"])
+def test_stains_that_are_not_there_are_told(staining: str, tmp_path: Path) -> None:
+    """Of a slide drawn with one staining and called the other; one of a negative marker is not accused."""
+    settings = PhantomSettings(width=1536, height=1024, seed=3, staining=staining, tissue=0.9)
+    write_phantom(tmp_path / "slide.tiff", settings)
+    with open_slide(tmp_path / "slide.tiff") as slide:
+        rgb = slide.read_region(0, 0, 0, 1536, 1024)
+    right, wrong = (HE, HDAB) if staining == "he" else (HDAB, HE)
+    assert not contradicts(right, rgb)
+    told = contradicts(wrong, rgb)
+    assert f"but it looks like {'H&E' if staining == 'he' else 'H-DAB'}: " in told and "\n" not in told
+    write_phantom(tmp_path / "slide.tiff", PhantomSettings(width=1024, height=768, staining="hdab", positive=0.0))
+    with open_slide(tmp_path / "slide.tiff") as slide:
+        assert not contradicts(HDAB, slide.read_region(0, 0, 0, 1024, 768))
 
 
 SETS = ("kumar-train16", "tnbc", "consep-train27", "monusac-69-half")

@@ -192,6 +192,19 @@ def test_compartments_do_not_depend_on_squares(drawn: Path, monkeypatch: pytest.
     pd.testing.assert_frame_equal(one[names], other[names])
 
 
+def test_a_slide_that_is_not_the_stain_that_was_said(drawn: Path, capfd: Any, tmp_path: Path) -> None:
+    """One clear line, from measure and from segment."""
+    told = Told()
+    run_measure(_job(drawn, "wrong.parquet", "he"), told)
+    (line,) = [line for line in told.lines if line.startswith("warning: --stain-vectors he")]
+    assert "stains are said to be Hematoxylin and Eosin, but it looks like H-DAB: " in line
+    args = ("--stain-vectors", "he", "--dry-run", "--device", "cpu")
+    assert run("segment", drawn / "slide.tiff", "-o", tmp_path / "a.parquet", *args) == 0
+    assert "--stain-vectors he: stains are said to be Hematoxylin and Eosin" in capfd.readouterr().out
+    assert run("segment", drawn / "slide.tiff", "-o", tmp_path / "a.parquet", "--stain-vectors", "hdap") == 2
+    assert "hdap: neither he, hdab, estimate or auto, nor a file that is there" in capfd.readouterr().err
+
+
 def test_vectors_are_recorded_and_taken_again(drawn: Path, tmp_path: Path) -> None:
     assert metadata(drawn / "measured.parquet")["stain_vectors"] == HDAB.as_dict()
     job = _job(drawn, "again.parquet")

@@ -24,7 +24,7 @@ from wsipipe.formats.windows import Windows
 from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.pipelines.remeasure import Measurer
 from wsipipe.pipelines.results import pass_on
-from wsipipe.pipelines.stains import boxes_around, pixels_in, stains_of
+from wsipipe.pipelines.stains import boxes_around, pixels_in, stain_doubts, stains_of
 from wsipipe.quality.map import quality_map
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.runs import claims, scratch_folder
@@ -80,6 +80,8 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
         vectors, told = stains_of(job.stain.stain_vectors, seen, about.get("stain_vectors"))
         if told:
             progress.say(told)
+        for line in stain_doubts(job.stain.stain_vectors, vectors, seen):
+            progress.say(f"warning: {line}")
         with contextlib.closing(Windows(master)) as windows:
             quality = quality_map(slide, (about["mpp"][0], about["mpp"][1])) if "quality" in job.measure.added else None
             measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure), vectors, quality)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from wsipipe.models.checkpoint import ModelCard, Rules
 from wsipipe.pipelines.job import SegmentJob
 from wsipipe.pipelines.request import Network, grid_settings, network_of, settings_of
 from wsipipe.pipelines.source import Source, open_source
-from wsipipe.pipelines.stains import pixels_in, stains_of
+from wsipipe.pipelines.stains import pixels_in, stain_doubts, stains_of
 from wsipipe.pipelines.typed import check_types
 from wsipipe.predict import Predictor
 from wsipipe.rules import CLUMP_PART_UM2, CLUMP_SHARE_UM2
@@ -115,13 +116,15 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
         boxes = _shown(plan, source)
         colours = slide_colours(source, boxes) if network.card.colours else None
         change = network.card.change_for(job.grid.stain, colours)
-        vectors, told = stains_of(job.stain.stain_vectors, lambda: pixels_in(source.raster, boxes))
+        seen = functools.cache(lambda: pixels_in(source.raster, boxes))
+        vectors, told = stains_of(job.stain.stain_vectors, seen)
+        stain_warnings = stain_doubts(job.stain.stain_vectors, vectors, seen)
         stains = vectors.as_dict()
         plan = replace(plan, stain=change, stain_vectors=stains, fingerprint=digest([plan.fingerprint, change, stains]))
         check_types(job, plan, source.raster.slide)
         if isinstance(source.raster, StoreRaster):
             source.raster.require(plan.tiles, plan.selected)
-    warnings = (*source.warnings, *colour_warnings(job.grid.stain, network.card, colours))
+    warnings = (*source.warnings, *stain_warnings, *colour_warnings(job.grid.stain, network.card, colours))
     if told and vectors != HE:
         progress.say(told)
     for warning in warnings:

@@ -14,7 +14,7 @@ from wsipipe.geometry import intersect
 from wsipipe.raster import Raster
 from wsipipe.stain import sampled
 from wsipipe.units import Box
-from wsipipe.unmix import DEFAULTS, HE, StainVectors, angle, estimate, guess, read_vectors, vectors_of
+from wsipipe.unmix import DEFAULTS, HE, StainVectors, angle, contradicts, estimate, guess, read_vectors, vectors_of
 
 Pixels = NDArray[np.uint8]
 WINDOWS, SIDE = 16, 256
@@ -56,6 +56,14 @@ def stains_of(
     found = estimate(seen, like)
     turned = [f"{n} {angle(v, w):.1f}° from the default" for (n, v), (_, w) in zip(found.stains, like.stains)]
     return found, f"stains estimated: {', '.join(turned)}; {found.as_dict()}"
+
+
+def stain_doubts(asked: str, vectors: StainVectors, pixels: Callable[[], Pixels]) -> tuple[str, ...]:
+    """Return a line when the slide does not look as if it had the stains that were *asked* for; else nothing."""
+    if asked in ("auto", "estimate"):
+        return ()
+    told = contradicts(vectors, pixels())
+    return (f"--stain-vectors {asked}: {told}",) if told else ()
 
 
 def pixels_in(raster: Raster, boxes: Sequence[Box]) -> Pixels:
