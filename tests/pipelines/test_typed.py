@@ -13,6 +13,7 @@ import pytest
 
 from tests.pipelines.test_segment import job_of
 from wsipipe.classify import Classifier
+from wsipipe.cli.main import main
 from wsipipe.errors import NotAModel, SettingsError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.parquet import metadata, read_cells
@@ -74,6 +75,15 @@ def test_one_pass_gives_what_the_steps_give(
         assert kept.get(key) == made.get(key), key
     assert result.cells == one.num_rows and run_segment(job, QUIET).fresh is False
     assert not job.work.exists()
+
+
+def test_a_batch_gives_them_too(small_slide: Path, tiny_model: Path, steps: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "one.tiff").write_bytes(small_slide.read_bytes())
+    options = ("--model", tiny_model, "--types", steps["measured.json"], "--device", "cpu", "--precision", "fp32")
+    assert main(["segment", *map(str, (tmp_path / "slides", "-o", f"{tmp_path / 'out'}/", *options))]) == 0
+    one, other = pq.read_table(tmp_path / "out" / "one.parquet"), pq.read_table(steps["measured-typed"])
+    pd.testing.assert_frame_equal(one.to_pandas(), other.to_pandas(), check_exact=True)
 
 
 def test_another_classifier_is_another_result(

@@ -22,6 +22,7 @@ from wsipipe.report import Facts, is_current, write_report
 from wsipipe.report.pictures import tissue_share
 from wsipipe.slide import ArraySlide
 from wsipipe.tissue import Tissue
+from wsipipe.unmix import HDAB, HE
 
 RECORD: dict[str, Any] = {
     "fingerprint": "r" * 64,
@@ -202,3 +203,14 @@ def test_biology_comes_before_timings(master: Path, tmp_path: Path, slide: Array
     text = page_of(master, tmp_path / "a.html", slide, None)
     header = text[text.index("<header>") : text.index("</header>")]
     assert "bottleneck" not in header and "cells / mm²" in header
+
+
+def test_each_stain_of_a_marker_alone(slide: ArraySlide, master: Path, tissue: Tissue, tmp_path: Path) -> None:
+    """A panel of its own, where a slide has another stain than haematoxylin and eosin."""
+    xy = np.random.default_rng(1).uniform((20, 20), (1180, 780), (600, 2))
+    for vectors, wanted in ((HDAB, ("Hematoxylin alone", "DAB alone")), (HE, ())):
+        stained = write_master(tmp_path / "stained.parquet", xy, stain_vectors=vectors.as_dict())
+        write_report(stained, tmp_path / "a.html", Facts.of(stained), slide, tissue)
+        page = (tmp_path / "a.html").read_text()
+        assert ("<h2>Stains</h2>" in page) == bool(wanted) and all(name in page for name in wanted)
+        Page(page)

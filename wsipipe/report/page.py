@@ -27,6 +27,7 @@ from wsipipe.report.pictures import (
     overview,
     picture_of,
     scale_bar,
+    stain_pictures,
     tissue_share,
 )
 from wsipipe.report.plausible import totals
@@ -199,6 +200,7 @@ def _pictures(
         "heat_shares_pixels": part is whole and slide is not None,
         "heat_top": top,
         "fields": fields,
+        "stains": stain_pictures(slide, found.fields, facts.about.get("stain_vectors")),
         "outline": charts.css(NO_CLASS),
     }
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from wsipipe.report.survey import Field
 from wsipipe.slide import Slide
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
+from wsipipe.unmix import HE, vectors_of
 
 OVERVIEW_SIDE, FIELD_SIDE, SMALL_SIDE = 1280, 720, 320
 """Longest sides in pixels: of the whole slide, of a field of view, of a slide among others."""
@@ -136,6 +137,30 @@ def field_picture(slide: Slide, master: Path, part: Field, colours: Mapping[str,
     height, width = view.rgb.shape[:2]
     picture.layers += [outlined(paths, width, height), scale_bar(view)]
     return part._replace(cells=len(paths)), picture
+
+
+def stain_pictures(
+    slide: Slide | None, fields: Sequence[Field], told: Mapping[str, str] | None
+) -> list[tuple[str, Picture]]:
+    """Return one field of view of a slide with a marker, as each of its stains alone would look; of H&E nothing.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        The one of typical density is shown.
+    told : mapping, optional
+        The stain vectors of the cells; see :meth:`wsipipe.unmix.StainVectors.as_dict`.
+    """
+    if slide is None or not fields or not told or (vectors := vectors_of(told)).keys == HE.keys:
+        return []
+    part = next((field for field in fields if "typical" in field.reason), fields[0])
+    view = look(slide, part.box, FIELD_SIDE)
+    found = []
+    for k, (name, _) in enumerate(vectors.stains):
+        picture = picture_of(replace(view, rgb=vectors.alone(view.rgb, k)), 88)
+        picture.layers.append(scale_bar(view))
+        found.append((name, picture))
+    return found
 
 
 def outlined(paths: Iterable[Markup], width: int, height: int) -> Markup:
