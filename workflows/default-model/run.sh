@@ -39,7 +39,10 @@ wsipipe fit --config "$here/fit.toml" --root "$data" -o "$out/first"
 wsipipe fit --config "$here/refine.toml" --backbone "$out/first/model.safetensors" --root "$data" -o "$out/refined"
 wsipipe fit --config "$here/polish.toml" --backbone "$out/refined/model.safetensors" --root "$data" -o "$out/polished"
 wsipipe fit --config "$here/colon.toml" --backbone "$out/polished/model.safetensors" --root "$data" -o "$out/colon"
-python "$here/average.py" "$out/mean.safetensors" "$out/polished/model.safetensors" "$out/colon/model.safetensors"
+polished="$out/polished/model.safetensors" colon="$out/colon/model.safetensors" sharp="$out/sharp/model.safetensors"
+python "$here/average.py" "$out/start.safetensors" "$polished" "$colon" "$colon" "$colon"
+wsipipe fit --config "$here/sharp.toml" --backbone "$out/start.safetensors" --root "$data" -o "$out/sharp"
+python "$here/average.py" "$out/mean.safetensors" "$polished" "$colon" "$sharp" "$sharp"
 wsipipe fit --config "$here/types.toml" --backbone "$out/mean.safetensors" --root "$data" -o "$out/typed"
 finish cmd-t "$out/typed/model.safetensors" --no-normalise --clump-threshold 0.4 --min-type-probability 0.4
 wsipipe evaluate "$data/consep-train27" --mpp 0.25 --split "$here/consep-split.json" --part val --classes "$types" \
