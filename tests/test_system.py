@@ -195,6 +195,6 @@ def test_only_one_module_asks_which_system_it_is() -> None:
         r"os\.name\b|WNOHANG|SIGKILL|SIGHUP|os\.rename\(|os\.replace\(",
         re.MULTILINE,
     )
-    here = {"system.py", "write.py", "geopackage.py"}  # flushing a file that is open; a rename within a folder
+    here = {"system.py", "work.py", "geopackage.py"}  # flushing a file that is open; a rename within a folder
     found = {p.name for p in (ROOT / "wsipipe").rglob("*.py") if told.search(p.read_text(encoding="utf-8"))}
     assert found <= here

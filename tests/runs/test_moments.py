@@ -52,7 +52,8 @@ CASES = {
     "pretrain": case(
         "run/backbone.safetensors",
         ["pretrain", "{}/p.zarr", "-o", "{}/run", "--steps", "2", "--batch", "1", "--split", "all", "--device", "cpu"],
-        [*CORPUS[:-1], "{}/p.zarr"],
+        ["build-corpus", "{}/slide.tiff", "--threads", "1", "--max-background", "1", "--min-focus", "0", "--mpp",
+         "native", "--cap", "2", "-o", "{}/p.zarr"],
     ),
     "fit": case(
         "run/model.safetensors",
