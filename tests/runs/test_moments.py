@@ -53,7 +53,7 @@ CASES = {
         "run/backbone.safetensors",
         ["pretrain", "{}/p.zarr", "-o", "{}/run", "--steps", "2", "--batch", "1", "--split", "all", "--device", "cpu"],
         ["build-corpus", "{}/slide.tiff", "--threads", "1", "--max-background", "1", "--min-focus", "0", "--mpp",
-         "native", "--cap", "2", "-o", "{}/p.zarr"],
+         "native", "--max-zoom", "1.1", "--cap", "2", "-o", "{}/p.zarr"],
     ),
     "fit": case(
         "run/model.safetensors",
