@@ -173,11 +173,12 @@ def killed(case: Case, limit: int) -> list[str]:
     return wrong
 
 
-def together(case: Case) -> list[str]:
-    """Hold the command before its last renaming of a result, run it a second time meanwhile; return what was wrong."""
+def together(case: Case, early: bool) -> list[str]:
+    """Hold the command before its last renaming, or an *early* one; run it a second time; return what was wrong."""
     case.start_over()
     (heard, tell), (wait_here, go_on) = os.pipe(), os.pipe()
-    last = max(n for n, event in enumerate(case.events, 1) if event == "os.rename")
+    renames = [n for n, event in enumerate(case.events, 1) if event == "os.rename"]
+    last = renames[len(renames) // 3] if early else renames[-1]
 
     def holding(number: int, event: str) -> None:
         if number == last:
@@ -214,8 +215,7 @@ def main(arguments: Sequence[str]) -> None:
     asked = json.loads(Path(arguments[0]).read_text())
     case = Case(Path(asked["template"]), Path(asked["place"]), asked)
     wrong = killed(case, asked["limit"])
-    if asked["claims"]:
-        wrong += together(case)
+    wrong += together(case, asked["early"])
     changed = [name for name in case.outputs if case.old[name] != case.new[name]]
     if changed != case.outputs:
         wrong.append(f"the command changes only {changed} of {case.outputs}: nothing to be seen")

@@ -26,8 +26,8 @@ CORPUS = ["build-corpus", "{}/images", "--image-mpp", "0.5", "--patch", "64", "-
           "--min-focus", "0", "--mpp", "native", "--shard", "2", "-o", "{}/c.zarr"]  # fmt: skip
 
 
-def case(outputs: str, command: list[str], before: list[str], claims: bool = True) -> dict[str, Any]:
-    return {"outputs": outputs.split(), "command": command, "before": before, "claims": claims}
+def case(outputs: str, command: list[str], before: list[str], early: bool = False) -> dict[str, Any]:
+    return {"outputs": outputs.split(), "command": command, "before": before, "early": early}
 
 
 def twice(outputs: str, command: list[str], old: list[str], new: list[str]) -> dict[str, Any]:
@@ -44,7 +44,8 @@ CASES = {
     "batch": twice(
         "out/a.parquet out/b.parquet", ["segment", "{}/images/*.png", *PICTURE, "-o", "{}/out/"],
         [], ["--min-area-um2", "30"],
-    ),
+    )
+    | {"early": True},
     "tile": twice("s.zarr", ["tile", "{}/slide.tiff", "-o", "{}/s.zarr"], [], ["--target-mpp", "1"]),
     "features": twice("f.h5", ["features", "{}/slide.tiff", *CPU, "-o", "{}/f.h5"], [], ["--pool", "both"]),
     "features zarr": twice("f.zarr", ["features", "{}/slide.tiff", *CPU, "-o", "{}/f.zarr"], [], ["--pool", "both"]),
