@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,16 +64,31 @@ def refuse_special(path: str | os.PathLike[str]) -> None:
         raise OSError(errno.EINVAL, "it is a pipe, socket or device, not a file")
 
 
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""Half of a character, as JSON escapes it; two make one. Names of files that are no text have other halves."""
+
+
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number in JSON")
 
 
 def from_json(text: str | bytes) -> Any:
-    """Return what a JSON *text* says; raise ValueError when it is none (JSON knows no NaN), or nested without end."""
+    """Return what a JSON *text* says.
+
+    Raises
+    ------
+    ValueError
+        When it is none (JSON knows no NaN), nested without end, or holds half a character, which no file can.
+    """
     try:
-        return json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=_no_number)
+        if HALF.search(text if isinstance(text, str) else text.decode(errors="replace")):
+            json.dumps(found, ensure_ascii=False).encode(errors="surrogateescape")
+        return found
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise ValueError("it holds half a character") from error
 
 
 def plain(obj: Any) -> Any:

@@ -234,6 +234,7 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "size": (_is_size, f"width and height in px, up to {LONGEST:,}"),
     "bounds": (lambda value: value is None or _is_box(value), "a box or null"),
     "mpp": _RESOLUTION,
+    "mpp_source": (_is(str), "text"),
     "cells": (_is_count, "a number of cells"),
     "classes": (_are_classes, "names with colours"),
 }

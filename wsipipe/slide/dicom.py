@@ -24,6 +24,12 @@ DICOM_FAILURES: tuple[type[Exception], ...] = (
 )
 
 
+END = b"\xfe\xff\xdd\xe0"
+"""What ends a sequence of compressed frames."""
+TAIL = 1 << 20
+"""Bytes at the end of a file in which it must be; little may follow the pixels."""
+
+
 class DicomReader(Reader[WsiDicom]):
     """A slide opened by wsidicom."""
 
@@ -33,7 +39,10 @@ class DicomReader(Reader[WsiDicom]):
     def _open(self) -> WsiDicom:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom remarks on values that break the standard and reads on
-            return WsiDicom.open(_instances(Path(self._path)))
+            instances = _instances(Path(self._path))
+            for path in instances:
+                _refuse_cut(path)
+            return WsiDicom.open(instances)
 
     def _describe(self, handle: WsiDicom) -> SlideInfo:
         base = handle.levels[0]
@@ -73,6 +82,24 @@ def _instances(path: Path) -> list[Path]:
     if series is None:
         raise InvalidDicomError("not a DICOM file, or its header is damaged")
     return [p for p in sorted(path.parent.iterdir()) if p == path or (p.suffix == path.suffix and _series(p) == series)]
+
+
+def _refuse_cut(path: Path) -> None:
+    """Refuse an instance of compressed frames whose end is missing: decoders fill the rest of the last one with grey.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        meta = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]).file_meta
+        compressed = meta.TransferSyntaxUID.is_compressed
+    except DICOM_FAILURES:
+        return
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        if compressed and END not in file.read():
+            raise ValueError(f"{path.name} is cut short: the end of its pixels is missing; copy it again")
 
 
 def _series(path: Path) -> str | None:
