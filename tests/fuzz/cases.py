@@ -175,6 +175,12 @@ def _weight(folder: Path) -> None:
     path.write_bytes(raw)
 
 
+def _colour(folder: Path) -> None:
+    content = json.loads((folder / "types.json").read_text())
+    content["colours"] = {name: [[1], [2], [3]] for name in content["classes"]}
+    (folder / "types.json").write_text(json.dumps(content))
+
+
 def _cut(name: str, share: float) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         raw = (folder / name).read_bytes()
@@ -242,6 +248,7 @@ CASES: dict[str, Case] = {
     "changed weights": Case("model → segment", _weight),
     "measurements as a list": Case("geojson → measure", _features("cells.geojson", _listed), strict=False),
     "cells outside their slide": Case("geojson → measure", _features("cells.geojson", _away)),
+    "a classifier's colour of lists": Case("classifier → classify", _colour),
     "tissue that crosses itself 3,000 times": Case("tissue → segment", _features("tissue.geojson", _star(3000))),
     "tissue of something else": Case("tissue → segment", _text("tissue.geojson", '{"features": [{"geometry": 1}]}')),
     "a key of 50,000 parts": Case("settings → convert", _text("run.toml", ".".join(["a"] * 50_000) + " = 1\n")),

@@ -88,6 +88,8 @@ class Classifier:
                 raise ValueError("some of its weights are no finite numbers")
             if not all(isinstance(value, dict) for value in found.values()):
                 raise ValueError("what it says of itself is no object")
+            if not all(rgb is None or _is_colour(rgb) for rgb in found.get("colours", {}).values()):
+                raise ValueError("its colours are not red, green and blue from 0 to 255")
             centre, spread, weights = arrays.values()
             loaded = cls(columns, classes, centre, spread, weights, **found)
             if stated not in (None, loaded.digest):
@@ -101,6 +103,10 @@ class Classifier:
             raise NotAModel(
                 f"{path} is not a classifier made by `wsipipe classify --save` ({in_words(error)})"
             ) from error
+
+
+def _is_colour(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(n) is int and 0 <= n <= 255 for n in value)
 
 
 def fit(x: Floats, y: Ints, columns: Sequence[str], classes: Sequence[str], l2: float) -> Classifier:
