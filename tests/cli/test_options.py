@@ -94,6 +94,9 @@ def test_out_of_range_names_the_option() -> None:
         ("[slide]\nbackend = 1", "expected text in quotes"),
         ("[slide]\nbackend = 'svs'", "backend is 'svs'; expected one of auto"),
         ("[slide", "not a TOML file"),
+        ("[fit]\nloop = 1", r"\[fit\]: unknown key 'loop'"),
+        ("datasets = 1", r"datasets is 1; expected \[\[datasets\]\]"),
+        ("datasets = [1]", r"datasets is \[1\]; expected"),
     ],
 )
 def test_bad_config(tmp_path: Path, text: str, message: str) -> None:

@@ -135,9 +135,15 @@ def read_config(path: str | Path) -> Config:
         content = tomllib.loads(text)
     except OSError as error:
         raise SettingsError(f"--config {path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: dates and numbers are parsed by others
+        if isinstance(error, SettingsError):
+            raise
         raise SettingsError(f"--config {path}: not a TOML file ({error})") from error
     sections, datasets = {}, content.pop("datasets", [])
+    if not isinstance(datasets, list) or not all(isinstance(entry, dict) for entry in datasets):
+        raise SettingsError(
+            f"{path}: datasets is {str(datasets)[:60]}; expected [[datasets]], and a set's keys below it"
+        )
     for name, table in content.items():
         if not isinstance(table, dict):
             raise SettingsError(f"{path}: {outside(name, SECTIONS)}")
@@ -216,7 +222,7 @@ def _section(cls: type[Any]) -> str:
 
 
 def _read_section(cls: type[Any], table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    names = [f.name for f in dataclasses.fields(cls)]
+    names = [f.name for f in dataclasses.fields(cls) if not dataclasses.is_dataclass(_type(cls, f.name))]
     values = {}
     for key, value in table.items():
         name = key.replace("-", "_")
