@@ -66,6 +66,7 @@ def test_what_this_process_wrote_is_not_read_again_until_it_changes(
         ("mpp", [0, 0]), ("mpp", None), ("mpp", [float("nan"), 1]), ("classes", 5),
         ("classes", {"Dead": [1, 2]}), ("classes", {}), ("cells", 41), ("bad_boxes", [[1, 2]]), ("bounds", 3),
         ("fingerprint", None), ("settings", [1]), ("tissue_area_um2", "much"), ("working_mpp", [1]),
+        ("settings", {"tissue": {"tissue": 7}}), ("settings", {"tissue": 7}),
         ("mpp_source", "absent"), ("model", {"name": "\ud800"}),
     ],
 )  # fmt: skip

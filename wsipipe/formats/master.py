@@ -224,6 +224,12 @@ def _is_area(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e18
 
 
+def _are_settings(value: Any) -> bool:
+    """Return whether *value* holds sections, of which that of tissue names a way or a file."""
+    sections = isinstance(value, dict) and all(isinstance(section, dict) for section in value.values())
+    return sections and isinstance(value.get("tissue", {}).get("tissue", ""), str)
+
+
 def _is(*kinds: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kinds)
 
@@ -244,7 +250,7 @@ _MAYBE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bad_boxes": (_are_boxes, "boxes"),
     "tissue_area_um2": (_is_area, "an area in µm²"),
     "oversize": (_is_count, "a number of cells"),
-    "settings": (_is(dict), "settings by section"),
+    "settings": (_are_settings, "settings by section"),
     "model": (_is(dict), "an object"),
     "recipe": (_is(dict), "an object"),
     "stain_vectors": (_is(dict), "an object"),
