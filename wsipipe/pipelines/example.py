@@ -107,8 +107,9 @@ def _refusal(url: str, out: Path, error: Exception) -> str:
     if isinstance(error, http.client.IncompleteRead):
         return f"{url} ended early, {error.expected:,} bytes are lacking; the same command goes on from there"
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    why = f"the server answered {error.code}" if isinstance(error, urllib.error.HTTPError) else str(reason)
+    told = getattr(reason, "strerror", None) or str(reason)
+    why = f"the server answered {error.code}" if isinstance(error, urllib.error.HTTPError) else told
     return (
-        f"cannot download {url}: {' '.join(why.split())}; without a connection copy the file to {out} from elsewhere, "
-        "or draw a slide: wsipipe demo-slide demo.tiff"
+        f"cannot download {url}: {' '.join(str(why).split())}; without a connection copy the file to {out} from "
+        "elsewhere, or draw a slide: wsipipe demo-slide demo.tiff"
     )
