@@ -142,7 +142,7 @@ def markdown(plan: Plan, table: pd.DataFrame, pairs: Sequence[Difference], faile
         several = "s" if first.seeds > 1 else ""
         images = f"{first.images} images of {first.patients} patients, {first.seeds} seed{several}"
         lines += [
-            f"## {dataset}{f', {in_words(shots)}' if shots else ''}: {way}",
+            f"## {dataset}{f', {in_words(int(str(shots)))}' if shots else ''}: {way}",
             "",
             f"{images}; 95 % by patient.",
             "",
@@ -189,7 +189,7 @@ def latex(plan: Plan, table: pd.DataFrame) -> str:
             lines.append(" & ".join([_escaped(str(arm)), *(f"{by[m].value:.3f}" for m in plan.metrics)]) + r" \\")
             lines.append(" & ".join(["", *(f"[{by[m].low:.3f}, {by[m].high:.3f}]" for m in plan.metrics)]) + r" \\")
         lines += [r"\bottomrule", r"\end{tabular}"]
-        blocks.append(f"% {dataset}{f', {in_words(shots)}' if shots else ''}\n" + "\n".join(lines))
+        blocks.append(f"% {dataset}{f', {in_words(int(str(shots)))}' if shots else ''}\n" + "\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
 
