@@ -73,19 +73,28 @@ def serve(shown: Shown | Labelling, listener: socket.socket, token: str, started
     MissingDependency
         When uvicorn is not installed.
     """
+    run(application(shown, token), "wsipipe view", listener, token, started)
+
+
+def run(app: Any, command: str, listener: socket.socket, token: str, started: Callable[[str], None]) -> None:
+    """Serve *app* (ASGI) until interrupted; *started* hears the address once the server answers.
+
+    Raises
+    ------
+    MissingDependency
+        When uvicorn is not installed; *command* names who wants it.
+    """
     try:
         import uvicorn
     except ImportError as error:
-        raise MissingDependency.of("uvicorn", "view", "wsipipe view") from error
+        raise MissingDependency.of("uvicorn", "view", command) from error
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             started(f"http://{HOST}:{listener.getsockname()[1]}/{token}/")
 
-    config = uvicorn.Config(
-        application(shown, token), log_level="warning", access_log=False, lifespan="off", server_header=False
-    )
+    config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False)
     Server(config).run(sockets=[listener])
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wsipipe.errors import MissingDependency, SettingsError, WsipipeError
 from wsipipe.plain import from_json
 from wsipipe.view.answers import Shown, routes
-from wsipipe.view.server import HOST
+from wsipipe.view.server import run
 from wsipipe.view.start.choices import Sections, choices, settings_file
 from wsipipe.view.start.desk import MARKERS, Desk
 from wsipipe.view.start.folders import Folders
@@ -92,20 +92,7 @@ def serve(office: Office, listener: socket.socket, token: str, started: Callable
     MissingDependency
         When uvicorn is not installed.
     """
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingDependency.of("uvicorn", "view", "wsipipe app") from error
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            started(f"http://{HOST}:{listener.getsockname()[1]}/{token}/")
-
-    config = uvicorn.Config(
-        application(office, token), log_level="warning", access_log=False, lifespan="off", server_header=False
-    )
-    Server(config).run(sockets=[listener])
+    run(application(office, token), "wsipipe app", listener, token, started)
 
 
 class _Answers:
