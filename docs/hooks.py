@@ -33,8 +33,8 @@ SETTINGS = [c for c in vars(settings).values() if inspect.isclass(c) and is_data
 CLASSES = {_heading(cls): cls for cls in [*SETTINGS, *SECTIONS.values()]}
 SECTION = {cls: name for name, cls in SECTIONS.items()}
 PYTHON = {
-    "Segmenting": ["wsipipe.pipelines.segment.segment", "wsipipe.pipelines.job.SegmentJob"],
-    "In a notebook": ["wsipipe.notebook.show.show"],
+    "Segmenting": ["wsipipe.segmentation.run.segment", "wsipipe.segmentation.job.SegmentJob"],
+    "In a notebook": ["wsipipe.view.notebook.show.show"],
     "Slides": [
         "wsipipe.slide.opening.open_slide", "wsipipe.slide.protocol.Slide", "wsipipe.slide.protocol.SlideInfo",
         "wsipipe.slide.overview.thumbnail", "wsipipe.slide.sampling.fingerprint",
@@ -49,7 +49,7 @@ PYTHON = {
         "wsipipe.labels.reading.read_set", "wsipipe.labels.annotated.DatasetSpec",
         "wsipipe.labels.annotated.Annotated",
     ],
-    "Scores": ["wsipipe.metrics.cells.count", "wsipipe.metrics.cells.pool", "wsipipe.metrics.cells.summarise"],
+    "Scores": ["wsipipe.evaluate.metrics.cells.count", "wsipipe.evaluate.metrics.cells.pool", "wsipipe.evaluate.metrics.cells.summarise"],
     "Reports": ["wsipipe.report.page.write_report", "wsipipe.report.facts.Facts"],
 }  # fmt: skip
 """Names on the page of the Python interface, by heading."""

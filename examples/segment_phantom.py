@@ -9,7 +9,7 @@ from pathlib import Path
 import shapely
 
 import wsipipe
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 
 with tempfile.TemporaryDirectory() as folder:
     slide = Path(folder) / "phantom.tiff"

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from wsipipe.blend import blend
-from wsipipe.instances import find_cells
+from wsipipe.cells.instances import find_cells
+from wsipipe.cells.polygons import trace
+from wsipipe.infer.blend import blend
+from wsipipe.infer.predict import Predictor
 from wsipipe.models.zoo import resolve
-from wsipipe.pipelines.prepare import cell_rules
-from wsipipe.polygons import trace
-from wsipipe.predict import Predictor
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.raster import open_slide_raster
+from wsipipe.raster.tiling import TileGrid
+from wsipipe.segmentation.prepare import cell_rules
 from wsipipe.settings import CellSettings, GridSettings, SlideSettings
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
-from wsipipe.tiling import TileGrid
 
 with tempfile.TemporaryDirectory() as folder:
     path = Path(sys.argv[1] if len(sys.argv) > 1 else f"{folder}/phantom.tiff")

@@ -13,7 +13,7 @@ import pandas
 
 from wsipipe.cli.main import main
 from wsipipe.formats.parquet import metadata, read_cells
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 
 
 def run(*args: object) -> None:

@@ -42,7 +42,7 @@ def pytest_sessionstart() -> None:
 
 
 if TYPE_CHECKING:
-    from wsipipe.slide.phantom import PhantomTruth
+    from wsipipe.phantom.slide import PhantomTruth
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
     """Return a phantom slide of 1536 × 1024 px at 0.5 µm/px, drawn once per session."""
-    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+    from wsipipe.phantom.slide import PhantomSettings, write_phantom
 
     path = tmp_path_factory.mktemp("phantom") / "phantom.tiff"
     return Phantom(path, write_phantom(path, PhantomSettings(width=1536, height=1024, seed=7, mpp=0.5)))
@@ -85,7 +85,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a phantom slide of 700 x 500 px at 0.5 µm/px: 12 tiles, 6 blocks of 256 px."""
-    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+    from wsipipe.phantom.slide import PhantomSettings, write_phantom
 
     path = tmp_path_factory.mktemp("small") / "small.tiff"
     write_phantom(path, PhantomSettings(width=700, height=500, seed=5, mpp=0.5, tissue=0.9))

@@ -11,8 +11,8 @@ import shapely
 from numpy.typing import NDArray
 
 from tests.conftest import Phantom
+from wsipipe.cells.measure import MEASURES
 from wsipipe.formats import parquet
-from wsipipe.measure import MEASURES
 from wsipipe.settings import TissueSettings
 from wsipipe.slide import fingerprint, open_slide
 from wsipipe.tissue import find_tissue

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from wsipipe.metrics import count_sizes, size_classes
-from wsipipe.metrics.sizes import EDGES_UM
+from wsipipe.evaluate.metrics import count_sizes, size_classes
+from wsipipe.evaluate.metrics.sizes import EDGES_UM
 
 
 def test_classes_are_named_by_their_edges() -> None:

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from wsipipe.classify import Classifier
+from wsipipe.analysis.classify import Classifier
+from wsipipe.artifacts.plain import readable, text_of
 from wsipipe.cli.options import read_config
 from wsipipe.corpus.sources import find_sources
 from wsipipe.errors import WsipipeError, in_words
 from wsipipe.formats.imported import read_drawn
 from wsipipe.formats.parquet import metadata
 from wsipipe.labels.qupath import read_objects
-from wsipipe.pipelines.slides import read_table
-from wsipipe.plain import readable, text_of
+from wsipipe.segmentation.slides import read_table
 
 DOORS: dict[str, Callable[[Path], object]] = {
     "cells": metadata,

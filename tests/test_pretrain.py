@@ -20,11 +20,11 @@ from wsipipe.errors import DatasetError, OutputError, SettingsError
 from wsipipe.models import cmd
 from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.conditioning import open_encoder
-from wsipipe.pretrain import Objective, Source, loop_settings, new_backbone, prepare, pretrain, samples_here
 from wsipipe.settings import PretrainSettings
 from wsipipe.train.distributed import World
 from wsipipe.train.features import features_of as features_of
 from wsipipe.train.feed import Steps
+from wsipipe.train.pretraining import Objective, Source, loop_settings, new_backbone, prepare, pretrain, samples_here
 
 SETTINGS = PretrainSettings(steps=6, batch=2, lr=3e-3, checkpoint_every=2, seed=3)
 SINGLE = replace(SETTINGS, batch=1)

@@ -13,9 +13,9 @@ from tests.conftest import Phantom
 from wsipipe.errors import SettingsError
 from wsipipe.models import checkpoint
 from wsipipe.pipelines.export import export_model
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import prepare
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import prepare
 from wsipipe.settings import GridSettings, SlideSettings
 from wsipipe.stain import FEWEST_PIXELS, GLASS, Colours, average, colours_of, is_glass, normalise
 

@@ -15,11 +15,11 @@ import shapely
 
 from wsipipe.errors import OutputError, SettingsError, StoreError, TileReadError
 from wsipipe.raster import CHUNK, SlideRaster, slide_grid
+from wsipipe.raster.tiling import TileGrid
 from wsipipe.runs.work import JOURNAL
 from wsipipe.settings import SlideSettings, StoreSettings, TissueSettings
 from wsipipe.slide import ArraySlide
 from wsipipe.store import StorePlan, is_store, open_raster, open_store, plan_store, tissue_tiles, write_store
-from wsipipe.tiling import TileGrid
 from wsipipe.tissue import Tissue
 
 SIZE = 3000, 2300

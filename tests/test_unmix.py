@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from tests.conftest import ROOT
 from wsipipe.errors import SettingsError
+from wsipipe.phantom.slide import write_phantom
 from wsipipe.settings import PhantomSettings
 from wsipipe.slide import open_slide
-from wsipipe.slide.phantom import write_phantom
-from wsipipe.unmix import (
+from wsipipe.stain.unmix import (
     DAB,
     HDAB,
     HE,

@@ -15,7 +15,7 @@ import yaml
 from tests.conftest import ROOT
 from wsipipe.cli.report import report
 from wsipipe.cli.segment import segment
-from wsipipe.pipelines.slides import SLIDE_SUFFIXES
+from wsipipe.segmentation.slides import SLIDE_SUFFIXES
 
 SNAKEFILE, CONFIG = (ROOT / "workflows" / "snakemake" / name for name in ("Snakefile", "config.yaml"))
 MAIN, NEXTFLOW = (ROOT / "workflows" / "nextflow" / name for name in ("main.nf", "nextflow.config"))

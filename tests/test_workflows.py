@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from wsipipe.cli.datasets import specs_in
 from wsipipe.cli.options import SECTIONS, collect, read_config
-from wsipipe.compare.plan import read_plan
+from wsipipe.evaluate.compare.plan import read_plan
 from wsipipe.settings import FitSettings, LoopSettings
 
 WORKFLOWS = ROOT / "workflows"

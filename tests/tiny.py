@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsipipe.fit import targets_of
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.cmd import CMD, GRN, Block, CMDConfig, Output
 from wsipipe.models.heads import HeadConfig
+from wsipipe.train.fitting import targets_of
 from wsipipe.train.losses import Targets
 from wsipipe.train.samples import Sample
 

@@ -16,18 +16,18 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from wsipipe.errors import WsipipeError as WsipipeError
-    from wsipipe.notebook.show import show as show
-    from wsipipe.pipelines.segment import segment as segment
+    from wsipipe.segmentation.run import segment as segment
     from wsipipe.settings import CellSettings as CellSettings
     from wsipipe.settings import GridSettings as GridSettings
     from wsipipe.settings import RunSettings as RunSettings
     from wsipipe.settings import SlideSettings as SlideSettings
     from wsipipe.settings import TissueSettings as TissueSettings
     from wsipipe.slide import open_slide as open_slide
+    from wsipipe.view.notebook.show import show as show
 
 _HOME = {
-    "segment": "wsipipe.pipelines.segment",
-    "show": "wsipipe.notebook.show",
+    "segment": "wsipipe.segmentation.run",
+    "show": "wsipipe.view.notebook.show",
     "open_slide": "wsipipe.slide",
     "WsipipeError": "wsipipe.errors",
     "SlideSettings": "wsipipe.settings",

@@ -16,10 +16,10 @@ from tests.damage import pages, spoil_level
 from wsipipe.analysis.tma import Cores, find_cores, letters, place_of
 from wsipipe.cli.main import main
 from wsipipe.errors import UnsupportedSlide
+from wsipipe.phantom.microarray import Core, lay_out
+from wsipipe.phantom.truth import PhantomTruth
 from wsipipe.settings import MicroarraySettings, PhantomSettings
 from wsipipe.slide import ArraySlide, open_slide
-from wsipipe.slide.phantom_tma import Core, lay_out
-from wsipipe.slide.phantom_truth import PhantomTruth
 
 MPP = 4.0
 ARRAYS = {

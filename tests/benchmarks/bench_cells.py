@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from wsipipe.cells.instances import CellRules, Cells, find_cells
+from wsipipe.cells.polygons import expand, expand_px, trace
 from wsipipe.geometry import Grid
-from wsipipe.instances import CellRules, Cells, find_cells
-from wsipipe.polygons import expand, expand_px, trace
 
 RULES = CellRules(0.5, 0.5, 30.0, 8, 64)
 DENSITY_MM2, MPP = 5000, 0.5

@@ -19,9 +19,9 @@ import zarr
 from zarr.codecs import BloscCodec, TransposeCodec, ZstdCodec
 from zarr.codecs.numcodecs import Delta
 
+from wsipipe.phantom.slide import write_phantom
 from wsipipe.raster import CHUNK, open_slide_raster
 from wsipipe.settings import PhantomSettings, SlideSettings
-from wsipipe.slide.phantom import write_phantom
 
 PLANAR = TransposeCodec(order=(2, 0, 1))
 

@@ -47,8 +47,8 @@ def polygons_at(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.nd
 
 def make_parts(n: int, folder: Path) -> None:
     """Write parts with *n* cells in all."""
+    from wsipipe.cells.measure import MEASURES
     from wsipipe.formats import parquet
-    from wsipipe.measure import MEASURES
 
     side = int(np.ceil(np.sqrt(n))) * PITCH
     per = BLOCK // PITCH

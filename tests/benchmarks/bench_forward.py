@@ -22,15 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsipipe.instances import CellRules, find_cells
+from wsipipe.cells.instances import CellRules, find_cells
+from wsipipe.infer.predict import Predictor
 from wsipipe.models.cmd_folded import FoldedBlock
 from wsipipe.models.threads import denormals_flushed, set_threads
 from wsipipe.models.unfolded import written_as_convolutions
 from wsipipe.models.zoo import resolve
-from wsipipe.predict import Predictor
+from wsipipe.phantom.truth import PhantomTruth
+from wsipipe.raster.tiling import TILE
 from wsipipe.settings import PhantomSettings
-from wsipipe.slide.phantom_truth import PhantomTruth
-from wsipipe.tiling import TILE
 
 Forward = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 RULES = CellRules(0.5, 0.5, 30.0, 8, 64)

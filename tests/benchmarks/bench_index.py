@@ -20,12 +20,12 @@ import numpy as np
 import shapely
 
 from wsipipe.formats.parquet import read_cells
-from wsipipe.pipelines.demo import draw_demo
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.measure import MeasureJob, run_measure
+from wsipipe.phantom.demo import draw_demo
 from wsipipe.pipelines.score import ScoreJob, run_score
-from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.measuring import MeasureJob, run_measure
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import MeasureSettings, PhantomSettings, RunSettings, StainSettings
 
 PER_MEGAPIXEL = 155.0

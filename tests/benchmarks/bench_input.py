@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 
 from wsipipe.corpus import Corpus, open_corpus
+from wsipipe.phantom.slide import write_phantom
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
-from wsipipe.pretrain import Objective, Source, new_backbone, prepare
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.settings import CorpusSettings, PhantomSettings, PretrainSettings
-from wsipipe.slide.phantom import write_phantom
 from wsipipe.train.diffusion import normalise
 from wsipipe.train.feed import Steps, feed
+from wsipipe.train.pretraining import Objective, Source, new_backbone, prepare
 
 BATCH = 32
 GMAC = 223

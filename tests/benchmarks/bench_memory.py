@@ -22,18 +22,18 @@ from typing import Any
 import numpy as np
 
 from tests.benchmarks.pattern import PatternPredictor, write_pattern_slide
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.publish import Done, publish
-from wsipipe.pipelines.request import network_of
-from wsipipe.pipelines.segment import open_work
+from wsipipe.raster.tiling import TILE
 from wsipipe.schedule import pool
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.schedule.task import Board
 from wsipipe.schedule.work import Worker
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import prepare
+from wsipipe.segmentation.publish import Done, publish
+from wsipipe.segmentation.request import network_of
+from wsipipe.segmentation.run import open_work
 from wsipipe.settings import RunSettings
-from wsipipe.tiling import TILE
 from wsipipe.units import Box
 
 TEN = 10

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsipipe.artifacts import atomic_write
+from wsipipe.phantom.slide import BRIGHT, aperio_description
 from wsipipe.settings import PhantomSettings
-from wsipipe.slide.phantom import BRIGHT, aperio_description
 from wsipipe.slide.tiff_pyramid import Codec, PyramidWriter, level_sizes
 from wsipipe.units import Box
 

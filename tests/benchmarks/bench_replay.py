@@ -31,17 +31,17 @@ from scipy import ndimage as ndi
 from skimage.segmentation import watershed
 
 from tests.benchmarks.pattern import PERIOD, PatternPredictor, pattern_maps, write_pattern_slide
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.publish import Done, publish
-from wsipipe.pipelines.segment import open_work
+from wsipipe.raster.tiling import TILE
 from wsipipe.schedule import pool, work
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.schedule.task import Board
 from wsipipe.schedule.work import Worker
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import prepare
+from wsipipe.segmentation.publish import Done, publish
+from wsipipe.segmentation.run import open_work
 from wsipipe.settings import GridSettings, RunSettings, TissueSettings
-from wsipipe.tiling import TILE
 
 DENSITY = 7
 """Nuclei along 192 px of the pattern: 5,317/mm2."""

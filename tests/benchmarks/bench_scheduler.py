@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from wsipipe.cells.instances import CellRules
 from wsipipe.geometry import Grid
-from wsipipe.instances import CellRules
+from wsipipe.raster.tiling import TileGrid
 from wsipipe.schedule import dask, order
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt, Task
 from wsipipe.settings import ClusterSettings, GridSettings, RunSettings, SlideSettings
-from wsipipe.tiling import TileGrid
 
 BLOCK = 3072
 

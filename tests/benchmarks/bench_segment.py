@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.segment import open_work, run_segment
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.work import Worker
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import prepare
+from wsipipe.segmentation.run import open_work, run_segment
 from wsipipe.settings import RunSettings
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
 
 
 def bare_forward(job: SegmentJob) -> tuple[float, int]:

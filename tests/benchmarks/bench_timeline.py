@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from tests.benchmarks.pattern import write_pattern_slide
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule import work
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import RunSettings, TissueSettings
 
 COLOURS = {

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_write
+from wsipipe.phantom.slide import BRIGHT, aperio_description
+from wsipipe.phantom.truth import PhantomTruth
+from wsipipe.raster.tiling import TILE
 from wsipipe.settings import PhantomSettings
-from wsipipe.slide.phantom import BRIGHT, aperio_description
-from wsipipe.slide.phantom_truth import PhantomTruth
 from wsipipe.slide.tiff_pyramid import Codec, PyramidWriter, level_sizes
-from wsipipe.tiling import TILE
 from wsipipe.units import Box
 
 MPP = 0.5

@@ -15,7 +15,7 @@ from wsipipe.cli.convert import NAMES
 from wsipipe.cli.main import main
 from wsipipe.formats.exports import FORMATS
 from wsipipe.formats.parquet import metadata
-from wsipipe.pipelines.job import SUFFIXES
+from wsipipe.segmentation.job import SUFFIXES
 
 Make = Callable[..., pa.Table]
 Master = Callable[..., Path]

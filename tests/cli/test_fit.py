@@ -15,7 +15,6 @@ from PIL import Image
 
 from tests import tiny
 from tests.conftest import ROOT, Phantom
-from wsipipe import fit as fitting
 from wsipipe.cli.main import main
 from wsipipe.cli.options import read_config
 from wsipipe.formats.parquet import read_cells
@@ -26,6 +25,7 @@ from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.fit import FitJob, run_fit
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import FitSettings, LoopSettings
+from wsipipe.train import fitting as fitting
 
 
 @pytest.fixture

@@ -11,12 +11,22 @@ import pytest
 from PIL import Image
 
 from tests import tiny
-from wsipipe.compare.folds import cells_of
-from wsipipe.compare.plan import Plan, read_plan
-from wsipipe.compare.plots import write_plots
-from wsipipe.compare.tables import COUNTS, differences, draws, group_of, latex, markdown, mean_of, pooled_of, summary
 from wsipipe.errors import SettingsError
-from wsipipe.metrics import count, scores
+from wsipipe.evaluate.compare.folds import cells_of
+from wsipipe.evaluate.compare.plan import Plan, read_plan
+from wsipipe.evaluate.compare.plots import write_plots
+from wsipipe.evaluate.compare.tables import (
+    COUNTS,
+    differences,
+    draws,
+    group_of,
+    latex,
+    markdown,
+    mean_of,
+    pooled_of,
+    summary,
+)
+from wsipipe.evaluate.metrics import count, scores
 
 PLAN = """
 title = "T"

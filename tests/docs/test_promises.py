@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.docs.reading import DOCS
-from wsipipe.predict import Recipe
+from wsipipe.infer.predict import Recipe
 
 PROMISE = re.compile(r"same\s+bytes\s+every\s+time|same\s+slide,\s+model[^.]*bytes")
 FILES = [ROOT / "README.md", ROOT / "pyproject.toml", ROOT / "CITATION.cff", *sorted(DOCS.rglob("*.md"))]

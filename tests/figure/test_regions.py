@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsipipe.figure.regions import MARGIN, STEP, Region, corners, cut, joined, together
-from wsipipe.tiling import TILE
+from wsipipe.raster.tiling import TILE
 
 
 def picture(width: int = 700, height: int = 600) -> NDArray[np.uint8]:

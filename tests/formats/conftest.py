@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 import shapely
 
+from wsipipe.cells.measure import MEASURES
 from wsipipe.formats import parquet
-from wsipipe.measure import MEASURES
 
 FINGERPRINT = "0123abcd"
 CLASSES = ("Neoplastic", "Inflammatory")

@@ -15,8 +15,8 @@ import zarr
 from tests.conftest import Phantom
 from tests.masters import CLASSES, truth_master, write_master
 from wsipipe.cli.main import main
+from wsipipe.figure.overlay import draw_cells, look
 from wsipipe.formats.parquet import metadata, read_cells
-from wsipipe.overlay import draw_cells, look
 from wsipipe.report import Facts, write_report
 from wsipipe.report.charts import css
 from wsipipe.slide import open_slide

@@ -105,7 +105,7 @@ def look(path: str) -> int:
     """Ask the viewer's server for everything, in this process."""
     from starlette.testclient import TestClient
 
-    from wsipipe.pipelines.shown import open_pair
+    from wsipipe.segmentation.found_before import open_pair
     from wsipipe.settings import SlideSettings
     from wsipipe.view.answers import Shown
     from wsipipe.view.index import CellIndex

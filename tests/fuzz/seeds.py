@@ -26,9 +26,9 @@ from wsipipe.formats.geojson import write_geojson
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMDConfig
+from wsipipe.phantom.slide import PhantomSettings, PhantomTruth, write_phantom
 from wsipipe.slide import fingerprint, open_slide
-from wsipipe.slide.phantom import PhantomSettings, PhantomTruth, write_phantom
-from wsipipe.unmix import HDAB, write_vectors
+from wsipipe.stain.unmix import HDAB, write_vectors
 
 WIDTH, HEIGHT = 300, 200
 DRAWN = PhantomSettings(width=WIDTH, height=HEIGHT, seed=1, mpp=0.5, tissue=0.9)

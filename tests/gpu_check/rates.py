@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from tests.gpu_check.context import Context
+from wsipipe.infer.predict import Predictor
 from wsipipe.models.device import free_memory, out_of_memory
-from wsipipe.predict import Predictor
-from wsipipe.tiling import TILE
+from wsipipe.raster.tiling import TILE
 
 Row = dict[str, Any]
 

@@ -15,14 +15,14 @@ import torch
 
 from tests.benchmarks.pattern import write_pattern_slide
 from tests.gpu_check.context import Context
+from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.models.device import SmallerBatch, free_memory
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.segment import run_segment
-from wsipipe.predict import Predictor, load_predictor
+from wsipipe.raster.tiling import TILE
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import ClusterSettings, RunSettings, TissueSettings
-from wsipipe.tiling import TILE
 
 Row = dict[str, Any]
 

@@ -12,12 +12,12 @@ import torch
 
 from tests import tiny
 from tests.gpu_check.context import Context
-from wsipipe.fit import fit
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint, cmd
 from wsipipe.models.device import free_memory, out_of_memory
-from wsipipe.pretrain import Source, pretrain
 from wsipipe.settings import FitSettings, LoopSettings, PretrainSettings
+from wsipipe.train.fitting import fit
+from wsipipe.train.pretraining import Source, pretrain
 
 Row = dict[str, Any]
 

@@ -13,10 +13,10 @@ from torch import nn
 from tests import tiny
 from tests.models import toy_backbone
 from wsipipe import settings
-from wsipipe.dense import DenseBackbone
-from wsipipe.embed import Embedder
 from wsipipe.errors import NotAModel, SettingsError
-from wsipipe.fit import fit
+from wsipipe.infer.dense import DenseBackbone
+from wsipipe.infer.embed import Embedder
+from wsipipe.infer.predict import Predictor
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import attention_unet, backbone_kinds, checkpoint, cmd, dit, vit_backbone
 from wsipipe.models.backbone import Backbone, BackboneConfig
@@ -24,10 +24,10 @@ from wsipipe.models.backbone_kinds import KINDS, Kind
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import Head, HeadConfig
-from wsipipe.predict import Predictor
-from wsipipe.pretrain import Objective, Source, new_backbone, pretrain
 from wsipipe.settings import AugmentSettings, FitSettings, LoopSettings, PretrainSettings
 from wsipipe.train.feed import Steps
+from wsipipe.train.fitting import fit
+from wsipipe.train.pretraining import Objective, Source, new_backbone, pretrain
 
 CPU = torch.device("cpu")
 TOY = Kind("Toy", toy_backbone.Toy, toy_backbone.ToyConfig, toy_backbone.SIZES)

@@ -17,23 +17,23 @@ from torch import Tensor, nn
 
 from tests import tiny
 from tests.pretended import pretended_device
-from wsipipe import fit as fitting
-from wsipipe import predict
-from wsipipe.embed import Embedder
 from wsipipe.errors import ModelError, SettingsError
+from wsipipe.infer import predict
+from wsipipe.infer.embed import Embedder
+from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.models import checkpoint, device
 from wsipipe.models.conditioning import Encoder
 from wsipipe.models.device import SmallerBatch, choose_device, gpu_of, memory_watched, out_of_memory, trains_in_bf16
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.vit import ViT
-from wsipipe.predict import Predictor, load_predictor
-from wsipipe.pretrain import Objective, Source, device_of
 from wsipipe.settings import FitSettings, LoopSettings, PretrainSettings
+from wsipipe.train import fitting as fitting
 from wsipipe.train.distributed import World
 from wsipipe.train.feed import Batch
 from wsipipe.train.log import Log
 from wsipipe.train.loop import Loop
 from wsipipe.train.losses import Targets
+from wsipipe.train.pretraining import Objective, Source, device_of
 
 CPU = torch.device("cpu")
 
@@ -94,7 +94,7 @@ def test_the_gpus_of_processes_are_counted_among_those_that_may_be_used(monkeypa
 
 def test_processes_that_train_together_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = PretrainSettings(device="cuda")
-    monkeypatch.setattr("wsipipe.pretrain.choose_device", torch.device)
+    monkeypatch.setattr("wsipipe.train.pretraining.choose_device", torch.device)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device_of(settings, World(5, 8, 1, 2)) == torch.device("cuda", 1)
     with pytest.raises(SettingsError, match="4 processes on this machine, which has 2 GPUs"):

@@ -13,7 +13,7 @@ import torch
 
 from tests import tiny
 from wsipipe.errors import MissingDependency, ModelError, ModelNotFound, NotAModel, SettingsError
-from wsipipe.fit import count_trainable, fit, new_segmenter
+from wsipipe.infer.predict import Predictor
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
@@ -24,8 +24,8 @@ from wsipipe.models.imported import import_encoder
 from wsipipe.models.vit import ViT
 from wsipipe.models.vit_backbone import ViTBackbone, config_of, taken_of
 from wsipipe.models.vit_names import as_timm
-from wsipipe.predict import Predictor
 from wsipipe.settings import FitSettings, LoopSettings
+from wsipipe.train.fitting import count_trainable, fit, new_segmenter
 
 CPU = torch.device("cpu")
 PAPERS = (

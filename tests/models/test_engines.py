@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from tests import tiny
 from wsipipe.errors import MissingDependency, SettingsError
+from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.models import checkpoint, engines
 from wsipipe.models.engines import ENGINES, Engine, engine_for
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.threads import set_threads
 from wsipipe.models.unfolded import written_as_convolutions
-from wsipipe.predict import Predictor, load_predictor
 from wsipipe.settings import ENGINE_NAMES, RunSettings
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)

@@ -13,10 +13,10 @@ import torch
 
 from tests import tiny
 from tests.models.test_backbones import SMALL, source
-from wsipipe.dense import DenseBackbone
-from wsipipe.embed import Embedder
 from wsipipe.errors import ModelNotFound, NotAModel, SettingsError
-from wsipipe.fit import count_trainable, fit
+from wsipipe.infer.dense import DenseBackbone
+from wsipipe.infer.embed import Embedder
+from wsipipe.infer.predict import Predictor
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import backbone_kinds, checkpoint
 from wsipipe.models.checkpoint import ModelCard
@@ -24,10 +24,10 @@ from wsipipe.models.space import InLatents, Latents, SpaceConfig
 from wsipipe.models.vae import SD, VAE, VAEConfig
 from wsipipe.models.vae import SMALL as SMALL_VAE
 from wsipipe.models.vae_files import read_vae, write_vae
-from wsipipe.predict import Predictor
-from wsipipe.pretrain import loop_settings, new_backbone, open_space, pretrain
 from wsipipe.settings import FitSettings, LoopSettings, PretrainSettings
 from wsipipe.train.autoencoder import train_autoencoder
+from wsipipe.train.fitting import count_trainable, fit
+from wsipipe.train.pretraining import loop_settings, new_backbone, open_space, pretrain
 
 TINY = VAEConfig((8, 8, 16, 16), layers=1, groups=4, scaling=0.7)
 KINDS = [kind for kind in SMALL if kind not in ("toy", "vit")]

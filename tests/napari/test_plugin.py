@@ -20,13 +20,13 @@ from tests.masters import truth_master
 from wsipipe.errors import OutputError
 from wsipipe.formats.imported import read_drawn
 from wsipipe.formats.parquet import read_cells
-from wsipipe.napari import reader
-from wsipipe.napari.arrays import LabelLevel, NumberedCells, SlideLevel, Windows
-from wsipipe.napari.reader import cells_reader, slide_reader
-from wsipipe.napari.writer import write_shapes
 from wsipipe.slide import open_slide
+from wsipipe.view.napari import reader
+from wsipipe.view.napari.arrays import LabelLevel, NumberedCells, SlideLevel, Windows
+from wsipipe.view.napari.reader import cells_reader, slide_reader
+from wsipipe.view.napari.writer import write_shapes
 
-MANIFEST = yaml.safe_load((ROOT / "wsipipe/napari/napari.yaml").read_text(encoding="utf-8"))
+MANIFEST = yaml.safe_load((ROOT / "wsipipe/view/napari/napari.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def master(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_manifest_names_what_is_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["entry-points"]["napari.manifest"] == {MANIFEST["name"]: "wsipipe.napari:napari.yaml"}
+    assert project["entry-points"]["napari.manifest"] == {MANIFEST["name"]: "wsipipe.view.napari:napari.yaml"}
     assert MANIFEST["name"] == project["name"]
     ids = {command["id"] for command in MANIFEST["contributions"]["commands"]}
     for command in MANIFEST["contributions"]["commands"]:
@@ -51,7 +51,7 @@ def test_the_manifest_names_what_is_there() -> None:
 def test_napari_takes_the_manifest() -> None:
     from npe2 import PluginManifest
 
-    manifest = PluginManifest.from_file(ROOT / "wsipipe/napari/napari.yaml")
+    manifest = PluginManifest.from_file(ROOT / "wsipipe/view/napari/napari.yaml")
     manifest.validate_imports()
     assert [r.command for r in manifest.contributions.readers or ()] == [
         "wsipipe-pathology.read_cells",
@@ -121,7 +121,7 @@ def test_coarse_levels_are_dots(master: Path, monkeypatch: pytest.MonkeyPatch) -
         y, x = np.argwhere(np.asarray(coarse) == number)[0]
         centre = cells._xy[number - 1] / 16
         assert (int(centre[0]), int(centre[1])) == (x, y)
-    monkeypatch.setattr("wsipipe.napari.arrays.COARSEST", 200)
+    monkeypatch.setattr("wsipipe.view.napari.arrays.COARSEST", 200)
     sizes = [level.shape for level in LabelLevel.pyramid(str(master), (1536, 1024))]
     assert sizes[0] == (1024, 1536) and max(sizes[-1]) <= 200 and len(sizes) == 4
 

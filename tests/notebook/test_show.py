@@ -22,8 +22,8 @@ from tests.conftest import Phantom
 from tests.masters import truth_master
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import read_cells
-from wsipipe.notebook import show as module
 from wsipipe.slide import open_slide
+from wsipipe.view.notebook import show as module
 
 CHROMIUM = os.environ.get("WSIPIPE_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from wsipipe.errors import ModelNotFound, OutputBusy, OutputError, SettingsError, SlideNotFound
-from wsipipe.pipelines.batch import BatchJob, run_batch
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.outcome import Attempt, Report
-from wsipipe.pipelines.segment import run_segment
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.runs.lease import acquire
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.batch import BatchJob, run_batch
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.outcome import Attempt, Report
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import BatchSettings, RunSettings, TissueSettings
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
 
 QUIET = Progress()
 
@@ -145,7 +145,7 @@ def test_a_slide_that_another_process_works_on_is_left_to_it(slides: Path, tiny_
 def test_it_waits_for_others_when_asked_to(
     slides: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsipipe.pipelines.batch.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("wsipipe.segmentation.batch.WAIT_SECONDS", 0.01)
     out = tmp_path / "out"
     out.mkdir()
     lease = acquire(out / "empty.parquet")

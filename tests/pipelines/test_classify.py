@@ -12,7 +12,7 @@ import pytest
 import shapely
 from scipy.optimize import check_grad
 
-from wsipipe.classify import (
+from wsipipe.analysis.classify import (
     Classifier,
     Examples,
     cross_validate,
@@ -24,13 +24,13 @@ from wsipipe.classify import (
     questions,
     regions,
 )
-from wsipipe.classify.candidates import candidates_of
+from wsipipe.analysis.classify.candidates import candidates_of
+from wsipipe.cells.measure import MEASURES
 from wsipipe.errors import ModelNotFound, NotAModel, OutputError, SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.labelled import read_labels
 from wsipipe.formats.parquet import merge_parts, metadata, read_cells, row_groups, write_part
 from wsipipe.formats.table import BlankCells, cells_table
-from wsipipe.measure import MEASURES
 from wsipipe.pipelines.classify import ClassifyJob, run_classify
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import ClassifySettings

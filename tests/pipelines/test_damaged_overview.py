@@ -15,15 +15,15 @@ from tests.damage import TILE_COUNTS, TILE_OFFSETS, pages, set_tag, spoil_level
 from wsipipe.errors import SlideError
 from wsipipe.formats.features import features_made
 from wsipipe.formats.parquet import metadata, read_cells
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
 from wsipipe.pipelines.features import FeaturesJob, run_features
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.segment import run_segment
 from wsipipe.pipelines.tile import TileJob, plan_tile, tile
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import CorpusSettings, RunSettings, TissueSettings
 from wsipipe.slide import ArraySlide, open_slide
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
 from wsipipe.store import open_store
 from wsipipe.tissue import Tissue, find_tissue
 

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from tests.conftest import ROOT, Phantom
 from wsipipe.formats.parquet import read_cells
 from wsipipe.formats.subset import write_subset
-from wsipipe.pipelines.job import SegmentJob, SegmentResult
-from wsipipe.pipelines.prepare import prepare
+from wsipipe.phantom.slide import write_phantom
 from wsipipe.pipelines.report import ReportJob, run_report
-from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import SegmentJob, SegmentResult
+from wsipipe.segmentation.prepare import prepare
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import CellSettings, GridSettings, RunSettings, SlideSettings, SubsetSettings, TissueSettings
 from wsipipe.slide import open_slide
-from wsipipe.slide.phantom import write_phantom
 from wsipipe.train.augment import restained
 
 Picture = NDArray[np.uint8]

@@ -21,22 +21,21 @@ from scipy import ndimage
 
 from wsipipe.cli.evaluate import evaluate
 from wsipipe.errors import DatasetError, OutputError, SettingsError
-from wsipipe.fit import new_segmenter
+from wsipipe.evaluate.image import rasterise
+from wsipipe.evaluate.metrics import count, pool, scores
+from wsipipe.evaluate.scoring import COLOURS, picture, write_labels
 from wsipipe.formats.parquet import read_cells
+from wsipipe.infer.predict import Predictor, Recipe
 from wsipipe.labels import Annotated, DatasetSpec, read_labels
-from wsipipe.metrics import count, pool, scores
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Rules
 from wsipipe.models.cmd import cmd_t
 from wsipipe.models.heads import HeadConfig
 from wsipipe.pipelines import evaluate as story
 from wsipipe.pipelines.evaluate import EvaluateJob, instances_of, maps_of, maps_of_all, run_evaluate, run_tune, tune
-from wsipipe.pipelines.image import rasterise
-from wsipipe.pipelines.scored import COLOURS, picture, write_labels
-from wsipipe.pipelines.segment import SegmentJob, run_segment
-from wsipipe.predict import Predictor, Recipe
 from wsipipe.schedule import resources
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.run import SegmentJob, run_segment
 from wsipipe.settings import (
     CellSettings,
     EvaluateSettings,
@@ -46,6 +45,7 @@ from wsipipe.settings import (
     SlideSettings,
     TissueSettings,
 )
+from wsipipe.train.fitting import new_segmenter
 
 Labels = NDArray[np.int32]
 

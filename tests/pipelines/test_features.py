@@ -16,9 +16,9 @@ import zarr
 
 from tests import tiny
 from tests.conftest import Phantom
-from wsipipe.embed import Embedder
 from wsipipe.errors import ModelError, OutputBusy, OutputError, SettingsError
 from wsipipe.formats.features import features_made
+from wsipipe.infer.embed import Embedder
 from wsipipe.models import checkpoint
 from wsipipe.models.cmd import FEATURE_BLOCKS, CMDConfig
 from wsipipe.models.conditioning import encoder_name, open_encoder

@@ -15,10 +15,10 @@ from wsipipe.analysis.counted import CountedCells
 from wsipipe.analysis.hotspots import FEWEST
 from wsipipe.cli.main import main
 from wsipipe.errors import SettingsError
+from wsipipe.phantom.slide import PhantomTruth, write_phantom
 from wsipipe.pipelines.found_regions import hot_spot_regions, without_doubtful_shares
 from wsipipe.settings import HotSpotSettings, MicroarraySettings, PhantomSettings
 from wsipipe.slide import fingerprint
-from wsipipe.slide.phantom import PhantomTruth, write_phantom
 
 
 @pytest.fixture(scope="module")

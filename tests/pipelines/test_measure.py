@@ -11,21 +11,21 @@ import pytest
 import shapely
 
 from tests.conftest import Phantom
-from wsipipe.context import Crowd, ring_means
+from wsipipe.cells.context import Crowd, ring_means
+from wsipipe.cells.measure import MEASURES, measure
+from wsipipe.cells.texture import haralick
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.imported import read_drawn
 from wsipipe.formats.parquet import merge_parts, metadata, read_cells, write_part
 from wsipipe.formats.table import BlankCells, cells_table
-from wsipipe.measure import MEASURES, measure
-from wsipipe.pipelines import remeasure
-from wsipipe.pipelines.measure import MeasureJob, run_measure
-from wsipipe.pipelines.remeasure import painted
 from wsipipe.raster import open_slide_raster
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation import measurer as remeasure
+from wsipipe.segmentation.measurer import painted
+from wsipipe.segmentation.measuring import MeasureJob, run_measure
 from wsipipe.settings import MeasureSettings, SlideSettings
-from wsipipe.texture import haralick
-from wsipipe.unmix import HE
+from wsipipe.stain.unmix import HE
 
 COUNT = 60
 

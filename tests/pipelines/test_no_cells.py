@@ -12,16 +12,16 @@ import pytest
 
 from tests.conftest import Phantom
 from tests.masters import truth_master, write_master
-from wsipipe.classify import fit
+from wsipipe.analysis.classify import fit
 from wsipipe.errors import SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.parquet import metadata
 from wsipipe.pipelines.classify import ClassifyJob, run_classify
 from wsipipe.pipelines.convert import ConvertJob, run_convert
-from wsipipe.pipelines.measure import MeasureJob, run_measure
 from wsipipe.pipelines.report import ReportJob, run_report
-from wsipipe.pipelines.shown import open_pair
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.found_before import open_pair
+from wsipipe.segmentation.measuring import MeasureJob, run_measure
 from wsipipe.settings import SlideSettings, SubsetSettings
 from wsipipe.slide import fingerprint
 

@@ -15,9 +15,9 @@ from wsipipe.formats.parquet import metadata, read_cells
 from wsipipe.labels import DatasetSpec
 from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate
 from wsipipe.pipelines.features import FeaturesJob, run_features
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import RunSettings
 
 QUIET = Progress()

@@ -17,7 +17,6 @@ from tests import tiny
 from tests.conftest import Phantom
 from wsipipe.corpus import open_corpus
 from wsipipe.errors import DatasetError, OutputError, SettingsError
-from wsipipe.fit import new_segmenter
 from wsipipe.models import checkpoint, cmd
 from wsipipe.models.cmd import CMD, CMDConfig
 from wsipipe.models.conditioning import encoder_name, open_encoder
@@ -30,6 +29,7 @@ from wsipipe.pipelines.pretrain import PretrainJob, run_pretrain
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import CorpusSettings, FitSettings, PretrainSettings
 from wsipipe.train import autoencoder as training
+from wsipipe.train.fitting import new_segmenter
 
 SETTINGS = PretrainSettings(name="mine", licence="CC0-1.0", steps=3, batch=2, lr=3e-3, split="all")
 

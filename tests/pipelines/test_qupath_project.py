@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 
 from wsipipe.errors import SettingsError, SlideNotFound
-from wsipipe.pipelines.qupath_project import path_of
-from wsipipe.pipelines.slides import is_batch, list_slides
+from wsipipe.segmentation.qupath_project import path_of
+from wsipipe.segmentation.slides import is_batch, list_slides
 
 SCHEMA = {
     "type": "object",

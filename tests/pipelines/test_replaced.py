@@ -14,17 +14,17 @@ import pytest
 
 from tests.damage import spoil_level
 from wsipipe.errors import OutputError, SlideChanged
-from wsipipe.pipelines.batch import BatchJob, run_batch
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.pipelines.features import FeaturesJob, run_features
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.segment import open_work, run_segment
 from wsipipe.pipelines.tile import TileJob, plan_tile, tile
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.work import Worker
+from wsipipe.segmentation.batch import BatchJob, run_batch
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import prepare
+from wsipipe.segmentation.run import open_work, run_segment
 from wsipipe.settings import BatchSettings, GridSettings, RunSettings, TissueSettings
 from wsipipe.slide import open_slide, stamp
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
 
 QUIET, CPU = Progress(), RunSettings(device="cpu", block=256, batch=1)
 
@@ -122,7 +122,7 @@ def test_a_failure_is_forgotten_when_the_file_is_another(slides: Path, tiny_mode
 
 
 def test_staged_copies_are_compared(slides: Path, tiny_model: Path, tmp_path: Path) -> None:
-    from wsipipe.pipelines.staging import Stager
+    from wsipipe.segmentation.staging import Stager
 
     with Stager(tmp_path / "fast", 10**9, [str(slides / "a.tiff")], lambda index: True, print) as stager:
         assert stager.path(0)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.segment import open_work, run_segment
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import prepare
+from wsipipe.segmentation.run import open_work, run_segment
 from wsipipe.settings import RunSettings
 
 QUIET = Progress()
@@ -159,7 +159,7 @@ def test_scratch_that_cannot_be_read_is_made_again(
     job = job_of(small_slide, tiny_model, tmp_path)
     with monkeypatch.context() as patched:  # everything is done but the writing
         patched.setattr("wsipipe.schedule.scratch.Scratch.drop", lambda self, blocks: None)
-        patched.setattr("wsipipe.pipelines.segment.publish", lambda *args: None)
+        patched.setattr("wsipipe.segmentation.run.publish", lambda *args: None)
         run_segment(job, QUIET)
     files = [path for path in job.work.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} >= {".zip", ".arrow", ".json", ".npy", ".wkb"}

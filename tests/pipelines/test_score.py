@@ -15,15 +15,15 @@ from scipy import ndimage
 
 from tests.conftest import ROOT
 from wsipipe.analysis.scores import grades_of
+from wsipipe.cells.compartments import compartment_stains
 from wsipipe.cli.main import main
-from wsipipe.compartments import compartment_stains
 from wsipipe.formats.parquet import metadata, read_cells
-from wsipipe.pipelines import remeasure
-from wsipipe.pipelines.demo import draw_demo
-from wsipipe.pipelines.measure import MeasureJob, run_measure
+from wsipipe.phantom.demo import draw_demo
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation import measurer as remeasure
+from wsipipe.segmentation.measuring import MeasureJob, run_measure
 from wsipipe.settings import MeasureSettings, PhantomSettings, StainSettings
-from wsipipe.unmix import HDAB
+from wsipipe.stain.unmix import HDAB
 
 
 def run(*args: object) -> int:

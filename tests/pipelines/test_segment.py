@@ -16,16 +16,18 @@ import wsipipe
 from tests.conftest import Phantom
 from wsipipe.errors import OutputError, SettingsError, SlideError
 from wsipipe.formats.parquet import metadata, read_cells
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.publish import Done, publish
-from wsipipe.pipelines.request import network_of
-from wsipipe.pipelines.segment import execute, open_work, run_segment
+from wsipipe.phantom.slide import write_phantom
+from wsipipe.raster.tiling import TILE
 from wsipipe.schedule import serial
 from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.task import PREDICT, Board
 from wsipipe.schedule.work import Worker
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import prepare
+from wsipipe.segmentation.publish import Done, publish
+from wsipipe.segmentation.request import network_of
+from wsipipe.segmentation.run import execute, open_work, run_segment
 from wsipipe.settings import (
     CellSettings,
     GridSettings,
@@ -35,10 +37,8 @@ from wsipipe.settings import (
     StainSettings,
     TissueSettings,
 )
-from wsipipe.slide.phantom import write_phantom
 from wsipipe.stain import is_glass
-from wsipipe.tiling import TILE
-from wsipipe.unmix import HDAB
+from wsipipe.stain.unmix import HDAB
 
 QUIET = Progress()
 
@@ -247,7 +247,7 @@ def test_bounds_off_the_slide_are_refused(phantom: Phantom, tmp_path: Path) -> N
 
 
 def test_a_damaged_slide_fails_and_the_old_output_stays(tmp_path: Path) -> None:
-    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+    from wsipipe.phantom.slide import PhantomSettings, write_phantom
 
     slide, out = tmp_path / "slide.tiff", tmp_path / "cells.parquet"
     write_phantom(slide, PhantomSettings(width=1024, height=768, seed=3, mpp=0.5, tissue=0.9, corrupt_tiles=4))
@@ -289,7 +289,7 @@ def test_a_real_slide_has_plausible_nuclei(shared_data: Path, tmp_path: Path) ->
 
 
 def test_a_run_that_cannot_fit_is_refused(phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsipipe.pipelines.dry_run.free_memory", lambda: 10 * 2**20)
+    monkeypatch.setattr("wsipipe.segmentation.dry_run.free_memory", lambda: 10 * 2**20)
     with pytest.raises(SettingsError, match="give a smaller --block"):
         run_segment(job_of(phantom.path, tmp_path / "c.parquet"), QUIET)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from wsipipe.errors import SettingsError, SlideNotFound
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.slides import Entry, is_batch, list_slides
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.slides import Entry, is_batch, list_slides
 from wsipipe.settings import SlideSettings
 
 

@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipelines.test_segment import job_of
-from wsipipe.classify import Classifier
+from wsipipe.analysis.classify import Classifier
 from wsipipe.cli.main import main
 from wsipipe.errors import NotAModel, SettingsError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.parquet import metadata, read_cells
 from wsipipe.pipelines.classify import ClassifyJob, run_classify
-from wsipipe.pipelines.measure import MeasureJob, run_measure
-from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.measuring import MeasureJob, run_measure
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import MeasureSettings, TypeSettings
 
 QUIET = Progress()

@@ -14,12 +14,12 @@ import shapely
 from tests.slide.helpers import TIFF_READERS, need
 from wsipipe.errors import SlideError
 from wsipipe.formats.parquet import metadata, read_cells
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.publish import covered_px
-from wsipipe.pipelines.segment import run_segment
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.publish import covered_px
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import ExportSettings, RunSettings, SlideSettings, TissueSettings
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
 from wsipipe.units import Box
 
 QUIET = Progress()

@@ -189,7 +189,7 @@ def test_without_a_place_a_slide_shows_tissue(phantom: Phantom) -> None:
 
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
-    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+    from wsipipe.phantom.slide import PhantomSettings, write_phantom
 
     write_phantom(tmp_path / "x.tiff", PhantomSettings(width=512, height=512, mpp=0.5, corrupt_tiles=4))
     heard = Heard()
@@ -212,7 +212,7 @@ def test_pictures_without_resolution_are_taken_as_they_are(tmp_path: Path) -> No
 
 
 def test_a_slide_without_resolution_is_refused(tmp_path: Path) -> None:
-    from wsipipe.slide.phantom import PhantomSettings, write_phantom
+    from wsipipe.phantom.slide import PhantomSettings, write_phantom
 
     write_phantom(tmp_path / "x.tiff", PhantomSettings(width=512, height=512, mpp=0))
     with pytest.raises(MissingMpp):

@@ -19,12 +19,12 @@ from tests.masters import write_master
 from wsipipe.cli.main import main
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import metadata
+from wsipipe.phantom.slide import write_phantom
+from wsipipe.phantom.truth import PhantomTruth
 from wsipipe.quality.blur import CURVE_RATIO, CURVE_UM, blur_um, detail, detail_ratio
 from wsipipe.quality.map import FAULTS, MOST_BLUR_UM, Quality, QualityMap, faults_named, quality_map
 from wsipipe.settings import PhantomSettings, TissueSettings
 from wsipipe.slide import ArraySlide, fingerprint, open_slide
-from wsipipe.slide.phantom import write_phantom
-from wsipipe.slide.phantom_truth import PhantomTruth
 from wsipipe.tissue import find_tissue
 
 MPP = 0.5

@@ -17,12 +17,12 @@ import pytest
 import shapely
 
 from tests.masters import write_master
-from wsipipe.overlay import View, mean_diameter_um
+from wsipipe.figure.overlay import View, mean_diameter_um
 from wsipipe.report import Facts, is_current, write_report
 from wsipipe.report.pictures import tissue_share
 from wsipipe.slide import ArraySlide
+from wsipipe.stain.unmix import HDAB, HE
 from wsipipe.tissue import Tissue
-from wsipipe.unmix import HDAB, HE
 
 RECORD: dict[str, Any] = {
     "fingerprint": "r" * 64,

@@ -15,17 +15,17 @@ import pytest
 
 from wsipipe.errors import ClusterError, SettingsError
 from wsipipe.models.device import SmallerBatch
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import prepare
-from wsipipe.pipelines.publish import publish
-from wsipipe.pipelines.request import network_of
-from wsipipe.pipelines.segment import compute, run_segment
 from wsipipe.schedule.dask import DaskEngine
 from wsipipe.schedule.local import device_list
 from wsipipe.schedule.order import Lanes, Pace
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.task import CELLS, PREDICT, Plan, Receipt, Task
 from wsipipe.schedule.work import worker_of
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import prepare
+from wsipipe.segmentation.publish import publish
+from wsipipe.segmentation.request import network_of
+from wsipipe.segmentation.run import compute, run_segment
 from wsipipe.settings import ClusterSettings, RunSettings
 
 QUIET = Progress()

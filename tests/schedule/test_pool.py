@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from tests.benchmarks.pattern import PatternPredictor, write_pattern_slide
-from wsipipe.pipelines.job import SegmentJob
-from wsipipe.pipelines.prepare import Prepared, prepare
-from wsipipe.pipelines.segment import open_work
 from wsipipe.schedule import pool, serial, work
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import Board
 from wsipipe.schedule.work import Worker
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.prepare import Prepared, prepare
+from wsipipe.segmentation.run import open_work
 from wsipipe.settings import RunSettings, TissueSettings
 
 PATIENCE = 60

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from wsipipe.cells.rules import CellRules
 from wsipipe.geometry import Grid, intersect, is_empty
-from wsipipe.rules import CellRules
+from wsipipe.raster.tiling import TileGrid
 from wsipipe.schedule.task import CELLS, PREDICT, Board, Plan, Task
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings
-from wsipipe.tiling import TileGrid
 from wsipipe.units import Box
 
 RULES = CellRules(0.5, 0.6, 4.0, 3, 17, peak_px=3)

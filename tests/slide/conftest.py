@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.slide.helpers import SETTINGS, TIFF_READERS, Case, need, reduced
+from wsipipe.phantom.slide import PhantomTruth, write_phantom
 from wsipipe.slide import ArraySlide, MppSource, open_slide
-from wsipipe.slide.phantom import PhantomTruth, write_phantom
 
 
 @pytest.fixture(scope="session")

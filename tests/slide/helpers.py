@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from wsipipe.phantom.slide import PhantomSettings
 from wsipipe.slide import MppSource, Slide, backend_versions
-from wsipipe.slide.phantom import PhantomSettings
 
 SETTINGS = PhantomSettings(width=1536, height=1024, seed=11, mpp=0.5, lossless=True, tissue=0.7)
 TIFF_READERS = ["openslide", "tiffslide", "cucim"]

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from tests.slide.helpers import TIFF_READERS, need, reduced
 from wsipipe.errors import TileReadError
+from wsipipe.phantom.slide import PhantomSettings, PhantomTruth, write_phantom
 from wsipipe.slide import open_slide
 from wsipipe.slide.overview import overview
-from wsipipe.slide.phantom import PhantomSettings, PhantomTruth, write_phantom
 
 JPEG_TOLERANCE = 2
 """Grey levels by which JPEG decoders may differ; those tested here agree to the bit."""

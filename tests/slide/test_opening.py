@@ -16,9 +16,9 @@ from tests.conftest import ROOT
 from tests.damage import TILE_COUNTS, TILE_LENGTH, TILE_WIDTH, pages, set_number, set_tag
 from tests.slide.helpers import need
 from wsipipe.errors import MissingDependency, SettingsError, SlideNotFound, UnreadableSlide, UnsupportedSlide
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import MppSource, backend_versions, open_slide, opening
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
 
 RGB = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
 

@@ -12,8 +12,8 @@ import shapely
 
 from tests.slide.helpers import SETTINGS
 from wsipipe.errors import OutputError, SettingsError
+from wsipipe.phantom.slide import PhantomSettings, PhantomTruth, write_phantom
 from wsipipe.slide import fingerprint, open_slide
-from wsipipe.slide.phantom import PhantomSettings, PhantomTruth, write_phantom
 
 WHOLE = (0, 0, SETTINGS.width, SETTINGS.height)
 UM2 = SETTINGS.drawn_mpp**2

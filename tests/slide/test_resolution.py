@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from wsipipe.errors import ImplausibleMpp, MissingMpp, SettingsError
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import ArraySlide, MppSource, SlideInfo, open_slide, require_mpp
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
 from wsipipe.slide.resolution import choose_mpp, concerns, pair, tiff_mpp
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.tiny import disc_batch, disc_labels, shown
-from wsipipe.fit import targets_of
 from wsipipe.models.heads import HEADS, INSTANCES
+from wsipipe.train.fitting import targets_of
 from wsipipe.train.losses import Targets, divergence, head_loss, instance_loss, mask_loss, tversky, type_loss
 
 

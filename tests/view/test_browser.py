@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from tests.conftest import Phantom
 from tests.masters import truth_master
-from wsipipe.classify import Examples
-from wsipipe.classify.candidates import candidates_of
+from wsipipe.analysis.classify import Examples
+from wsipipe.analysis.classify.candidates import candidates_of
 from wsipipe.settings import ClassifySettings
 from wsipipe.slide import open_slide
-from wsipipe.unmix import HE
+from wsipipe.stain.unmix import HE
 from wsipipe.view.answers import Shown
 from wsipipe.view.areas import Area
 from wsipipe.view.closeup import CloseUps

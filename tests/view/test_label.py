@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from tests.conftest import Phantom
 from tests.masters import truth_master
 from tests.pipelines.test_classify import COUNT, _master
-from wsipipe.classify import Classifier, Examples, first_questions
-from wsipipe.classify.candidates import Candidates, candidates_of
+from wsipipe.analysis.classify import Classifier, Examples, first_questions
+from wsipipe.analysis.classify.candidates import Candidates, candidates_of
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import read_cells
 from wsipipe.pipelines.label import LabelJob, run_label

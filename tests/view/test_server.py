@@ -23,14 +23,14 @@ from tests.conftest import Phantom
 from tests.masters import truth_master
 from wsipipe.cli.main import main
 from wsipipe.errors import OutputError, SettingsError
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.pipelines import view
 from wsipipe.pipelines.view import ViewJob
 from wsipipe.quality.map import FAULTS
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import StainSettings
 from wsipipe.slide import ArraySlide, open_slide
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
-from wsipipe.unmix import HDAB, HE, densities
+from wsipipe.stain.unmix import HDAB, HE, densities
 from wsipipe.view.answers import Shown
 from wsipipe.view.areas import Area
 from wsipipe.view.index import CellIndex

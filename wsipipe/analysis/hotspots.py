@@ -2,7 +2,8 @@
 
 Not those of a grid: every place of the square is considered. Space is cut into bins of a fraction of the square's side;
 from sums over bins follow bounds for all squares whose corner lies in one bin, best first; only where a bound beats the
-best square found so far are the places in that bin looked at one by one (:mod:`wsipipe.kernels.squares`). With n cells,
+best square found so far are the places in that bin looked at one by one (:mod:`wsipipe.cells.kernels.squares`). With n
+cells,
 b bins and m cells in a square that is O(n + b) and O(m + e²) for each bin that is looked at, e being the cells that the
 square's sides pass there: in practice a few hundred bins. In the worst case, cells spread so evenly that all places are
 alike, every bin is looked at.
@@ -17,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsipipe.cells.kernels.squares import best_in_block, bins_of
 from wsipipe.errors import SettingsError
-from wsipipe.kernels.squares import best_in_block, bins_of
 from wsipipe.units import Pair, Size
 
 UNIT = 64

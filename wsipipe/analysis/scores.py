@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.analysis.derived import NEGATIVE, POSITIVE
-from wsipipe.compartments import NUCLEUS
+from wsipipe.cells.compartments import NUCLEUS
 
 Floats = NDArray[np.float64]
 STEPS = {1: (NEGATIVE, POSITIVE), 3: (NEGATIVE, "1+", "2+", "3+")}

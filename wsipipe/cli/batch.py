@@ -10,8 +10,8 @@ import click
 from wsipipe.cli.segment import SOME_FAILED, bottleneck
 
 if TYPE_CHECKING:
-    from wsipipe.pipelines.batch import BatchJob
-    from wsipipe.pipelines.outcome import Outcome, Report
+    from wsipipe.segmentation.batch import BatchJob
+    from wsipipe.segmentation.outcome import Outcome, Report
 
 ROWS = 60
 """Rows of the closing table; failures come first."""
@@ -24,7 +24,7 @@ def run_many(batch: BatchJob, dry_run: bool) -> int:
     from wsipipe.cli.interrupt import prompt_interrupt
     from wsipipe.cli.notice import show_notice
     from wsipipe.cli.progress import TerminalProgress
-    from wsipipe.pipelines.batch import run_batch
+    from wsipipe.segmentation.batch import run_batch
 
     if dry_run:
         return _show_survey(batch)
@@ -69,8 +69,8 @@ def _line(outcome: Outcome, width: int) -> str:
 
 def _show_survey(batch: BatchJob) -> int:
     """Print what each slide means in work; return the exit code."""
-    from wsipipe.pipelines.dry_run import survey
     from wsipipe.schedule.progress import Progress
+    from wsipipe.segmentation.dry_run import survey
 
     tiles, area, failed, count = 0, 0.0, 0, 0
     for slide in survey(batch, Progress()):

@@ -62,7 +62,7 @@ def benchmark(plan: Path, output: Path, root: Path, workers: int, dry_run: bool)
 
 def _show(job: BenchmarkJob) -> None:
     """List the cells."""
-    from wsipipe.compare.plan import read_plan
+    from wsipipe.evaluate.compare.plan import read_plan
     from wsipipe.pipelines.benchmark import planned
 
     plan = read_plan(job.plan)

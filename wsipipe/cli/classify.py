@@ -12,7 +12,7 @@ from wsipipe.cli.results import ANY, FILE
 from wsipipe.settings import ClassifySettings
 
 if TYPE_CHECKING:
-    from wsipipe.classify import Scores
+    from wsipipe.analysis.classify import Scores
     from wsipipe.pipelines.classify import Classified
 
 LISTED = 8
@@ -71,7 +71,7 @@ def classify(
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.classify import ClassifyJob, run_classify
-    from wsipipe.pipelines.results import SOME_FAILED
+    from wsipipe.segmentation.results import SOME_FAILED
 
     settings = collect(ClassifySettings, options, config)
     job = ClassifyJob(cells, output, model, labels, also, save, questions, settings)

@@ -38,7 +38,7 @@ def demo_slide(
     from rich.console import Console
     from rich.progress import Progress
 
-    from wsipipe.pipelines.demo import draw_demo
+    from wsipipe.phantom.demo import draw_demo
 
     settings = dataclasses.replace(collect(PhantomSettings, options), bounds=bounds)
     array = _array(tma, cores, bounds, options)

@@ -13,7 +13,7 @@ from wsipipe.models.zoo import DEFAULT
 from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
 
 if TYPE_CHECKING:
-    from wsipipe.pipelines.tune import Trial
+    from wsipipe.evaluate.tuning import Trial
 
 NOT_HERE = ("expand_um", "block", "workers", "max_bad_tiles", "readers")
 SHOWN = 10

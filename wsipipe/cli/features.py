@@ -68,7 +68,7 @@ def features(
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.models.zoo import DEFAULT
     from wsipipe.pipelines.features import FeaturesJob, run_features
-    from wsipipe.pipelines.slides import is_batch
+    from wsipipe.segmentation.slides import is_batch
 
     asked = collect(FeatureSettings, options, config)
     job = FeaturesJob(

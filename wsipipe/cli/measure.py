@@ -45,7 +45,7 @@ def measure(cells: Path, slide: str, output: Path, config: Any, **options: Any) 
       wsipipe measure cells.parquet --slide ki67.svs -o stained.parquet --add stains --stain-vectors hdab
     """
     from wsipipe.cli.progress import TerminalProgress
-    from wsipipe.pipelines.measure import MeasureJob, run_measure, totals
+    from wsipipe.segmentation.measuring import MeasureJob, run_measure, totals
 
     job = MeasureJob(
         cells=cells,

@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 
 import click
 
+from wsipipe.artifacts.plain import text_of
 from wsipipe.cli.sections import SECTIONS as SECTIONS
 from wsipipe.cli.slips import outside, unknown
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import SettingsError
-from wsipipe.plain import text_of
 
 CONFIG_CHARS, CONFIG_LINE = 1_000_000, 10_000
 """Characters of a file of settings, and of one line of it: the parser takes gigabytes for a key of 50,000 parts."""

@@ -63,8 +63,8 @@ def score(
       wsipipe score measured/ --regions annotations/ --sheet cohort.csv -o scored/ --table ki67.csv
     """
     from wsipipe.cli.progress import TerminalProgress
-    from wsipipe.pipelines.results import SOME_FAILED
     from wsipipe.pipelines.score import ScoreJob, run_score
+    from wsipipe.segmentation.results import SOME_FAILED
 
     job = ScoreJob(
         cells=cells,

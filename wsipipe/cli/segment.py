@@ -27,7 +27,7 @@ from wsipipe.settings import (
 from wsipipe.units import Box
 
 if TYPE_CHECKING:
-    from wsipipe.pipelines.job import SegmentJob, SegmentResult
+    from wsipipe.segmentation.job import SegmentJob, SegmentResult
 
 STAGES = ("prepare", "decode", "network", "scratch", "blend", "cells", "polygons", "measure", "write")
 SOME_FAILED = 9
@@ -89,7 +89,7 @@ def segment(
       wsipipe segment cohort.csv -o out/ --devices cuda:0,cuda:1 --workers 8
       wsipipe segment 'slides/**/*.svs' -o out/ --scheduler tcp://head-node:8786
     """
-    from wsipipe.pipelines.job import SegmentJob
+    from wsipipe.segmentation.job import SegmentJob
 
     like = SegmentJob(
         source=slides[0],
@@ -115,7 +115,7 @@ def segment(
     if overlay:
         raise SettingsError(f"--overlay {overlay} is one file; for pictures of all slides give --format parquet,png")
     from wsipipe.cli.batch import run_many
-    from wsipipe.pipelines.batch import BatchJob
+    from wsipipe.segmentation.batch import BatchJob
 
     code = run_many(BatchJob(slides, folder, like, collect(BatchSettings, options, config)), dry_run)
     if report and not dry_run:
@@ -143,8 +143,8 @@ def _write_reports(source: Path) -> None:
 
 def _folder(slides: tuple[str, ...], outputs: tuple[str, ...]) -> Path | None:
     """Return the output folder of a batch, None for one slide whose output files are named."""
-    from wsipipe.pipelines.job import SUFFIXES
-    from wsipipe.pipelines.slides import is_batch, list_slides
+    from wsipipe.segmentation.job import SUFFIXES
+    from wsipipe.segmentation.slides import is_batch, list_slides
 
     (first, *more) = outputs
     is_folder = os.path.isdir(first) or first.endswith(("/", os.sep))
@@ -161,7 +161,7 @@ def _one(job: SegmentJob, dry_run: bool, reported: Path | None) -> int:
     from wsipipe.cli.interrupt import prompt_interrupt
     from wsipipe.cli.notice import show_notice
     from wsipipe.cli.progress import TerminalProgress
-    from wsipipe.pipelines.segment import run_segment
+    from wsipipe.segmentation.run import run_segment
 
     if dry_run:
         _show_plan(job)
@@ -177,8 +177,8 @@ def _one(job: SegmentJob, dry_run: bool, reported: Path | None) -> int:
 
 def _show_plan(job: SegmentJob) -> None:
     """Print what a run would do and need."""
-    from wsipipe.pipelines.dry_run import estimate
     from wsipipe.schedule.progress import Progress
+    from wsipipe.segmentation.dry_run import estimate
 
     for name, value in estimate(job, Progress()):
         click.echo(f"{name:<10} {value}")
@@ -209,7 +209,7 @@ def _show_result(job: SegmentJob, result: SegmentResult) -> None:
 
 def bottleneck(name: str) -> str:
     """Return what takes longest, and what to change."""
-    from wsipipe.pipelines.job import ADVICE
+    from wsipipe.segmentation.job import ADVICE
 
     return f"bottleneck: {name}; {ADVICE[name]}" if name in ADVICE else f"bottleneck: {name}"
 

@@ -60,8 +60,8 @@ def summarise(
       wsipipe summarise cells.parquet -o tissue.csv --measurement area_um2 --measurement eccentricity
     """
     from wsipipe.cli.progress import TerminalProgress
-    from wsipipe.pipelines.results import SOME_FAILED
     from wsipipe.pipelines.summarise import SummariseJob, run_summarise
+    from wsipipe.segmentation.results import SOME_FAILED
 
     job = SummariseJob(
         cells=cells,

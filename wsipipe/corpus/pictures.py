@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 from wsipipe.artifacts import atomic_path
 from wsipipe.corpus.read import Corpus
 from wsipipe.corpus.splits import rank
-from wsipipe.lettering import width as width_of
-from wsipipe.lettering import write
+from wsipipe.figure.lettering import width as width_of
+from wsipipe.figure.lettering import write
 
 TILE, LABEL, GAP = 176, 30, 8
 COLUMNS, ROWS = 8, 6

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wsipipe.artifacts.plain import readable, refuse_special
 from wsipipe.errors import DatasetError, in_words
-from wsipipe.plain import readable, refuse_special
 from wsipipe.slide.opening import is_url
 from wsipipe.slide.suffixes import PICTURES, SLIDES
 

@@ -13,8 +13,8 @@ import shapely
 
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError
+from wsipipe.figure.overlay import View, draw_legend, draw_outlines, draw_scale_bar, look, write_png
 from wsipipe.formats.annotations import Annotation
-from wsipipe.overlay import View, draw_legend, draw_outlines, draw_scale_bar, look, write_png
 from wsipipe.slide import Slide
 
 OUTPUTS = ".geojson", ".csv"

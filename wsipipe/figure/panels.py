@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from wsipipe.dense import DenseBackbone
 from wsipipe.figure import maps as numbers
 from wsipipe.figure.maps import View
 from wsipipe.figure.regions import Region, together
 from wsipipe.figure.sheet import COLOURS, Pixels, Section, coloured, heated, picture, resized
+from wsipipe.infer.dense import DenseBackbone
+from wsipipe.raster.tiling import TILE
 from wsipipe.settings import VisualizeSettings
-from wsipipe.tiling import TILE
+from wsipipe.stain.unmix import HE
 from wsipipe.train.diffusion import masked_count
 from wsipipe.units import Pair
-from wsipipe.unmix import HE
 
 NUCLEUS_UM = 2.0
 """Width (standard deviation) of the blur under which the darkest place is inside a nucleus."""

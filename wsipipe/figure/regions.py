@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.raster.chunks import reflected
-from wsipipe.tiling import TILE
+from wsipipe.raster.tiling import TILE
 from wsipipe.units import Pair
 
 MARGIN = 128

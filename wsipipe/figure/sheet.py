@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from wsipipe.artifacts import atomic_path
+from wsipipe.figure.lettering import width as width_of
+from wsipipe.figure.lettering import write
+from wsipipe.figure.overlay import View, draw_scale_bar
 from wsipipe.figure.regions import Region
 from wsipipe.formats.colours import Rgb
-from wsipipe.lettering import width as width_of
-from wsipipe.lettering import write
-from wsipipe.overlay import View, draw_scale_bar
 from wsipipe.units import Pair
 
 INK, FAINT = (30, 30, 30), (110, 110, 110)

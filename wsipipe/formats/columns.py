@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from wsipipe.unmix import key_of
+from wsipipe.stain.unmix import key_of
 
 SHAPES = ("geometry", "nucleus", "bbox")
 """Columns that hold shapes."""
 
 
 QUPATH = re.compile(r"(nucleus|cytoplasm|cell)_(.+)_od_(mean|max|p\d0)")
-"""Columns of a stain in a compartment (:mod:`wsipipe.compartments`)."""
+"""Columns of a stain in a compartment (:mod:`wsipipe.cells.compartments`)."""
 
 
 def qupath_name(column: str, stains: Mapping[str, str] | None) -> str:

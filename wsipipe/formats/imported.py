@@ -18,13 +18,13 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
+from wsipipe.artifacts.plain import refuse_special
+from wsipipe.cells.measure import MEASURES
 from wsipipe.errors import StoreError, in_words
 from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.parquet import merge_parts, write_part
 from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.geometry import mended
-from wsipipe.measure import MEASURES
-from wsipipe.plain import refuse_special
 from wsipipe.runs import scratch_folder
 
 SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")

@@ -25,11 +25,11 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import from_json
+from wsipipe.artifacts.plain import refuse_special
+from wsipipe.cells.measure import MEASURES
 from wsipipe.errors import StoreError, in_words
 from wsipipe.formats.table import BBOX
 from wsipipe.geometry import FARTHEST
-from wsipipe.measure import MEASURES
-from wsipipe.plain import refuse_special
 
 SEAL, OPEN = "digest", "0" * 64
 """Key of the metadata that holds the SHA-256 of the file, and what stands in its place while that is computed."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
-from wsipipe.measure import MEASURES
+from wsipipe.cells.measure import MEASURES
 
 NAMESPACE = uuid.UUID("5b1a5f0e-0d0c-5e0c-9d2b-7c9b7a0d6f31")
 """Namespace of the cells' UUIDs (version 5)."""
@@ -28,7 +28,7 @@ _FLOAT64 = ("x", "y")
 
 
 class FoundCells(Protocol):
-    """The part of :class:`wsipipe.instances.Cells` that a table needs; n cells."""
+    """The part of :class:`wsipipe.cells.instances.Cells` that a table needs; n cells."""
 
     @property
     def sums(self) -> NDArray[np.int64]:
@@ -84,7 +84,7 @@ def cells_table(
     polygons : (n,) array of shapely.Polygon
         Outlines in base pixels, rounded to 1/100; of whole cells when *nuclei* are given, else of nuclei.
     measures : mapping of name to (n,) array
-        From :func:`wsipipe.measure.measure`; names beyond those of ``MEASURES`` become columns after them.
+        From :func:`wsipipe.cells.measure.measure`; names beyond those of ``MEASURES`` become columns after them.
     fingerprint : str
         Of the slide; goes into the cells' identities.
     classes : sequence of str

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_path
+from wsipipe.artifacts.plain import readable
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.geometry import Grid
-from wsipipe.plain import readable
+from wsipipe.raster.tiling import TILE
 from wsipipe.settings import ZarrSettings
 from wsipipe.slide.protocol import SlideInfo
-from wsipipe.tiling import TILE
 
 MPP_AT_1X = 10.0
 """Microns per pixel at 1x, by the usual reckoning: 0.25 µm/px is 40x."""

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import from_json
+from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Content
 from wsipipe.labels.outlines import Outline, paint
 from wsipipe.labels.pictures import read_picture
 from wsipipe.labels.sources import Item, files_under, picture_of, unique
-from wsipipe.plain import text_of
 
 KEYS = ("images", "annotations")
 

@@ -19,13 +19,13 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import from_json
+from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import DatasetError, SlideError, in_words
 from wsipipe.geometry import mended
 from wsipipe.labels.annotated import DEFAULT_MPP, UNKNOWN, Content, DatasetSpec
 from wsipipe.labels.outlines import Outline, paint
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, MAX_PIXELS
 from wsipipe.labels.sources import Item, files_under, picture_of
-from wsipipe.plain import text_of
 from wsipipe.raster import open_slide_raster
 from wsipipe.raster.fill import fill
 from wsipipe.settings import SlideSettings

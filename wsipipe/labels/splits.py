@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from wsipipe.artifacts import from_json
+from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import DatasetError, in_words
 from wsipipe.labels.annotated import Annotated, DatasetSpec
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, SLIDE_SUFFIXES
-from wsipipe.plain import text_of
 
 SPLITS = ("train", "val", "test")
 

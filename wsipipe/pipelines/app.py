@@ -10,8 +10,8 @@ from pathlib import Path
 
 from wsipipe.artifacts import atomic_write, check_writable
 from wsipipe.models.zoo import DEFAULT, card_text, shipped
-from wsipipe.pipelines.shown import open_pair
-from wsipipe.pipelines.slides import SECTIONS, SLIDE_SUFFIXES
+from wsipipe.segmentation.found_before import open_pair
+from wsipipe.segmentation.slides import SECTIONS, SLIDE_SUFFIXES
 from wsipipe.settings import ExportSettings, RunSettings, SlideSettings
 from wsipipe.system import WINDOWS
 from wsipipe.view.answers import Shown

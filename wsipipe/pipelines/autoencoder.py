@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wsipipe import pretrain as pretraining
 from wsipipe.corpus import Corpus
 from wsipipe.errors import DatasetError, SettingsError
 from wsipipe.models.vae import SMALL, VAE
 from wsipipe.models.vae_files import write_vae
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import PretrainSettings
+from wsipipe.train import pretraining as pretraining
 from wsipipe.train.autoencoder import train_autoencoder
 from wsipipe.train.distributed import ranks
 from wsipipe.train.pictures import write_decoded

@@ -15,20 +15,20 @@ from typing import Any
 import pandas as pd
 
 from wsipipe.artifacts import atomic_path, atomic_write, check_writable, read_json, write_json
-from wsipipe.compare.folds import cells_of
-from wsipipe.compare.plan import Cell, Plan, read_plan
-from wsipipe.compare.plots import write_plots
-from wsipipe.compare.tables import differences, latex, markdown, summary
+from wsipipe.evaluate.compare.folds import cells_of
+from wsipipe.evaluate.compare.plan import Cell, Plan, read_plan
+from wsipipe.evaluate.compare.plots import write_plots
+from wsipipe.evaluate.compare.tables import differences, latex, markdown, summary
 from wsipipe.labels import list_set
 from wsipipe.models import checkpoint
 from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate
 from wsipipe.pipelines.fit import FitJob, run_fit
-from wsipipe.pipelines.outcome import Attempt
 from wsipipe.pipelines.predictions import score_predictions
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
+from wsipipe.segmentation.outcome import Attempt
 from wsipipe.settings import RANDOM, EvaluateSettings, RunSettings
 
 DONE, FAILED = "done.json", "failed.json"

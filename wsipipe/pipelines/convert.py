@@ -14,10 +14,10 @@ from wsipipe.formats.exports import Format, Style, format_of
 from wsipipe.formats.ngff import label_grid
 from wsipipe.formats.parquet import metadata
 from wsipipe.formats.subset import class_names, write_subset
-from wsipipe.pipelines.no_cells import warn_of_none
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.runs import claims, scratch_folder
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 from wsipipe.slide import fingerprint, open_slide
 

@@ -23,10 +23,10 @@ from wsipipe.corpus.splits import draw_splits
 from wsipipe.corpus.table import Columns, Origin, patch_columns
 from wsipipe.corpus.write import CorpusWriter, publish_corpus, stands
 from wsipipe.errors import DatasetError, SlideError
-from wsipipe.pipelines.request import slide_file
 from wsipipe.runs import claims, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
+from wsipipe.segmentation.request import slide_file
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings, determining
 from wsipipe.slide import changed, fingerprint
 from wsipipe.store.write import writing

@@ -21,15 +21,15 @@ from wsipipe.formats import text
 from wsipipe.models.checkpoint import load
 from wsipipe.models.device import VISIBLE, native_bf16, try_out
 from wsipipe.models.zoo import shipped
-from wsipipe.pipelines.job import SegmentJob
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.pipelines.parts import parts
-from wsipipe.pipelines.segment import run_segment
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores, allowed_memory, free_memory
+from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import CellSettings, RunSettings, SlideSettings
 from wsipipe.slide import BACKENDS, backend_versions, open_slide
 from wsipipe.slide.opening import load_reader
-from wsipipe.slide.phantom import PhantomSettings, write_phantom
 
 LIBRARIES = (
     "torch", "numpy", "scipy", "numba", "opencv-python-headless", "shapely",

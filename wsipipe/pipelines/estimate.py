@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.errors import SettingsError
+from wsipipe.evaluate.image import maps_of_all
+from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.labels.nuclear_size import TYPICAL_NUCLEUS_UM
 from wsipipe.models.zoo import resolve
-from wsipipe.pipelines.image import maps_of_all
-from wsipipe.predict import Predictor, load_predictor
 from wsipipe.report.plausible import LEAST_PROBABILITY, MOST_OVERSIZE
 from wsipipe.settings import GridSettings, SlideSettings
 from wsipipe.slide import Slide, open_slide

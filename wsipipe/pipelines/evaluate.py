@@ -11,14 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from wsipipe.errors import DatasetError, SettingsError
-from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
-from wsipipe.metrics import Counts, SizeCounts, Summary, TypeSummary, count, count_sizes, scores, summarise
-from wsipipe.models.checkpoint import Rules, model_hash
-from wsipipe.models.threads import set_threads
-from wsipipe.models.zoo import DEFAULT, resolve
-from wsipipe.pipelines.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
-from wsipipe.pipelines.prepare import rules_of
-from wsipipe.pipelines.scored import (
+from wsipipe.evaluate.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
+from wsipipe.evaluate.metrics import Counts, SizeCounts, Summary, TypeSummary, count, count_sizes, scores, summarise
+from wsipipe.evaluate.scoring import (
     Scores,
     markdown,
     write_labels,
@@ -27,13 +22,18 @@ from wsipipe.pipelines.scored import (
     write_tables,
     write_trials,
 )
-from wsipipe.pipelines.scored_groups import Groups, read_groups
-from wsipipe.pipelines.scored_types import TypeTally
-from wsipipe.pipelines.tune import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
-from wsipipe.predict import Predictor, load_predictor
+from wsipipe.evaluate.scoring_groups import Groups, read_groups
+from wsipipe.evaluate.scoring_types import TypeTally
+from wsipipe.evaluate.tuning import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
+from wsipipe.infer.predict import Predictor, load_predictor
+from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
+from wsipipe.models.checkpoint import Rules, model_hash
+from wsipipe.models.threads import set_threads
+from wsipipe.models.zoo import DEFAULT, resolve
 from wsipipe.runs import claims, result_folder
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
+from wsipipe.segmentation.prepare import rules_of
 from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
 
 __all__ = ["EvaluateJob", "Evaluation", "instances_of", "maps_of", "maps_of_all", "run_evaluate", "run_tune", "tune"]

@@ -16,27 +16,27 @@ from numpy.typing import NDArray
 
 import wsipipe
 from wsipipe.artifacts import digest, read_json, write_json
-from wsipipe.embed import Embedder, EncoderEmbedder
 from wsipipe.errors import SettingsError, TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
 from wsipipe.geometry import grow
+from wsipipe.infer.embed import Embedder, EncoderEmbedder
 from wsipipe.models.checkpoint import model_hash, read_card
 from wsipipe.models.device import SmallerBatch
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import DEFAULT, resolve
-from wsipipe.pipelines.origin import record_of, refuse_other, write_record
-from wsipipe.pipelines.prepare import colour_warnings, slide_colours
-from wsipipe.pipelines.publish import covered_px
-from wsipipe.pipelines.request import is_stale, slide_file, slide_fingerprint
-from wsipipe.pipelines.source import Source, open_source
+from wsipipe.raster.tiling import TILE, TileGrid
 from wsipipe.runs import Lease, Work, claimed, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
+from wsipipe.segmentation.origin import record_of, refuse_other, write_record
+from wsipipe.segmentation.prepare import colour_warnings, slide_colours
+from wsipipe.segmentation.publish import covered_px
+from wsipipe.segmentation.request import is_stale, slide_file, slide_fingerprint
+from wsipipe.segmentation.source import Source, open_source
 from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings, determining
 from wsipipe.slide import changed
 from wsipipe.stain import Change, normalise
-from wsipipe.tiling import TILE, TileGrid
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
 

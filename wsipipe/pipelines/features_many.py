@@ -11,9 +11,9 @@ import wsipipe
 from wsipipe.artifacts import check_writable, write_json
 from wsipipe.errors import OutputBusy, SettingsError
 from wsipipe.pipelines.features import FeaturesJob, run_features
-from wsipipe.pipelines.outcome import DONE, FAILED, SKIPPED, Attempt
-from wsipipe.pipelines.slides import list_slides
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.outcome import DONE, FAILED, SKIPPED, Attempt
+from wsipipe.segmentation.slides import list_slides
 
 REPORT = "report.json"
 
@@ -40,7 +40,7 @@ def run_features_many(
     Parameters
     ----------
     sources : sequence of str
-        Slides, folders, patterns, CSV tables; see :func:`wsipipe.pipelines.slides.list_slides`.
+        Slides, folders, patterns, CSV tables; see :func:`wsipipe.segmentation.slides.list_slides`.
     out : Path
         Folder of the features, a file a slide, and of ``report.json``.
     suffix : {'.h5', '.zarr'}

@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wsipipe import fit as fitting
 from wsipipe.artifacts import check_writable, digest, read_json, remove_leftovers, write_json
 from wsipipe.errors import DatasetError, OutputError
-from wsipipe.fit import Pool
+from wsipipe.evaluate.validation import Validation
 from wsipipe.labels import DEFAULT_MPP, Annotated, DatasetSpec, assumption, few, read_set
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter, model_hash
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import resolve
-from wsipipe.pipelines.validation import Validation
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import RANDOM, FitSettings, LoopSettings
+from wsipipe.train import fitting as fitting
+from wsipipe.train.fitting import Pool
 from wsipipe.train.samples import planned, types_in
 
 RECORD = "run.json"

@@ -14,8 +14,8 @@ from wsipipe.analysis.derived import NEGATIVE
 from wsipipe.analysis.hotspots import FEWEST, hot_spots
 from wsipipe.analysis.regions import CORE, HOT_SPOT, regions_frame
 from wsipipe.errors import SettingsError
-from wsipipe.pipelines.shown import open_pair, record_of, slide_of
 from wsipipe.pipelines.tma import CLASSES, NUMBERS, cores_of
+from wsipipe.segmentation.found_before import open_pair, record_of, slide_of
 from wsipipe.settings import HotSpotSettings, SlideSettings
 
 if TYPE_CHECKING:

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wsipipe.analysis.classify import Classifier, Examples, Scores
+from wsipipe.analysis.classify.candidates import candidates_of
+from wsipipe.analysis.classify.reading import columns_of, how_measured, measured_alike
 from wsipipe.artifacts import check_writable
-from wsipipe.classify import Classifier, Examples, Scores
-from wsipipe.classify.candidates import candidates_of
-from wsipipe.classify.reading import columns_of, how_measured, measured_alike
 from wsipipe.errors import NotAModel, SettingsError, in_words
 from wsipipe.formats.colours import Rgb
 from wsipipe.formats.parquet import metadata
-from wsipipe.pipelines.results import list_results
-from wsipipe.pipelines.shown import open_pair, record_of, slide_of
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.found_before import open_pair, record_of, slide_of
+from wsipipe.segmentation.results import list_results
 from wsipipe.settings import ClassifySettings, SlideSettings
 from wsipipe.slide import Slide
 from wsipipe.view.closeup import CloseUps

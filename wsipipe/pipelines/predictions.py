@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from wsipipe.errors import DatasetError
+from wsipipe.evaluate.image import Labels
+from wsipipe.evaluate.metrics import Counts, SizeCounts, consecutive, count, count_sizes, summarise
+from wsipipe.evaluate.scoring import Scores, write_scores, write_tables
+from wsipipe.evaluate.scoring_types import TypeTally
 from wsipipe.labels import Annotated, read_labels
 from wsipipe.labels.hovernet import load
 from wsipipe.labels.pictures import check_labels
-from wsipipe.metrics import Counts, SizeCounts, consecutive, count, count_sizes, summarise
 from wsipipe.pipelines.evaluate import CLAIM, WRITTEN, EvaluateJob, Evaluation, read_images
-from wsipipe.pipelines.image import Labels
-from wsipipe.pipelines.scored import Scores, write_scores, write_tables
-from wsipipe.pipelines.scored_types import TypeTally
 from wsipipe.runs import claims, result_folder
 from wsipipe.schedule.progress import Progress
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsipipe import pretrain as pretraining
 from wsipipe.artifacts import check_writable, digest, read_json, remove_leftovers, write_json
 from wsipipe.corpus import Corpus, is_corpus, open_corpus
 from wsipipe.errors import DatasetError, OutputError, SettingsError, install_line
@@ -26,6 +25,7 @@ from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores, network_threads
 from wsipipe.settings import CorpusSettings, PretrainSettings, determining
+from wsipipe.train import pretraining as pretraining
 from wsipipe.train.diffusion import PATCH
 from wsipipe.train.distributed import World, joined, ranks
 from wsipipe.train.features import features_of

@@ -11,11 +11,11 @@ from typing import Any
 from wsipipe.artifacts import atomic_write
 from wsipipe.figure.areas import check_areas, write_areas
 from wsipipe.formats.annotations import Annotation, write_annotations
-from wsipipe.pipelines.shown import open_pair
 from wsipipe.quality.map import COLOURS, FAULTS, Quality, QualityMap, quality_map
 from wsipipe.report.faults import Fault, fault_rows
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.found_before import open_pair
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import fingerprint, require_mpp
 

@@ -12,8 +12,6 @@ from urllib.parse import quote
 
 from wsipipe.artifacts import check_writable, from_json
 from wsipipe.errors import SettingsError, SlideError, StoreError
-from wsipipe.pipelines.no_cells import warn_of_none
-from wsipipe.pipelines.shown import MASTER, open_pair, record_of, slide_of, tissue_again
 from wsipipe.quality.map import QualityMap, quality_map
 from wsipipe.report import (
     FAILED,
@@ -29,6 +27,8 @@ from wsipipe.report import (
 )
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.found_before import MASTER, open_pair, record_of, slide_of, tissue_again
+from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import Slide
 from wsipipe.tissue import Tissue

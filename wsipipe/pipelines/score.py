@@ -20,13 +20,19 @@ from wsipipe.analysis.regions import read_regions
 from wsipipe.analysis.scores import MARKERS, STEPS, Marker, grades_of, suggest
 from wsipipe.analysis.summary import Row
 from wsipipe.artifacts import check_writable
-from wsipipe.compartments import column_of
+from wsipipe.cells.compartments import column_of
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.colours import KNOWN, Rgb, class_colours
 from wsipipe.formats.parquet import CellWriter, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
-from wsipipe.pipelines.no_cells import warn_of_none
-from wsipipe.pipelines.results import (
+from wsipipe.pipelines.sheet import read_sheet
+from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide, write_tables
+from wsipipe.report.score import write_score
+from wsipipe.runs import claims
+from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.found_before import open_pair, record_of, slide_of
+from wsipipe.segmentation.no_cells import warn_of_none
+from wsipipe.segmentation.results import (
     check_tables,
     claim_of,
     each_slide,
@@ -36,12 +42,6 @@ from wsipipe.pipelines.results import (
     outputs_for,
     pass_on,
 )
-from wsipipe.pipelines.sheet import read_sheet
-from wsipipe.pipelines.shown import open_pair, record_of, slide_of
-from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide, write_tables
-from wsipipe.report.score import write_score
-from wsipipe.runs import claims
-from wsipipe.schedule.progress import Progress
 from wsipipe.settings import ScoreSettings, SlideSettings, SummariseSettings
 from wsipipe.slide import Slide
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsipipe.errors import SettingsError
-from wsipipe.pipelines.slides import list_slides, read_table
+from wsipipe.segmentation.slides import list_slides, read_table
 
 OWN = ("slide", "region", "classification", "kind", "parent", "area_mm2", "cells", "fields", "intervals", "geometry")
 """Columns of a summary that a sheet may not have too."""

@@ -16,12 +16,12 @@ from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.parquet import metadata
 from wsipipe.formats.summary import write_summary
 from wsipipe.pipelines.found_regions import core_regions, hot_spot_regions, without_doubtful_shares
-from wsipipe.pipelines.no_cells import warn_of_none
-from wsipipe.pipelines.results import check_tables, each_slide, file_for, list_results
 from wsipipe.pipelines.sheet import Sheet, columns_of, read_sheet
-from wsipipe.pipelines.shown import open_pair, record_of, slide_of, tissue_again
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.found_before import open_pair, record_of, slide_of, tissue_again
+from wsipipe.segmentation.no_cells import warn_of_none
+from wsipipe.segmentation.results import check_tables, each_slide, file_for, list_results
 from wsipipe.settings import HotSpotSettings, SlideSettings, SummariseSettings
 
 if TYPE_CHECKING:

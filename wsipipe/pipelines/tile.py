@@ -7,16 +7,16 @@ from pathlib import Path
 
 from wsipipe.artifacts import check_writable, read_json
 from wsipipe.formats.trident import write_coords_h5
-from wsipipe.pipelines.origin import record_of, refuse_other, write_record
-from wsipipe.pipelines.request import is_stale
 from wsipipe.raster import SlideRaster, slide_grid
+from wsipipe.raster.tiling import TileGrid
 from wsipipe.runs import claims
+from wsipipe.segmentation.origin import record_of, refuse_other, write_record
+from wsipipe.segmentation.request import is_stale
 from wsipipe.settings import GridSettings, SlideSettings, StoreSettings, TissueSettings
 from wsipipe.slide import fingerprint, open_slide, require_mpp
 from wsipipe.store import StorePlan, open_store, plan_store, write_store
 from wsipipe.store.read import read_about
 from wsipipe.store.write import Progress
-from wsipipe.tiling import TileGrid
 from wsipipe.tissue import Tissue, find_tissue, viewer_origin
 from wsipipe.units import Box
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from wsipipe.analysis.regions import read_regions
 from wsipipe.formats.colours import class_colours
-from wsipipe.pipelines.shown import open_pair
-from wsipipe.pipelines.stains import stains_of
 from wsipipe.quality.map import COLOURS, FAULTS, quality_map
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.found_before import open_pair
+from wsipipe.segmentation.stains import stains_of
 from wsipipe.settings import SlideSettings, StainSettings
 from wsipipe.slide import Slide, require_mpp
 from wsipipe.slide.overview import read_scaled
-from wsipipe.unmix import StainVectors
+from wsipipe.stain.unmix import StainVectors
 from wsipipe.view.answers import Shown
 from wsipipe.view.areas import Area
 from wsipipe.view.index import CellIndex

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsipipe.artifacts import check_writable
-from wsipipe.dense import DenseBackbone
 from wsipipe.errors import ModelError, SettingsError
 from wsipipe.figure.panels import Looked, clusters, nucleus, reconstructions, similarity
 from wsipipe.figure.regions import STEP, Region, joined
 from wsipipe.figure.sheet import write_sheet
+from wsipipe.infer.dense import DenseBackbone
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import DEFAULT, resolve

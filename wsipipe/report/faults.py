@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from wsipipe.figure.overlay import View
 from wsipipe.formats.parquet import batches
-from wsipipe.overlay import View
 from wsipipe.quality.map import COLOURS, FAULTS, Quality, QualityMap
 from wsipipe.report.charts import css
 from wsipipe.report.pictures import picture_of, scale_bar, svg_path

@@ -11,8 +11,8 @@ import jinja2
 import numpy as np
 
 from wsipipe.artifacts import atomic_write
+from wsipipe.figure.overlay import View, look
 from wsipipe.formats.colours import NO_CLASS, Rgb, class_colours
-from wsipipe.overlay import View, look
 from wsipipe.quality.map import QualityMap
 from wsipipe.report import charts
 from wsipipe.report.checks import checks

@@ -14,17 +14,17 @@ import shapely
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from wsipipe.figure.overlay import DENSITY_BIN, View, cell_counts, heat_map, look, round_length
 from wsipipe.formats.colours import NO_CLASS, Rgb
 from wsipipe.formats.parquet import batches
-from wsipipe.overlay import DENSITY_BIN, View, cell_counts, heat_map, look, round_length
 from wsipipe.quality.ink import THRESHOLD, signal_of
 from wsipipe.quality.light import glass_colour
 from wsipipe.report.charts import css
 from wsipipe.report.survey import Field
 from wsipipe.slide import Slide
+from wsipipe.stain.unmix import HE, vectors_of
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box, Pair
-from wsipipe.unmix import HE, vectors_of
 
 OVERVIEW_SIDE, FIELD_SIDE, SMALL_SIDE = 1280, 720, 320
 """Longest sides in pixels: of the whole slide, of a field of view, of a slide among others."""
@@ -149,7 +149,7 @@ def stain_pictures(
     fields : sequence of Field
         The one of typical density is shown.
     told : mapping, optional
-        The stain vectors of the cells; see :meth:`wsipipe.unmix.StainVectors.as_dict`.
+        The stain vectors of the cells; see :meth:`wsipipe.stain.unmix.StainVectors.as_dict`.
     """
     if slide is None or not fields or not told or (vectors := vectors_of(told)).keys == HE.keys:
         return []

@@ -12,10 +12,10 @@ import shapely
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from wsipipe.figure.overlay import look
 from wsipipe.formats.colours import NO_CLASS, class_colours
 from wsipipe.formats.columns import qupath_name
 from wsipipe.formats.parquet import batches, metadata
-from wsipipe.overlay import look
 from wsipipe.report.charts import number
 from wsipipe.report.page import render, write_page
 from wsipipe.report.pictures import Picture, cell_outline, outlined, picture_of

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import wsipipe
 from wsipipe.errors import ClusterError, WsipipeError
-from wsipipe.predict import Predictor
+from wsipipe.infer.predict import Predictor
 from wsipipe.schedule.engine import Forward, Report
 from wsipipe.schedule.local import local_cluster
 from wsipipe.schedule.order import Lanes, Order, Pace

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from wsipipe.predict import Predictor
+from wsipipe.infer.predict import Predictor
 from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.task import Board, Receipt
 from wsipipe.settings import ClusterSettings, RunSettings
@@ -25,7 +25,7 @@ class Forward:
     names : tuple of str
         Maps, in order.
     recipe : dict
-        See :class:`wsipipe.predict.Recipe`.
+        See :class:`wsipipe.infer.predict.Recipe`.
     """
 
     names: tuple[str, ...]

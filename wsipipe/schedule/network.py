@@ -8,10 +8,10 @@ from dataclasses import asdict
 from functools import lru_cache
 
 from wsipipe.errors import ClusterError
+from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.models.checkpoint import model_hash
 from wsipipe.models.device import SmallerBatch
 from wsipipe.models.zoo import resolve
-from wsipipe.predict import Predictor, load_predictor
 from wsipipe.schedule.task import Plan
 
 DEVICE = "WSIPIPE_DEVICE"

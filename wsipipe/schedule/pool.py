@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import resolve
-from wsipipe.predict import Predictor, load_predictor
 from wsipipe.schedule.engine import Forward, Report
 from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.resources import allowed_cores, network_threads

@@ -20,7 +20,7 @@ from wsipipe.artifacts import atomic_path, from_json
 from wsipipe.errors import StoreError
 from wsipipe.formats.parts import check_part
 from wsipipe.geometry import intersect, is_empty
-from wsipipe.tiling import TILE
+from wsipipe.raster.tiling import TILE
 from wsipipe.units import Box
 
 PIECE, EDGE = 512, 64

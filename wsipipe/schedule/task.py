@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_path, digest, from_json, write_json
+from wsipipe.cells.instances import CellRules, halo
+from wsipipe.cells.polygons import expand_px
 from wsipipe.geometry import Grid, grow, intersect, is_empty
-from wsipipe.instances import CellRules, halo
-from wsipipe.polygons import expand_px
+from wsipipe.raster.tiling import BlockGrid, TileGrid, tile_owners
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings
 from wsipipe.stain import Change
-from wsipipe.tiling import BlockGrid, TileGrid, tile_owners
+from wsipipe.stain.unmix import HE, StainVectors, vectors_of
 from wsipipe.units import Box
-from wsipipe.unmix import HE, StainVectors, vectors_of
 
 PREDICT, CELLS = "predict", "cells"
 SCRATCH = 2
@@ -72,7 +72,7 @@ class Plan:
     model_sha256 : str
         Of that file.
     recipe : dict
-        Numerical recipe that every worker must have; see :class:`wsipipe.predict.Recipe`.
+        Numerical recipe that every worker must have; see :class:`wsipipe.infer.predict.Recipe`.
     names : tuple of str
         Maps of the model, in order.
     bounds : Box or None
@@ -86,7 +86,7 @@ class Plan:
     stain : ((float, float, float), (float, float, float)) or ()
         Change that gives the slide's pixels the colours of the training images; see :mod:`wsipipe.stain`.
     stain_vectors : dict
-        Stains that cells are measured by; see :meth:`wsipipe.unmix.StainVectors.as_dict`.
+        Stains that cells are measured by; see :meth:`wsipipe.stain.unmix.StainVectors.as_dict`.
     """
 
     source: str

@@ -20,14 +20,14 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import write_json
-from wsipipe.blend import blend
+from wsipipe.cells.instances import Cells, find_cells
+from wsipipe.cells.measure import measure
+from wsipipe.cells.polygons import expand, trace
 from wsipipe.errors import ClusterError
 from wsipipe.formats.parquet import write_part
 from wsipipe.formats.table import cells_table
 from wsipipe.geometry import intersect, is_empty
-from wsipipe.instances import Cells, find_cells
-from wsipipe.measure import measure
-from wsipipe.polygons import expand, trace
+from wsipipe.infer.blend import blend
 from wsipipe.raster import Raster, SlideRaster
 from wsipipe.schedule.clock import Clock
 from wsipipe.schedule.network import checked_predictor

@@ -15,9 +15,9 @@ from wsipipe.artifacts import digest, plain
 from wsipipe.errors import SettingsError
 from wsipipe.geometry import Grid, grow, intersect, is_empty
 from wsipipe.raster import CHUNK, Raster
+from wsipipe.raster.tiling import TILE, TileGrid, pixels_read, select_tiles
 from wsipipe.settings import StoreSettings, TissueSettings, determining
 from wsipipe.slide.protocol import Level, MppSource, SlideInfo
-from wsipipe.tiling import TILE, TileGrid, pixels_read, select_tiles
 from wsipipe.tissue import Tissue
 from wsipipe.units import Box
 

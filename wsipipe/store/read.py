@@ -15,9 +15,9 @@ from wsipipe.artifacts import digest, from_json
 from wsipipe.errors import StoreError
 from wsipipe.geometry import intersect
 from wsipipe.raster import CHUNK, ChunkRaster, Pixels, Raster, open_slide_raster, slide_grid
+from wsipipe.raster.tiling import TileGrid, pixels_read
 from wsipipe.settings import SlideSettings
 from wsipipe.store.plan import SCHEMA, Mask, grid_of, slide_of, tissue_of
-from wsipipe.tiling import TileGrid, pixels_read
 from wsipipe.tissue import Tissue
 from wsipipe.units import Pair
 

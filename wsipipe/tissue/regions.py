@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from wsipipe.artifacts import atomic_write, from_json
+from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import SettingsError, in_words
 from wsipipe.geometry import mended
-from wsipipe.plain import text_of
 from wsipipe.quality.fields import quality_warnings
 from wsipipe.quality.map import faults_named, quality_map
 from wsipipe.quality.shapes import outline

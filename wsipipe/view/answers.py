@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from wsipipe.slide import Slide
-from wsipipe.unmix import StainVectors, vectors_of
+from wsipipe.stain.unmix import StainVectors, vectors_of
 from wsipipe.view import areas, layer
 from wsipipe.view.areas import Area, Areas
 from wsipipe.view.index import CellIndex

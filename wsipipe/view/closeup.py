@@ -11,12 +11,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsipipe.classify import Classifier
-from wsipipe.classify.candidates import Candidates
-from wsipipe.classify.reading import matrix
+from wsipipe.analysis.classify import Classifier
+from wsipipe.analysis.classify.candidates import Candidates
+from wsipipe.analysis.classify.reading import matrix
+from wsipipe.figure.overlay import View, draw_outlines, draw_scale_bar, look
 from wsipipe.formats.colours import NO_CLASS, Rgb
 from wsipipe.formats.parquet import batches, metadata
-from wsipipe.overlay import View, draw_outlines, draw_scale_bar, look
 from wsipipe.slide import Slide
 
 OPEN = 4

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from wsipipe.artifacts.plain import from_json
 from wsipipe.errors import SettingsError
-from wsipipe.plain import from_json
 from wsipipe.view.answers import KEEP, STEADY, answer, as_json, number
 from wsipipe.view.closeup import CloseUps
 from wsipipe.view.session import Session

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsipipe.overlay import heat_map
+from wsipipe.figure.overlay import heat_map
 from wsipipe.view.index import CellIndex, ranges
 
 TILE = 512

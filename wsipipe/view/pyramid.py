@@ -12,8 +12,8 @@ import cv2
 
 from wsipipe.slide import Slide
 from wsipipe.slide.overview import Gaps, read_scaled
+from wsipipe.stain.unmix import StainVectors
 from wsipipe.units import Size
-from wsipipe.unmix import StainVectors
 
 log = logging.getLogger(__name__)
 

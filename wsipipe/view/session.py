@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from wsipipe.classify import Classifier, Examples, Scores, doubt, first_questions, learn, questions
-from wsipipe.classify.candidates import Candidates
-from wsipipe.classify.model import LEAST
+from wsipipe.analysis.classify import Classifier, Examples, Scores, doubt, first_questions, learn, questions
+from wsipipe.analysis.classify.candidates import Candidates
+from wsipipe.analysis.classify.model import LEAST
 from wsipipe.errors import SettingsError
 from wsipipe.formats.colours import Rgb, class_colours
 from wsipipe.settings import ClassifySettings
@@ -41,7 +41,7 @@ class Session:
     colours : mapping, optional
         Of classes that have one.
     measured : mapping, optional
-        See :func:`wsipipe.classify.learn`.
+        See :func:`wsipipe.analysis.classify.learn`.
     """
 
     def __init__(

@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.benchmarks.peers.systems import OWN, SYSTEMS, System
+from wsipipe.phantom.slide import write_phantom
 from wsipipe.settings import PhantomSettings
 from wsipipe.slide import open_slide
-from wsipipe.slide.phantom import write_phantom
 
 ENVIRONMENTS = Path(__file__).parents[3] / ".venv-peers"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS")

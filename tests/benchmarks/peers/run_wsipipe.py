@@ -7,9 +7,9 @@ from pathlib import Path
 sys.path[:] = [str(Path(__file__).parents[3]), str(Path(__file__).parent / "own"), *sys.path[1:]]
 from common import Stopwatch, tell  # noqa: E402
 
-from wsipipe.pipelines.job import SegmentJob  # noqa: E402
-from wsipipe.pipelines.segment import run_segment  # noqa: E402
 from wsipipe.schedule.progress import Progress  # noqa: E402
+from wsipipe.segmentation.job import SegmentJob  # noqa: E402
+from wsipipe.segmentation.run import run_segment  # noqa: E402
 from wsipipe.settings import RunSettings  # noqa: E402
 
 slide, precision = sys.argv[1:]

@@ -18,7 +18,7 @@ import pytest
 
 from tests.view.start.test_start import ALL, CHILD, TOKEN
 from wsipipe.pipelines.app import models, show
-from wsipipe.pipelines.slides import SLIDE_SUFFIXES
+from wsipipe.segmentation.slides import SLIDE_SUFFIXES
 from wsipipe.view.server import listen
 from wsipipe.view.start.desk import Desk
 from wsipipe.view.start.folders import Folders

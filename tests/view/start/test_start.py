@@ -20,7 +20,7 @@ from wsipipe.cli.options import read_config
 from wsipipe.errors import SettingsError, SlideNotFound
 from wsipipe.pipelines import app
 from wsipipe.pipelines.app import AppJob, launcher, models, show, write_launcher
-from wsipipe.pipelines.slides import SECTIONS, SLIDE_SUFFIXES
+from wsipipe.segmentation.slides import SECTIONS, SLIDE_SUFFIXES
 from wsipipe.settings import CellSettings, RunSettings
 from wsipipe.view.start.choices import choices, settings_file
 from wsipipe.view.start.desk import Desk

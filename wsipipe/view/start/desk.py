@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from wsipipe.artifacts import atomic_write, write_json
+from wsipipe.artifacts.plain import from_json
 from wsipipe.errors import OutputError, SettingsError, SlideNotFound
-from wsipipe.plain import from_json
 from wsipipe.system import ask_to_stop, child_options, shell_line
 
 APP, TABLE, CONFIG, REPORT = "app.json", "slides.csv", "run.toml", "report.json"

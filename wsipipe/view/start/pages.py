@@ -11,8 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsipipe.artifacts.plain import from_json
 from wsipipe.errors import MissingDependency, SettingsError, WsipipeError
-from wsipipe.plain import from_json
 from wsipipe.view.answers import Shown, routes
 from wsipipe.view.server import run
 from wsipipe.view.start.choices import Sections, choices, settings_file
