@@ -97,8 +97,7 @@ def test_tab_in_a_terminal(typed: str, becomes: str, shell_path: str, scripts: P
     )
     os.close(theirs)
     try:
-        until(ours, "ready")
-        until(ours, "> ")
+        assert until(ours, "ready\r\n> ")
         os.write(ours, typed.encode())
         assert until(ours, becomes)
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from wsipipe.cli.main import main
 from wsipipe.cli.options import SECTIONS, Command, Config, collect, config_option, options_for, read_config
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import SettingsError
@@ -157,3 +159,19 @@ def test_a_box_is_a_field_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_bad_box(text: str) -> None:
     with pytest.raises(click.BadParameter, match="box"):
         BoxType().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["models", "show", "{}"],
+        ["tma", "slide.tiff", "-o", "out", "--names", "{}"],
+        ["segment", "{}", "-o", "cells.geojson"],
+        ["convert", "{}", "-o", "cells.csv"],
+    ],
+)
+def test_a_named_pipe_is_refused(command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It may never say anything."""
+    os.mkfifo(tmp_path / "pipe")
+    assert main([word.format(tmp_path / "pipe") for word in command]) == 2
+    assert "is a named pipe; expected a file" in " ".join(capfd.readouterr().err.split())

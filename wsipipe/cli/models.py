@@ -29,13 +29,13 @@ def models(ctx: click.Context) -> None:
         _show_list()
 
 
-@models.command("list")
+@models.command("list", cls=Command)
 def list_() -> None:
     """List the shipped models, as `wsipipe models` does."""
     _show_list()
 
 
-@models.command()
+@models.command(cls=Command)
 @click.argument("name")
 def show(name: str) -> None:
     """Print what the model NAME (or a .safetensors file) says of itself, and its model card."""
@@ -51,7 +51,7 @@ def show(name: str) -> None:
         click.echo(f"\n{text.rstrip()}")
 
 
-@models.command()
+@models.command(cls=Command)
 def encoders() -> None:
     """List the foundation models that are known by name: for `models import`, and --encoder of other commands."""
     from rich.console import Console

@@ -8,6 +8,8 @@ A knob's default, unit, range and help are written once, in :mod:`wsipipe.settin
 from __future__ import annotations
 
 import dataclasses
+import os
+import stat
 import tomllib
 import types
 import typing
@@ -62,7 +64,20 @@ class SettingOption(click.Option):
 
 
 class Command(click.Command):
-    """A command whose ``--help`` groups the options by settings class."""
+    """A command whose ``--help`` groups the options by settings class, and that reads no named pipes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, unless it was given a named pipe, which may never say anything.
+
+        Raises
+        ------
+        SettingsError
+        """
+        for name, given in ctx.params.items():
+            for value in given if isinstance(given, tuple) else (given,):
+                if isinstance(value, str | Path) and _is_named_pipe(value):
+                    raise SettingsError(f"{name} {str(value)!r} is a named pipe; expected a file, so write it to one")
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one list of options per heading, the command's own options first."""
@@ -76,6 +91,14 @@ class Command(click.Command):
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records, col_max=34)
+
+
+def _is_named_pipe(value: str | Path) -> bool:
+    """Tell whether *value* names a pipe in a folder; one of the shell's own, as ``<(...)``, is none."""
+    try:
+        return not str(value).startswith(("/dev/", "/proc/")) and stat.S_ISFIFO(os.stat(value).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def options_for(*classes: type[Any], exclude: Iterable[str] = ()) -> Callable[[Function], Function]:
