@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import tiny
-from wsipipe.errors import ModelError, SettingsError
+from wsipipe.errors import DatasetError, ModelError, SettingsError
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
@@ -90,6 +90,19 @@ def test_a_fit_learns_and_gives_the_average_with_its_card(
     assert card.head.widths == network.backbone.feature_widths
     checkpoint.save(tmp_path / "m.safetensors", network, card)
     assert checkpoint.load(tmp_path / "m.safetensors")[1] == card
+
+
+def test_a_model_of_grey_pictures_can_be_loaded(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:
+    """Its card has no colours to bring slides to."""
+    grey: Pool = [
+        (spec, [replace(a, image=a.image[..., :1].repeat(3, 2)) for a in images]) for spec, images in pool
+    ]  # fmt: skip
+    settings = replace(settings, head="linear", loop=LoopSettings(steps=1, warmup=1))
+    network, card = fit(grey, settings, tmp_path / "run")
+    checkpoint.save(tmp_path / "m.safetensors", network, card)
+    assert checkpoint.load(tmp_path / "m.safetensors")[1].colours is None
+    with pytest.raises(DatasetError, match="show no colours to bring slides to"):
+        fit(grey, replace(settings, normalise=True), tmp_path / "none")
 
 
 def test_a_resumed_fit_is_the_same_fit(pool: Pool, settings: FitSettings, tmp_path: Path) -> None:

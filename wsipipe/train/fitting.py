@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from wsipipe.errors import SettingsError
+from wsipipe.errors import DatasetError, SettingsError
 from wsipipe.formats.colours import class_colours
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import adapters, backbone_kinds, checkpoint
@@ -241,6 +241,8 @@ def fit(
     network, card = new_segmenter(settings, types)
     if not settings.types_only:
         card = replace(card, colours=colours_in(pool, settings.working_mpp), normalise=settings.normalise)
+    if card.normalise and not card.colours:
+        raise DatasetError("--normalise: the training images show no colours to bring slides to; leave it out")
     if card.normalise and card.colours:
         pool = normalised(pool, card.colours, settings.working_mpp)
     fitting = (TypeFitting if settings.types_only else Fitting)(

@@ -113,12 +113,16 @@ def whole_tiles_from(settings: FitSettings) -> float:
 
 
 def colours_in(pool: Pool, working_mpp: float) -> Colours | None:
-    """Return the colours that crops of *pool* have on average, at *working_mpp*; see :mod:`wsipipe.stain`."""
+    """Return the colours that crops of *pool* have on average, at *working_mpp*; see :mod:`wsipipe.stain`.
+
+    None where they show hardly any tissue, or none but grey.
+    """
 
     def of(a: Annotated) -> Colours | None:
         return colours_of([_shown(a, working_mpp)])
 
-    return average((average((of(a), 1.0) for a in images), spec.weight) for spec, images in pool)
+    found = average((average((of(a), 1.0) for a in images), spec.weight) for spec, images in pool)
+    return found if found and min(found.spread) > 0 else None
 
 
 def normalised(pool: Pool, target: Colours, working_mpp: float) -> Pool:
