@@ -63,6 +63,10 @@ def test_what_the_shell_makes_of_a_command_is_read() -> None:
         (OSError(2, "No such file or directory", "/a"), "No such file or directory"),
         (ValueError("two\nlines"), "two"),
         (RuntimeError(), "RuntimeError"),
+        (
+            ValueError("Error parsing JSON: '[json.exception.type_error.302] type must be string'"),
+            "a geometry in it is not",
+        ),
     ],
 )
 def test_errors_in_words(error: Exception, said: str) -> None:

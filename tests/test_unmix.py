@@ -79,6 +79,7 @@ def test_a_file_is_read_back_and_qupaths_too(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("nothing", "not a file of stain vectors"),
+        ('{"Stain 1": "A", "Values 1": "p.5 0 0", "Stain 2": "B", "Values 2": "0 1 0"}', r"\('p.5' is no number\)"),
         ('{"Stain 1": "A", "Values 1": "1 0 0"}', "two or three stains"),
         ('{"Stain 1": "A", "Values 1": "1 0 0", "Stain 2": "B", "Values 2": "1 0.01 0"}', "degrees apart"),
         ('{"Stain 1": "A", "Values 1": "1 0", "Stain 2": "B", "Values 2": "0 1 0"}', "not a file of stain vectors"),

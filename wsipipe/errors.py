@@ -154,6 +154,8 @@ def in_words(error: BaseException) -> str:
         return f"{said[:60]} is missing"
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8 text"
+    if "json.exception" in said:  # shapely's reader of GeoJSON
+        return "a geometry in it is not what GeoJSON allows"
     if isinstance(error, ValueError) and said.startswith(("invalid literal", "could not convert")):
         return f"{said.partition(': ')[2][:60]} is no number"
     return next((words for kinds, words in _MEANINGS if isinstance(error, kinds)), said)

@@ -168,7 +168,9 @@ def test_a_folder_with_its_sheet(cells: Path, regions: Path, tmp_path: Path, xy:
     write_master(out / "b" / "x.parquet", xy[:500], 0, size=SIZE, classes=CLASSES)
     regions.rename(drawn / "a.geojson")
     sheet = tmp_path / "cohort.csv"
-    sheet.write_text("path,name,patient,age,arm\na.svs,a,007,61,x\nx.svs,b/x,008,,y\ngone.svs,gone,009,7,y\n")
+    sheet.write_text(
+        f"path,name,patient,age,arm,code\na.svs,a,007,61,x,{10**20}\nx.svs,b/x,008,,y,\ngone.svs,gone,009,7,y,1\n"
+    )
     args = ("summarise", out, "--regions", drawn, "--sheet", sheet)
     assert run(*args, "-o", out / "all.parquet", "-o", tmp_path / "all.csv") == 0
     said = capfd.readouterr().err
@@ -179,6 +181,7 @@ def test_a_folder_with_its_sheet(cells: Path, regions: Path, tmp_path: Path, xy:
         ["b/x", "Tissue"],
     ]
     assert table["patient"].tolist() == ["007"] * 4 + ["008"] and table["age"].tolist()[:4] == [61] * 4
+    assert f",{10**20}," in (tmp_path / "all.csv").read_text()  # too large for a column of numbers: text
     (out / "broken.parquet").write_bytes(b"PAR1")
     assert run(*args, "-o", tmp_path / "again.csv") == 9
     assert "failed: broken: " in capfd.readouterr().err

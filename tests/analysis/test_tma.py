@@ -184,6 +184,8 @@ def test_a_sheet_names_them(drawn: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("core,name\nD-1,P1\n", "core D-1 is not among the cores found (rows A to C, columns 1 to 4)"),
         ("row,column\nA,1\nA,1\n", "line 3: core A-1 stands there twice"),
         ("core,confidence\nA-1,1\n", "column 'confidence' is one that cores have already"),
+        ("core,name\nA-1," + 200_000 * "x" + "\n", "line 2: cannot be read as a CSV table (field larger than"),
+        ("core," + 200_000 * "x" + "\nA-1,P\n", "line 1: cannot be read as a CSV table (field larger than"),
     ],
 )
 def test_a_bad_sheet(drawn: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

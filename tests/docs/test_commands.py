@@ -74,8 +74,8 @@ def test_a_wrong_command_is_noticed(line: str) -> None:
 BENCHMARKS = {"performance", "scale", "results"}
 """Pages that speak of options of benchmarks, as do the decisions and workflows."""
 FOREIGN = {"array", "cpus", "gres", "memory", "network", "nproc-per-node", "nthreads", "pyramid", "requeue"}
-FOREIGN |= {"resources", "signal", "tile"}
-"""Options of SLURM, Dask, Docker, torchrun and vips that the pages speak of."""
+FOREIGN |= {"jobs", "resources", "signal", "tile"}
+"""Options of SLURM, Dask, Docker, torchrun, vips and our own fuzzing that the pages speak of."""
 
 
 def test_every_option_in_the_text_is_one() -> None:

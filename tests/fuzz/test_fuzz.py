@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.fuzz.cases import CASES
 
-SHARE = "2"
+SHARE = "1"
 """Seeds of each of every second pair of a command and a kind of input."""
 PARTS = 4
 

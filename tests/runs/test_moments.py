@@ -16,7 +16,7 @@ from PIL import Image
 from tests import tiny
 from tests.conftest import ROOT
 
-LIMIT = int(os.environ.get("WSIPIPE_TEST_MOMENTS", "3"))
+LIMIT = int(os.environ.get("WSIPIPE_TEST_MOMENTS", "1"))
 """Moments at which each command is killed; 1000 for all that there are."""
 MODEL = ["--model", "{}/tiny.safetensors", "--device", "cpu", "--block", "256"]
 PICTURE = [*MODEL, "--mpp", "0.5", "--tissue", "none"]

@@ -113,10 +113,14 @@ def _read(path: Path) -> list[dict[str, str]]:
     if not lines:
         raise SettingsError(f"--names {path}: is empty; expected a CSV file with a column core")
     reader = csv.DictReader(lines, delimiter=max(",;\t", key=lines[0].count))
-    reader.fieldnames = [
-        name.strip().lower() if name.strip().lower() in OWN else name for name in reader.fieldnames or ()
-    ]
-    return [{k: (v or "").strip() for k, v in row.items() if k} for row in reader if any(row.values())]
+    try:
+        reader.fieldnames = [
+            name.strip().lower() if name.strip().lower() in OWN else name for name in reader.fieldnames or ()
+        ]
+        return [{k: (v or "").strip() for k, v in row.items() if k} for row in reader if any(row.values())]
+    except csv.Error as error:
+        where = f"--names {path}, line {reader.line_num + 1}"
+        raise SettingsError(f"{where}: cannot be read as a CSV table ({error}); expected short values") from error
 
 
 def _place(row: Mapping[str, str], where: str) -> tuple[int, int]:

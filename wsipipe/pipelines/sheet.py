@@ -80,10 +80,10 @@ def columns_of(sheet: Sheet, name: str, slide: str) -> dict[str, Any]:
 
 
 def _numbers(values: Sequence[str]) -> list[Any]:
-    """Return a column as numbers where all that is there is one, written plainly; "007" is a name."""
+    """Return a column as numbers where all that is there is one, written plainly; "007" is a name, as 20 digits are."""
     for kind in (int, float):
         try:
-            if all(str(kind(v)) == v for v in values if v):
+            if all(str(kind(v)) == v and abs(kind(v)) < 1 << 63 for v in values if v):
                 return [kind(v) if v else None for v in values]
         except ValueError:
             continue

@@ -78,17 +78,17 @@ def test_from_slides_to_a_run(browser: Any, address: str, desk: Desk) -> None:
     complaints: list[str] = []
     page = opened(browser, address, complaints)
     page.click("#start")
-    page.wait_for_function("document.querySelector('#problem').textContent.includes('folder')")
+    page.locator("#problem", has_text="folder").wait_for()
 
     page.get_by_label("two <b>.tiff").check()
     page.get_by_role("button", name="older").click()
-    page.wait_for_function("document.querySelector('#crumbs').textContent.includes('older')")
+    page.locator("#crumbs", has_text="older").wait_for()
     page.get_by_label("three.svs").check()
     assert page.locator("#list li").all_inner_texts() == ["two <b>.tiff×", "three.svs×"]
     page.fill("#cells-threshold", "7")
     page.fill("#name", "wait here")
     page.click("#start")
-    page.wait_for_function("document.querySelector('#problem').textContent.includes('threshold is 7')")
+    page.locator("#problem", has_text="threshold is 7").wait_for()
     page.fill("#cells-threshold", "0,4")
     page.check("#cells-drop_oversize")
     page.click("#start")
