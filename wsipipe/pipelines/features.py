@@ -26,7 +26,7 @@ from wsipipe.models.device import SmallerBatch
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import DEFAULT, resolve
 from wsipipe.raster.tiling import TILE, TileGrid
-from wsipipe.runs import Lease, Work, claimed, work_of
+from wsipipe.runs import Lease, Work, claimed, forget, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.segmentation.origin import record_of, refuse_other, write_record
@@ -128,12 +128,15 @@ def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: 
     about = _about(job, source, embedder, sha, boxes, change)
     made, record = features_made(job.output), read_json(record_of(job.output))
     same = made.get("fingerprint") == about["fingerprint"] and not is_stale(record, job.source)
+    began = slide_file(job.source)
+    key = digest([about["fingerprint"], began])
     if same and not job.force and not made.get("bad_boxes"):
+        forget(job.work, key)
         return Features(len(boxes), embedder.width, fresh=False)
     known = {"slide": record.get("slide"), "slide_fingerprint": made.get("slide")}
     refuse_other(job.output, known, job.source, source.raster.fingerprint, job.overwrite)
-    began, pixels = slide_file(job.source), Pixels(source, boxes, embedder.margin, change)
-    work = Work(job.work, digest([about["fingerprint"], began]))
+    pixels = Pixels(source, boxes, embedder.margin, change)
+    work = Work(job.work, key)
     features = _embed(work, pixels, embedder, lease, progress)
     bad = _unreadable(job, source, boxes)
     if bad:

@@ -16,4 +16,5 @@ from wsipipe.runs.lease import acquire as acquire
 from wsipipe.runs.lease import check_free as check_free
 from wsipipe.runs.work import Work as Work
 from wsipipe.runs.work import flush as flush
+from wsipipe.runs.work import forget as forget
 from wsipipe.runs.work import work_of as work_of

@@ -90,6 +90,13 @@ class Work:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def forget(folder: Path, key: str) -> None:
+    """Remove what a killed run of *key*, whose result is there, has left of its folder; another run's stays."""
+    mark = folder / KEY
+    if not mark.is_file() or mark.read_text(encoding="utf-8") == key:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def flush(file: Path) -> None:
     """Have *file* on disk before the journal says so; a shard of nothing but fill has no file."""
     if file.exists():

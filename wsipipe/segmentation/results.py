@@ -11,7 +11,7 @@ from typing import TypeVar
 import pyarrow.parquet as pq
 
 import wsipipe
-from wsipipe.artifacts import check_writable, write_json
+from wsipipe.artifacts import check_writable, remove_leftovers, write_json
 from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
 from wsipipe.formats.parquet import metadata
 from wsipipe.formats.summary import check_excel, ending_of
@@ -170,7 +170,9 @@ def pass_on(master: Path, output: Path, slide: str = "") -> None:
         "made_of": master.name,
         "version": wsipipe.__version__,
     }
-    write_json(output.parent / f"{output.name.removesuffix(MASTER)}.run.json", record)
+    path = output.parent / f"{output.name.removesuffix(MASTER)}.run.json"
+    remove_leftovers(path)  # whoever holds the output writes its record
+    write_json(path, record)
 
 
 def _is_table(path: Path) -> bool:

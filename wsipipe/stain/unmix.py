@@ -167,8 +167,8 @@ def read_vectors(path: Path) -> StainVectors:
         if isinstance(error, SettingsError):
             raise SettingsError(f"--stain-vectors {path} cannot be used: {error}") from error
         raise SettingsError(
-            f"--stain-vectors {path}: not a file of stain vectors ({in_words(error)}); expected he, hdab, estimate, auto, "
-            "or a file with the JSON of QuPath's setColorDeconvolutionStains"
+            f"--stain-vectors {path}: not a file of stain vectors ({in_words(error)}); expected he, hdab, estimate, "
+            "auto, or a file with the JSON of QuPath's setColorDeconvolutionStains"
         ) from error
 
 
