@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from tests import tiny
@@ -19,7 +20,7 @@ from wsipipe.models.cmd import CMDConfig
 from wsipipe.settings import FitSettings, LoopSettings
 from wsipipe.train.cached import feature_cache
 from wsipipe.train.fitting import Fitting, Pool, Watch, batch_of, count_trainable, fit, new_segmenter, nuclei_in
-from wsipipe.train.samples import colours_in, normalised, planned
+from wsipipe.train.samples import colours_in, normalised, planned, type_weights
 
 
 @pytest.fixture
@@ -316,11 +317,15 @@ def test_types_alone_are_learned_for_a_model_that_stays_as_it_is(
     loop = LoopSettings(steps=30, warmup=1, lr=0.05, ema=0.5)
     settings = replace(settings, backbone=str(tmp_path / "s.safetensors"), types_only=True, unfreeze=None, loop=loop)
     typed: Pool = [
-        (spec, [replace(a, types=tuple("ab"[k % 2] for k in range(a.labels.max()))) for a in images])
+        (spec, [replace(a, types=tuple("aab"[k % 3] for k in range(a.labels.max()))) for a in images])
         for spec, images in pool
     ]
     losses: list[float] = []
     network, card = fit(typed, settings, tmp_path / "run", lambda step, loss: losses.append(loss))
+    learned = safetensors.torch.load_file(tmp_path / "run" / "state.safetensors")["ema.levels.0.bias"]
+    weights = type_weights(typed, ("a", "b"))  # b is rarer, and counted for more than it occurs
+    own = network.head.types.levels[0].bias
+    assert weights[1] > weights[0] and torch.allclose(own[-2:], learned[-2:] - weights.log())
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
     for name, value in source.state_dict().items():
         assert torch.equal(

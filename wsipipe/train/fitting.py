@@ -18,7 +18,7 @@ from wsipipe.models import adapters, backbone_kinds, checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.device import choose_device, trains_in_bf16
 from wsipipe.models.folded import FoldedSegmenter
-from wsipipe.models.heads import TYPED, Head, HeadConfig
+from wsipipe.models.heads import TYPED, Cascade, Head, HeadConfig
 from wsipipe.models.intact import digest_of
 from wsipipe.models.threads import denormals_flushed
 from wsipipe.models.zoo import resolve
@@ -201,8 +201,15 @@ class TypeFitting(Fitting):
         return type_loss(logits.float(), targets.types.to(self.device), self.weights)
 
     def segmenter(self, averaged: nn.Module) -> Segmenter:
-        """Return the network with the averaged layer."""
-        cast(nn.Module, self.network.head.types).load_state_dict(averaged.state_dict())
+        """Return the network with the averaged layer, the odds of its types brought back to how often they occur.
+
+        Rare types weighed more while they were learned, as if there were more of them.
+        """
+        layer = cast(Cascade, self.network.head.types)
+        layer.load_state_dict(averaged.state_dict())
+        if self.weights is not None:
+            with torch.no_grad():
+                cast(Tensor, layer.levels[0].bias)[-len(self.weights) :] -= self.weights.log()
         return cast(Segmenter, self.network.eval())
 
 
