@@ -8,18 +8,17 @@ channels, H W pixels, D width of the condition.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsipipe.models.backbone import FEATURE_TIMESTEP, Backbone, Folded, set_gates
-from wsipipe.models.checks import WIDEST, expect, many, whole
 from wsipipe.models.condition import Condition
 from wsipipe.models.pointwise import without_pointwise_convolutions
+from wsipipe.models.unet_config import UNetConfig
 
 GROUP = 8
 """Channels that are normalised together."""
@@ -29,47 +28,15 @@ DECODER_BLOCKS = (2, 2, 1, 1, 1)
 
 
 @dataclass(frozen=True)
-class AttentionUNetConfig:
-    """Size of a backbone.
+class AttentionUNetConfig(UNetConfig):
+    """Size of a backbone; the last width is that of the condition's embedding, too."""
 
-    Attributes
-    ----------
-    widths : six ints
-        Channels at 256², 128², 64², 32², 16² and 8²; the last is the width of the condition's embedding, too.
-    condition : int
-        Width D of the foundation-model feature; 0 for an unconditioned backbone.
-    channels : int
-        Of the image: 3; of latents: 4.
-    """
-
-    widths: tuple[int, int, int, int, int, int]
-    condition: int = 0
-    channels: int = 3
-
-    def __post_init__(self) -> None:
-        good = many(whole(GROUP, WIDEST), 6)(self.widths) and not any(width % GROUP for width in self.widths)
-        expect(good, "backbone's widths", self.widths, f"six multiples of {GROUP}, up to {WIDEST}")
-        expect(whole(0, 2 * WIDEST)(self.condition), "backbone's condition", self.condition, "a width, or 0")
-        expect(whole(1, 64)(self.channels), "backbone's channels", self.channels, "1 to 64")
+    STEP: ClassVar[int] = GROUP
 
     @property
     def feature_widths(self) -> tuple[int, ...]:
         """Channels of the decoder's five levels."""
         return self.widths[-2::-1]
-
-    @property
-    def deepest_width(self) -> int:
-        """Channels of the bottleneck."""
-        return self.widths[-1]
-
-    @property
-    def scale(self) -> int:
-        """The finest map is as large as the image."""
-        return 1
-
-    def in_latents(self, channels: int) -> AttentionUNetConfig:
-        """Return the configuration for latents of so many channels."""
-        return dataclasses.replace(self, channels=channels)
 
 
 def attention_unet_t(condition: int = 0) -> AttentionUNetConfig:

@@ -6,18 +6,17 @@ the condition. Feature maps are kept channels-last in memory; inside a block the
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsipipe.models.backbone import FEATURE_TIMESTEP, Backbone, set_gates
-from wsipipe.models.checks import WIDEST, expect, many, whole
 from wsipipe.models.cmd_folded import FoldedCMD
 from wsipipe.models.condition import Condition
+from wsipipe.models.unet_config import UNetConfig
 
 ENCODER_BLOCKS = (1, 2, 3, 2, 2)
 BOTTLENECK_BLOCKS = 6
@@ -29,48 +28,16 @@ STEP = 4
 
 
 @dataclass(frozen=True)
-class CMDConfig:
-    """Size of a backbone.
+class CMDConfig(UNetConfig):
+    """Size of a backbone; ``condition`` 0 is the paper's "CMD w/o PFM" (Table 3)."""
 
-    Attributes
-    ----------
-    widths : six ints
-        Channels at 256², 128², 64², 32², 16² and 8².
-    condition : int
-        Width D of the foundation-model feature; 0 for an unconditioned backbone ("CMD w/o PFM", Table 3).
-    channels : int
-        Of the image: 3; of latents: 4.
-    """
-
-    widths: tuple[int, int, int, int, int, int]
-    condition: int = 0
-    channels: int = 3
-
-    def __post_init__(self) -> None:
-        good = many(whole(STEP, WIDEST), 6)(self.widths) and not any(width % STEP for width in self.widths)
-        expect(good, "backbone's widths", self.widths, f"six multiples of {STEP}, up to {WIDEST}")
-        expect(whole(0, 2 * WIDEST)(self.condition), "backbone's condition", self.condition, "a width, or 0")
-        expect(whole(1, 64)(self.channels), "backbone's channels", self.channels, "1 to 64")
+    STEP: ClassVar[int] = STEP
 
     @property
     def feature_widths(self) -> tuple[int, ...]:
         """Channels of the maps of the decoder's blocks 1, 3, 5, 6, 8, 9."""
         per_block = [c for c, n in zip(self.widths[-2::-1], DECODER_BLOCKS) for _ in range(n)]
         return tuple(per_block[i] for i in FEATURE_BLOCKS)
-
-    @property
-    def deepest_width(self) -> int:
-        """Channels of the bottleneck."""
-        return self.widths[-1]
-
-    @property
-    def scale(self) -> int:
-        """The finest map is as large as the image."""
-        return 1
-
-    def in_latents(self, channels: int) -> CMDConfig:
-        """Return the configuration for latents of so many channels."""
-        return dataclasses.replace(self, channels=channels)
 
 
 def _size(w: int, condition: int = 0) -> CMDConfig:

@@ -248,9 +248,9 @@ def fit(
     network, card = new_segmenter(settings, types)
     if not settings.types_only:
         card = replace(card, colours=colours_in(pool, settings.working_mpp), normalise=settings.normalise)
-    if card.normalise and not card.colours:
-        raise DatasetError("--normalise: the training images show no colours to bring slides to; leave it out")
-    if card.normalise and card.colours:
+    if card.normalise:
+        if not card.colours:
+            raise DatasetError("--normalise: the training images show no colours to bring slides to; leave it out")
         pool = normalised(pool, card.colours, settings.working_mpp)
     fitting = (TypeFitting if settings.types_only else Fitting)(
         network, settings, type_weights(pool, types) if types else None
