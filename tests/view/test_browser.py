@@ -5,10 +5,7 @@ Needs Playwright (``pip install '.[browser]'``) and Chromium on the path, or WSI
 
 from __future__ import annotations
 
-import os
-import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 import shapely
-from numpy.typing import NDArray
 
 from tests.conftest import Phantom
 from tests.masters import truth_master
+from tests.view.browsing import PATIENCE, TOKEN, centre, coloured, eventually, needs_chromium, ready, served, shot
 from wsipipe.analysis.classify import Examples
 from wsipipe.analysis.classify.candidates import candidates_of
 from wsipipe.settings import ClassifySettings
@@ -30,104 +27,21 @@ from wsipipe.view.areas import Area
 from wsipipe.view.closeup import CloseUps
 from wsipipe.view.index import CellIndex
 from wsipipe.view.labelling import Labelling
-from wsipipe.view.server import application, listen
+from wsipipe.view.server import application
 from wsipipe.view.session import Session
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = os.environ.get("WSIPIPE_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-TOKEN = "browser-test"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
-READY = """() => { const w = globalThis.wsipipe; if (!w?.layers.cells || w.layers.wanted) return false;
-  const items = [...Array(w.viewer.world.getItemCount()).keys()].map((i) => w.viewer.world.getItemAt(i));
-  return items.every((item) => item.getFullyLoaded()) && !w.viewer.isAnimating?.(); }"""
-PATIENCE = 60_000
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def address(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the phantom and its true nuclei."""
-    import uvicorn
-
     master = truth_master(tmp_path_factory.mktemp("view") / "cells.parquet", phantom)
-    with open_slide(phantom.path) as slide, listen(0) as listener:
-        areas = (Area(shapely.box(600, 400, 800, 600), "Tumor", (0, 0, 255)),)
-        app = application(Shown(slide, "phantom.tiff", CellIndex(master), (), areas, HE), TOKEN)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/"
-        server.should_exit = True
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """Open a page that fails the test on any error of a script, refused request, or call to another place."""
-    context = browser.new_context(viewport={"width": 1000, "height": 700}, accept_downloads=True)
-    page, faults = context.new_page(), []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
-    page.on("response", lambda answer: faults.append(answer.url) if answer.status >= 400 else None)
-    page.on(
-        "request",
-        lambda call: (
-            None if "127.0.0.1" in call.url or call.url[:5] in ("data:", "blob:", "file:") else faults.append(call.url)
-        ),
-    )
-    yield page
-    context.close()
-    assert not faults
-
-
-def ready(page: Any) -> None:
-    """Wait until everything in sight is drawn (the page's own rules forbid Playwright's wait_for_function)."""
-    for _ in range(PATIENCE // 100):
-        if page.evaluate(READY):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError("the viewer did not get ready")
-
-
-def shot(page: Any) -> NDArray[np.int16]:
-    """Return the picture of the middle of the page, free of panels."""
-    data = page.screenshot(clip={"x": 100, "y": 60, "width": 560, "height": 560})
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(np.int16)
-
-
-def eventually(page: Any, what: Callable[[], bool]) -> None:
-    """Wait until *what* holds: how long a browser takes to draw or to glide is its own matter."""
-    for _ in range(PATIENCE // 100):
-        if what():
-            return
-        page.wait_for_timeout(100)
-    assert what()
-
-
-def coloured(picture: NDArray[np.int16], rgb: tuple[int, int, int]) -> int:
-    """Return how many pixels have about this colour."""
-    return int((np.abs(picture - rgb) < 60).all(axis=-1).sum())
-
-
-def centre(page: Any) -> tuple[float, float, float]:
-    """Return the position in the page's link: x, y and base pixels per screen pixel."""
-    told = dict(part.split("=") for part in page.url.partition("#")[2].split("&"))
-    return float(told["x"]), float(told["y"]), float(told["s"])
+    areas = (Area(shapely.box(600, 400, 800, 600), "Tumor", (0, 0, 255)),)
+    with open_slide(phantom.path) as slide:
+        shown = Shown(slide, "phantom.tiff", CellIndex(master), (), areas, HE)
+        with served(application(shown, TOKEN)) as found:
+            yield found
 
 
 def test_link_leads_to_a_place_and_pan_and_zoom_move_it(page: Any, address: str) -> None:
@@ -223,19 +137,13 @@ def test_stains_and_areas_are_switched(page: Any, address: str) -> None:
 
 def test_labelling(page: Any, phantom: Phantom, tmp_path: Path) -> None:
     """A key is an answer; what was learned is kept, and taken back."""
-    import uvicorn
-
     master = truth_master(tmp_path / "cells.parquet", phantom)
     candidates = candidates_of({"phantom": master}, ("area_um2", "probability"))
     none = Examples.none(candidates.columns)
     session = Session(candidates, none, ("Tumor", "Stroma"), ClassifySettings(), tmp_path / "types.json")
     pictures = CloseUps(candidates, lambda _: open_slide(phantom.path))
-    with listen(0) as listener:
-        app = application(Labelling(session, pictures), TOKEN)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/")
+    with served(application(Labelling(session, pictures), TOKEN)) as address:
+        page.goto(address)
         eventually(page, lambda: bool(page.evaluate("() => document.getElementById('picture').naturalWidth > 0")))
         for k in range(4):
             page.keyboard.press("12"[k % 2])
@@ -251,8 +159,7 @@ def test_labelling(page: Any, phantom: Phantom, tmp_path: Path) -> None:
         eventually(page, lambda: session.examples.counts.get("Lymphocyte") == 1)
         page.set_viewport_size({"width": 360, "height": 700})
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
-        server.should_exit = True
-        thread.join()
+        page.goto("about:blank")  # pictures that are still on their way are not asked of a server that is gone
     pictures.close()
 
 
@@ -293,8 +200,29 @@ def test_fits_a_phone(page: Any, address: str) -> None:
     page.goto(address)
     ready(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert not page.is_visible("#panel"), "a small window begins with the slide"
+    page.click("#fold")
+    panel = page.locator("#panel").bounding_box()
+    assert panel["width"] == 390 and panel["height"] < 0.5 * 780
+    assert page.evaluate("document.getElementById('panel').scrollWidth") <= 390
+    assert min(page.locator("#tools button").nth(k).bounding_box()["height"] for k in range(6)) >= 44, "for a finger"
     page.click("#fold")
     assert not page.is_visible("#panel")
+
+
+def test_follows_the_theme_of_the_system(page: Any, address: str) -> None:
+    """Dark plates with light text in a dark system, the other way round in a light one."""
+    lightness = """() => ['backgroundColor', 'color'].map((what) => {
+      const [r, g, b] = getComputedStyle(document.getElementById('panel'))[what].match(/[0-9.]+/g);
+      return (+r + +g + +b) / 3; })"""
+    found = {}
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(address)
+        ready(page)
+        found[scheme] = page.evaluate(lightness)
+    assert found["light"][0] > 230 > 80 > found["light"][1]
+    assert found["dark"][0] < 60 < 200 < found["dark"][1]
 
 
 def test_a_report_opens_from_disk_on_a_phone_and_in_print(page: Any, phantom: Phantom, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ viewer.addOnceHandler("open", () => {
     showColours();
   }
   moved();
+  if (matchMedia("(max-width: 640px)").matches) fold(true);  // a small window begins with the slide, all of it
 });
 viewer.addHandler("update-viewport", drawMarks);
 viewer.addHandler("animation", moved);
@@ -347,9 +348,9 @@ async function copyLink() {
   }
 }
 
-function fold() {
-  const shown = $("panel").hidden = !$("panel").hidden;
-  $("fold").setAttribute("aria-expanded", String(!shown));
+function fold(hide = !$("panel").hidden) {
+  $("panel").hidden = hide;
+  $("fold").setAttribute("aria-expanded", String(!hide));
 }
 
 function nextStain() {
@@ -361,7 +362,7 @@ function nextStain() {
 
 const acts = {
   closer: () => viewer.viewport.zoomBy(2), farther: () => viewer.viewport.zoomBy(0.5), home: () => viewer.viewport.goHome(),
-  shot: takePicture, link: copyLink, fold,
+  shot: takePicture, link: copyLink, fold: () => fold(),
 };
 for (const [id, act] of Object.entries(acts)) $(id).addEventListener("click", act);
 const keys = { p: acts.shot, l: acts.link, h: acts.fold, 0: acts.home, "+": acts.closer, "-": acts.farther,
