@@ -17,10 +17,11 @@ from PIL import Image
 
 from tests.conftest import Phantom
 from wsipipe.corpus import open_corpus
-from wsipipe.corpus.report import report
+from wsipipe.corpus.report import beside, report
 from wsipipe.corpus.sources import Naming
 from wsipipe.errors import DatasetError, OutputError, SlideChanged
-from wsipipe.pipelines.corpus import CorpusJob, beside, forecast, run_build_corpus
+from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
+from wsipipe.pipelines.corpus_forecast import forecast
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import CorpusSettings
 from wsipipe.slide import open_slide

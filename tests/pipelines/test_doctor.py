@@ -17,8 +17,10 @@ from rich.console import Console
 from wsipipe.cli import doctor as command
 from wsipipe.cli.main import main
 from wsipipe.errors import OutputError
+from wsipipe.models import machine
+from wsipipe.models.machine import Device, hidden_gpus
 from wsipipe.pipelines import doctor
-from wsipipe.pipelines.doctor import Check, Device, Report, examine, suggest
+from wsipipe.pipelines.doctor import Check, Report, examine, suggest
 from wsipipe.slide import BACKENDS
 
 CPU = Device("cpu", "a CPU", 2**34, 2**33, True, "AVX512")
@@ -106,17 +108,17 @@ def test_a_gpu_that_does_not_work_is_a_problem_and_not_suggested(monkeypatch: py
 
 def test_gpus_that_torch_does_not_use_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "0000:17:00.0").mkdir()
-    monkeypatch.setattr(doctor, "DRIVER", tmp_path)
+    monkeypatch.setattr(machine, "DRIVER", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert "has 1 NVIDIA GPUs, but its torch is built for CPUs" in doctor._hidden_gpus()
+    assert "has 1 NVIDIA GPUs, but its torch is built for CPUs" in hidden_gpus()
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert "CUDA_VISIBLE_DEVICES is ''" in doctor._hidden_gpus()
+    assert "CUDA_VISIBLE_DEVICES is ''" in hidden_gpus()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert "CUDA 12.8 cannot use them" in doctor._hidden_gpus()
+    assert "CUDA 12.8 cannot use them" in hidden_gpus()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert doctor._hidden_gpus() == ""
+    assert hidden_gpus() == ""
 
 
 @pytest.fixture

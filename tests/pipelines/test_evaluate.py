@@ -21,9 +21,10 @@ from scipy import ndimage
 
 from wsipipe.cli.evaluate import evaluate
 from wsipipe.errors import DatasetError, OutputError, SettingsError
-from wsipipe.evaluate.image import rasterise
+from wsipipe.evaluate.image import instances_of, maps_of, maps_of_all, rasterise
 from wsipipe.evaluate.metrics import count, pool, scores
-from wsipipe.evaluate.scoring import COLOURS, picture, write_labels
+from wsipipe.evaluate.pictures import COLOURS, picture, write_labels
+from wsipipe.evaluate.tuning import tune
 from wsipipe.formats.parquet import read_cells
 from wsipipe.infer.predict import Predictor, Recipe
 from wsipipe.labels import Annotated, DatasetSpec, read_labels
@@ -32,7 +33,7 @@ from wsipipe.models.checkpoint import ModelCard, Rules
 from wsipipe.models.cmd import cmd_t
 from wsipipe.models.heads import HeadConfig
 from wsipipe.pipelines import evaluate as story
-from wsipipe.pipelines.evaluate import EvaluateJob, instances_of, maps_of, maps_of_all, run_evaluate, run_tune, tune
+from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate, run_tune
 from wsipipe.schedule import resources
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.run import SegmentJob, run_segment

@@ -12,11 +12,11 @@ import shapely
 
 from tests.masters import write_master
 from wsipipe.analysis.counted import CountedCells
+from wsipipe.analysis.found_regions import hot_spot_regions, without_doubtful_shares
 from wsipipe.analysis.hotspots import FEWEST
 from wsipipe.cli.main import main
 from wsipipe.errors import SettingsError
 from wsipipe.phantom.slide import PhantomTruth, write_phantom
-from wsipipe.pipelines.found_regions import hot_spot_regions, without_doubtful_shares
 from wsipipe.settings import HotSpotSettings, MicroarraySettings, PhantomSettings
 from wsipipe.slide import fingerprint
 

@@ -15,9 +15,9 @@ from tests.slide.helpers import TIFF_READERS, need
 from wsipipe.errors import SlideError
 from wsipipe.formats.parquet import metadata, read_cells
 from wsipipe.phantom.slide import PhantomSettings, write_phantom
+from wsipipe.raster.unreadable import covered_px
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.job import SegmentJob
-from wsipipe.segmentation.publish import covered_px
 from wsipipe.segmentation.run import run_segment
 from wsipipe.settings import ExportSettings, RunSettings, SlideSettings, TissueSettings
 from wsipipe.units import Box

@@ -14,13 +14,13 @@ from tests import tiny
 from tests.conftest import Phantom
 from wsipipe.errors import MissingMpp, ModelError, OutputError, SettingsError
 from wsipipe.figure.panels import nucleus
+from wsipipe.figure.places import Places
 from wsipipe.figure.regions import MARGIN
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.cmd import CMDConfig
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
-from wsipipe.pipelines.places import Places, regions
-from wsipipe.pipelines.visualize import VisualizeJob, as_network_sees, run_visualize
+from wsipipe.pipelines.visualize import VisualizeJob, as_network_sees, regions, run_visualize
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import CorpusSettings, SlideSettings, VisualizeSettings
 from wsipipe.stain import Colours, colours_of

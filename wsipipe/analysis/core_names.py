@@ -10,14 +10,23 @@ from typing import Any
 
 import shapely
 
-from wsipipe.analysis.tma import Cores, DrawnCore, letters, place_of
+from wsipipe.analysis.tma import Cores, DrawnCore, find_cores, letters, place_of
 from wsipipe.errors import SettingsError
+from wsipipe.formats.annotations import Annotation
 from wsipipe.formats.geojson import qupath_origin
-from wsipipe.formats.imported import read_drawn
+from wsipipe.formats.imported import SUFFIXES, read_drawn
+from wsipipe.slide import Slide
+from wsipipe.units import Pair
 
-DRAWN = (".geojson", ".geojson.gz", ".json", ".json.gz")
 CORE_CLASS, TORN_CLASS, MISSING_CLASS = "TMA core", "TMA core: torn", "TMA core: missing"
 """Classes by which QuPath shows what a core is."""
+CLASSES = {
+    "whole": (CORE_CLASS, (0, 150, 60)),
+    "torn": (TORN_CLASS, (235, 130, 0)),
+    "missing": (MISSING_CLASS, (220, 30, 30)),
+}
+NUMBERS = ("confidence", "tissue_share", "tissue_um2", "pieces", "diameter_um")
+"""Columns of the table of cores that QuPath shows as measurements."""
 OWN = ("core", "row", "column", "name", "missing")
 """Columns of a sheet with a meaning; others are carried along."""
 YES = ("1", "true", "yes", "y", "x", "missing")
@@ -134,3 +143,26 @@ def _place(row: Mapping[str, str], where: str) -> tuple[int, int]:
 
 def _size(cores: Cores) -> str:
     return f"rows A to {cores.table['row'].iloc[-1]}, columns 1 to {cores.table['column'].max()}"
+
+
+def cores_of(slide: Slide, base_mpp: Pair, names: Path | None, tell: Callable[[str], None]) -> Cores:
+    """Return the cores on *slide*, found, then named by a sheet; or as a GeoJSON file has them."""
+    about = {"size": slide.info.size, "bounds": slide.info.bounds}
+    drawn = names is not None and names.name.lower().endswith(SUFFIXES)
+    cores = find_cores(slide, base_mpp, read_drawn_cores(names, about) if names is not None and drawn else ())
+    for line in cores.warnings:
+        tell(f"warning: {line}")
+    return cores if names is None or drawn else with_sheet(cores, names, tell)
+
+
+def core_annotations(cores: Cores) -> list[Annotation]:
+    """Return the cores as annotations for QuPath, by row and column."""
+    return [
+        Annotation(
+            str(row["name"]),
+            *CLASSES[str(row["status"])],
+            row["geometry"],
+            {name: float(row[name]) for name in NUMBERS},
+        )
+        for row in cores.table.to_dict("records")
+    ]

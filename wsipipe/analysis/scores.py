@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from wsipipe.analysis.derived import NEGATIVE, POSITIVE
 from wsipipe.cells.compartments import NUCLEUS
+from wsipipe.errors import SettingsError
+from wsipipe.settings import ScoreSettings
 
 Floats = NDArray[np.float64]
 STEPS = {1: (NEGATIVE, POSITIVE), 3: (NEGATIVE, "1+", "2+", "3+")}
@@ -38,6 +40,25 @@ MARKERS = {
     "p53": Marker(NUCLEUS, (0.2, 0.4, 0.6)),
 }
 """Markers by name: a share of positive cells of Ki67, steps of the others. Thresholds are where QuPath's begin."""
+
+
+def marker_of(settings: ScoreSettings) -> Marker:
+    """Return where the marker lies, and its thresholds.
+
+    Raises
+    ------
+    SettingsError
+        When the marker is not known, and nobody says where it lies.
+    """
+    known = MARKERS.get(settings.marker.lower().replace("-", ""))
+    if known is None and settings.compartment == "auto":
+        raise SettingsError(
+            f"--marker {settings.marker}: not one of {', '.join(MARKERS)}; say where it lies: --compartment nucleus, "
+            "cytoplasm or cell"
+        )
+    compartment = known.compartment if known and settings.compartment == "auto" else settings.compartment
+    usual = known.thresholds if known else MARKERS["er"].thresholds
+    return Marker(compartment, settings.thresholds or usual)
 
 
 def grades_of(values: Floats, thresholds: Sequence[float]) -> NDArray[np.object_]:

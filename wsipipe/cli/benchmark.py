@@ -63,10 +63,10 @@ def benchmark(plan: Path, output: Path, root: Path, workers: int, dry_run: bool)
 def _show(job: BenchmarkJob) -> None:
     """List the cells."""
     from wsipipe.evaluate.compare.plan import read_plan
-    from wsipipe.pipelines.benchmark import planned
+    from wsipipe.evaluate.compare.results import planned
 
     plan = read_plan(job.plan)
-    cells = planned(job, plan)
+    cells = planned(plan, job.root, job.out)
     click.echo(f"{plan.title}\ncriterion: {plan.criterion}")
     for one in cells[:SHOWN]:
         about = "done" if one.done else f"about {one.seconds:,.0f} s" if one.seconds else "not timed yet"

@@ -14,7 +14,8 @@ from wsipipe.errors import SlideError
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings
 
 if TYPE_CHECKING:
-    from wsipipe.pipelines.corpus import CorpusJob, Forecast
+    from wsipipe.pipelines.corpus import CorpusJob
+    from wsipipe.pipelines.corpus_forecast import Forecast
 
 SHOWN = 10
 """Lines of a list in the terminal; the report has all."""
@@ -85,7 +86,8 @@ def build_corpus(
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.corpus.sources import Naming
-    from wsipipe.pipelines.corpus import CorpusJob, forecast, run_build_corpus
+    from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
+    from wsipipe.pipelines.corpus_forecast import forecast
 
     job = CorpusJob(
         slides,
@@ -131,8 +133,7 @@ def foreseen(planned: Forecast) -> list[str]:
 def _show(job: CorpusJob) -> int:
     """Print the table of what was kept and dropped; return the exit code."""
     from wsipipe.corpus import open_corpus
-    from wsipipe.corpus.report import report, resolutions
-    from wsipipe.pipelines.corpus import beside
+    from wsipipe.corpus.report import beside, report, resolutions
 
     corpus = open_corpus(job.output)
     found = report(corpus)

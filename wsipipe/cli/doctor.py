@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from wsipipe.pipelines.doctor import Check, Device, Report
+    from wsipipe.models.machine import Device
+    from wsipipe.pipelines.doctor import Check, Report
 
 MARKS = {"ok": "[green]ok[/]", "missing": "[dim]not installed[/]", "broken": "[red]broken[/]"}
 

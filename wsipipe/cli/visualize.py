@@ -63,7 +63,7 @@ def visualize(
     """
     from wsipipe.cli.notice import show_notice
     from wsipipe.cli.progress import TerminalProgress
-    from wsipipe.pipelines.places import Places
+    from wsipipe.figure.places import Places
     from wsipipe.pipelines.visualize import VisualizeJob, run_visualize
 
     settings = collect(VisualizeSettings, options, config)

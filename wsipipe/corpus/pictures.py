@@ -1,4 +1,4 @@
-"""Pictures of a corpus: a contact sheet of some patches, and a chart of its organs."""
+"""What there is to see of a corpus: some patches, a contact sheet of them, and a chart of its organs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,49 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from wsipipe.artifacts import atomic_path
-from wsipipe.corpus.read import Corpus
+from wsipipe.corpus.read import Corpus, open_corpus
 from wsipipe.corpus.splits import rank
+from wsipipe.errors import SettingsError
 from wsipipe.figure.lettering import width as width_of
 from wsipipe.figure.lettering import write
+from wsipipe.figure.places import Places
+from wsipipe.figure.regions import Region, cut
 
+SHOWN = 4
+"""Patches that are shown where none are named."""
 TILE, LABEL, GAP = 176, 30, 8
 COLUMNS, ROWS = 8, 6
 INK, FAINT = (40, 40, 40), (120, 120, 120)
 PATCHES, PATIENTS = (176, 64, 128), (72, 104, 168)
 BAR, LINE, WIDTH = 420, 24, 1000
+
+
+def regions_of_corpus(source: str, places: Places) -> list[Region]:
+    """Return patches of the corpus at *source* by number, or some that are spread evenly over it.
+
+    Raises
+    ------
+    SettingsError
+        When a number or the size is too large.
+    StoreError
+    """
+    if places.at:
+        raise SettingsError(f"{source} is a corpus, whose patches have numbers; give --index 0 in place of --at")
+    corpus = open_corpus(source)
+    count = len(corpus)
+    spread = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).astype(int)).tolist()
+    for index in places.indices:
+        if not 0 <= index < count:
+            raise SettingsError(f"--index {index}: {source} holds the patches 0 to {count - 1}")
+    if corpus.patch < places.size:
+        raise SettingsError(f"the patches of {source} are {corpus.patch} px; --size {places.size} is more")
+    found = []
+    for index in places.indices or spread:
+        mpp, middle = float(corpus.table["mpp"][index].as_py()), corpus.patch // 2
+        window, corner = cut(corpus.read(index), (middle, middle), places.size), float(middle - places.size // 2)
+        slide = Path(corpus.table["slide"][index].as_py()).stem
+        found.append(Region(f"patch {index}: {slide}", window, (corner, corner), (1.0, 1.0), (mpp, mpp)))
+    return found
 
 
 def draw_contact_sheet(corpus: Corpus, path: Path) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wsipipe.artifacts import write_json
 from wsipipe.corpus.collect import Note
 from wsipipe.corpus.filters import REASONS
+from wsipipe.corpus.pictures import draw_contact_sheet, draw_organs
 from wsipipe.corpus.read import SPLITS, Corpus
 from wsipipe.corpus.table import Columns, Origin
+from wsipipe.errors import DatasetError
 
 
 def slide_columns(origins: Sequence[Origin], notes: Mapping[int, Note]) -> Columns:
@@ -81,3 +85,37 @@ def _part(slides: Sequence[Mapping[str, Any]], key: str, value: str) -> dict[str
 
 def _by_reason(slide: Mapping[str, Any]) -> dict[str, int]:
     return {key: slide[key] for key in ("kept", *REASONS) if slide[key]}
+
+
+def refuse_empty(notes: Mapping[int, Note]) -> None:
+    """Raise :class:`~wsipipe.errors.DatasetError` when no patch was kept, with the reasons."""
+    if any(note.kept for note in notes.values()):
+        return
+    failures = [note.failure for note in notes.values() if note.failure]
+    dropped: dict[str, int] = {}
+    for reason, count in ((r, c) for note in notes.values() for r, c in note.dropped.items()):
+        dropped[reason] = dropped.get(reason, 0) + count
+    why = [f"{len(failures)} cannot be used, the first: {failures[0]}"] if failures else []
+    why += [", ".join(f"{count} patches dropped for {reason}" for reason, count in dropped.items())] if dropped else []
+    raise DatasetError(f"no patch is left of {len(notes)} slides: {'; '.join(why) or 'no tissue'}")
+
+
+def beside(output: Path) -> dict[str, Path]:
+    """Return the files that accompany the corpus at *output*: report, sheet and organs."""
+    stem = output.name.removesuffix(".zarr")
+    return {
+        "report": output.with_name(f"{stem}.report.json"),
+        "sheet": output.with_name(f"{stem}.sheet.png"),
+        "organs": output.with_name(f"{stem}.organs.png"),
+    }
+
+
+def write_beside(corpus: Corpus, target: Path) -> None:
+    """Write report and pictures of the corpus at *target* where they are missing or of another corpus."""
+    paths, content = beside(target), report(corpus)
+    same = paths["report"].exists() and corpus.fingerprint in paths["report"].read_text(encoding="utf-8")
+    if same and all(path.exists() for path in paths.values()):
+        return
+    draw_contact_sheet(corpus, paths["sheet"])
+    draw_organs(content["organs"], paths["organs"])
+    write_json(paths["report"], content)

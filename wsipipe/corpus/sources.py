@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from wsipipe.artifacts.plain import readable, refuse_special
-from wsipipe.errors import DatasetError, in_words
+from wsipipe.errors import DatasetError, SlideError, in_words
+from wsipipe.slide import fingerprint
 from wsipipe.slide.opening import is_url
 from wsipipe.slide.suffixes import PICTURES, SLIDES
 
@@ -41,6 +43,15 @@ class Source:
     mpp: float | None = None
     patient: str = ""
     organ: str = ""
+
+
+def identity_of(source: Source) -> Mapping[str, Any]:
+    """Return what identifies a slide: all but where it lies; a file that cannot be read is reported in its turn."""
+    said = {"name": source.name, "mpp": source.mpp, "patient": source.patient, "organ": source.organ}
+    try:
+        return {**said, "file": fingerprint(source.path)}
+    except SlideError:
+        return {**said, "file": ""}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from wsipipe.cells.rules import FOREGROUND, TYPE
 from wsipipe.geometry import Grid
 from wsipipe.infer.blend import blend
 from wsipipe.infer.predict import Predictor
+from wsipipe.labels import Annotated
 from wsipipe.models.checkpoint import ModelCard, Rules
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.raster.fill import fill_edges
@@ -27,6 +28,8 @@ from wsipipe.units import Size
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.int32]
+IMAGES_AT_ONCE = 16
+"""At most so many images share a pass through the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,3 +183,13 @@ def rasterise(polygons: NDArray[np.object_], size: Size) -> Labels:
     offsets = np.searchsorted(owner[:-1][inner], np.arange(len(order) + 1))
     fill_edges(labels, edges, offsets, (order + 1).astype(np.int32))
     return labels
+
+
+def predicted(
+    images: list[Annotated], predictor: Predictor, settings: GridSettings
+) -> Iterator[tuple[Annotated, ImageMaps]]:
+    """Yield every image with its maps; a few images at a time share the network's batches."""
+    step = max(1, min(IMAGES_AT_ONCE, predictor.batch))
+    for start in range(0, len(images), step):
+        group = images[start : start + step]
+        yield from zip(group, maps_of_all([(a.image, a.mpp) for a in group], predictor, settings), strict=True)

@@ -8,11 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from wsipipe import __version__
 from wsipipe.artifacts import atomic_path, atomic_write, write_json
@@ -24,15 +21,11 @@ from wsipipe.evaluate.metrics import (
     SizeCounts,
     Summary,
     TypeSummary,
-    boundary,
-    overlaps,
-    scored,
     scores,
 )
 from wsipipe.evaluate.scoring_groups import Groups, markdown_groups, markdown_sizes, plain_sizes, write_sizes
 from wsipipe.evaluate.scoring_types import markdown_points, markdown_types, write_types
 from wsipipe.evaluate.tuning import Trial
-from wsipipe.figure.overlay import View, draw_legend, draw_scale_bar, write_png
 from wsipipe.labels import DEFAULT_MPP, Annotated
 
 CLASSES = (("Dice", "dice", "mDice"), ("precision", "precision", "mPrecision"), ("recall", "recall", "mRecall"),
@@ -51,12 +44,6 @@ ONE_VALUE = {
     "nuclei: precision": "object_precision",
     "nuclei: recall": "object_recall",
 }
-COLOURS = {"found": (0, 220, 60), "false": (255, 30, 30), "missed": (255, 225, 0)}
-"""Outlines: found nuclei that match a true one, those that do not, and true ones without a match."""
-PICTURE_SIDE = 1600
-"""Small images are shown enlarged up to about this side."""
-
-Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -190,61 +177,3 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def write_labels(folder: Path, name: str, labels: Labels) -> None:
-    """Write a label map as 16-bit PNG, or as NPY when it holds more than 65,535 cells."""
-    folder.mkdir(exist_ok=True)
-    if labels.max(initial=0) > np.iinfo(np.uint16).max:
-        with atomic_write(folder / f"{name}.npy") as file:
-            np.save(file, labels)
-        return
-    _, data = cv2.imencode(".png", labels.astype(np.uint16))
-    with atomic_write(folder / f"{name}.png") as file:
-        file.write(data.tobytes())
-
-
-def write_pictures(folder: Path, items: Mapping[str, Annotated], found: Mapping[str, Labels]) -> None:
-    """Write a PNG per entry of *items* (by its name): the image with right and wrong outlines; old ones go."""
-    folder.mkdir(exist_ok=True)
-    for old in [*folder.glob("best-*.png"), *folder.glob("worst-*.png")]:
-        old.unlink()
-    for name, item in items.items():
-        write_png(folder / f"{name}.png", picture(item, found[item.name]))
-
-
-def picture(item: Annotated, found: Labels) -> NDArray[np.uint8]:
-    """Return the image, enlarged when small, with outlines in :data:`COLOURS`, a legend and a scale bar."""
-    height, width = found.shape
-    times = max(1, min(4, PICTURE_SIDE // max(height, width)))
-    truth, found = scored(item.labels, found)
-    pairs = overlaps(truth, found)
-    good = pairs.iou > MATCH_IOU
-    hit = np.isin(found, pairs.found[good])
-    layers = {
-        "missed": np.where(np.isin(truth, pairs.truth[good]), 0, truth),
-        "false": np.where(hit, 0, found),
-        "found": np.where(hit, found, 0),
-    }
-    view = View(_enlarged(item.image, times), (0, 0, width, height), (1 / times,) * 2, (item.mpp / times,) * 2)
-    for name, labels in layers.items():
-        view.rgb[_outline(labels, times)] = COLOURS[name]
-    numbers = {name: len(np.unique(labels[labels > 0])) for name, labels in layers.items()}
-    draw_legend(view, {f"{name}: {numbers[name]}": colour for name, colour in COLOURS.items()})
-    draw_scale_bar(view)
-    return view.rgb
-
-
-def _enlarged(image: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
-    size = image.shape[1] * times, image.shape[0] * times
-    return np.array(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def _outline(labels: Labels, times: int) -> NDArray[np.bool_]:
-    """Return the outline, two pixels wide, of every nucleus in an enlarged picture."""
-    large = np.repeat(np.repeat(labels, times, axis=0), times, axis=1)
-    edge = boundary(large)
-    if times == 1:
-        return edge
-    wide = cv2.dilate(edge.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    return wide & (large > 0)

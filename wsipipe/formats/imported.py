@@ -27,7 +27,9 @@ from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.geometry import mended
 from wsipipe.runs import scratch_folder
 
-SUFFIXES = (".geojson", ".geojson.gz", ".json", ".json.gz")
+DRAWN = (".geojson", ".geojson.gz")
+"""Endings of what QuPath exports."""
+SUFFIXES = (*DRAWN, ".json", ".json.gz")
 MALFORMED = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError),
     *(zlib.error, shapely.errors.ShapelyError),

@@ -25,6 +25,9 @@ from wsipipe.formats.master import OPEN, SEAL, check_master, seal, vouch
 from wsipipe.formats.parts import BIN_PX, read_parts, write_part
 from wsipipe.formats.table import KEYS, cells_table
 
+MASTER = ".parquet"
+"""Ending of the file of a slide's cells that all others are made of."""
+
 if TYPE_CHECKING:
     import geopandas
 

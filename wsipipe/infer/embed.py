@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsipipe.errors import SettingsError
 from wsipipe.infer.predict import Recipe
 from wsipipe.infer.runner import Runner
 from wsipipe.models import checkpoint
@@ -22,6 +23,7 @@ from wsipipe.models.encoders import named
 from wsipipe.models.folded import Conditioned, FoldedSegmenter
 from wsipipe.models.heads import Head
 from wsipipe.models.intact import digest_of
+from wsipipe.settings import FeatureSettings, RunSettings
 
 WINDOW = 512
 """Side of the square around a tile that the encoder of a conditioned backbone sees, as in pretraining."""
@@ -175,3 +177,21 @@ class EncoderEmbedder(Embedder):
     def _pooled(self, pixels: Tensor) -> Tensor:  # (B, 256, 256, 3) -> (B, D)
         assert self.encoder is not None
         return torch.from_numpy(self.encoder(pixels)).to(self.device)
+
+
+def load_embedder(path: Path | None, run: RunSettings, asked: FeatureSettings, batch: int) -> tuple[Embedder, str]:
+    """Return what makes features, and the SHA-256 of its weights: the model at *path*, or the encoder itself.
+
+    Raises
+    ------
+    ModelError
+    SettingsError
+        When an encoder alone is to be computed in bf16.
+    """
+    if path:
+        embedder = Embedder(path, asked.pool, run.device, run.precision, batch, asked.encoder)
+        return embedder, checkpoint.model_hash(path)
+    if run.precision == "bf16":
+        raise SettingsError("--precision bf16: foundation models are computed in fp32 here; leave it out")
+    encoder = EncoderEmbedder(asked.encoder, run.device, batch)
+    return encoder, encoder.sha256

@@ -11,7 +11,7 @@ from wsipipe.corpus import Corpus
 from wsipipe.errors import DatasetError, SettingsError
 from wsipipe.models.vae import SMALL, VAE
 from wsipipe.models.vae_files import write_vae
-from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.progress import Progress, Reached
 from wsipipe.settings import PretrainSettings
 from wsipipe.train import pretraining as pretraining
 from wsipipe.train.autoencoder import train_autoencoder
@@ -56,12 +56,11 @@ def run_autoencoder(
         f"samples from {len(indices):,} patches"
     )
     progress.start("steps", settings.steps)
-    done = 0
+    steps = Reached(progress, "steps")
 
     def report(step: int, loss: float, averaged: VAE) -> None:
-        nonlocal done
-        progress.advance("steps", step + 1 - done)
         done = step + 1
+        steps(done)
         if done % settings.picture_every == 0 or done == settings.steps:
             write_decoded(out / "pictures" / f"step-{done:07d}.png", averaged, shown)
 

@@ -12,16 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from wsipipe.artifacts import atomic_path, atomic_write, check_writable, read_json, write_json
-from wsipipe.evaluate.compare.folds import cells_of
-from wsipipe.evaluate.compare.plan import Cell, Plan, read_plan
-from wsipipe.evaluate.compare.plots import write_plots
-from wsipipe.evaluate.compare.tables import differences, latex, markdown, summary
-from wsipipe.labels import list_set
+from wsipipe.artifacts import atomic_write, check_writable, write_json
+from wsipipe.evaluate.compare.plan import Cell, read_plan
+from wsipipe.evaluate.compare.results import DONE, FAILED, TEST, Planned, failures, placed, planned, write_results
 from wsipipe.models import checkpoint
-from wsipipe.models.zoo import resolve
 from wsipipe.pipelines.evaluate import EvaluateJob, run_evaluate
 from wsipipe.pipelines.fit import FitJob, run_fit
 from wsipipe.pipelines.predictions import score_predictions
@@ -29,10 +23,7 @@ from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.segmentation.outcome import Attempt
-from wsipipe.settings import RANDOM, EvaluateSettings, RunSettings
-
-DONE, FAILED = "done.json", "failed.json"
-TEST = "test"
+from wsipipe.settings import EvaluateSettings, RunSettings
 
 
 @dataclass(frozen=True)
@@ -53,16 +44,6 @@ class BenchmarkJob:
     workers: int = 1
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A cell, the folder of its work, whether it is done, and about how many seconds it would take."""
-
-    cell: Cell
-    folder: Path
-    done: bool
-    seconds: float | None
-
-
 @claims(lambda job: (job.out / "tables.md",))
 def run_benchmark(job: BenchmarkJob, progress: Progress) -> tuple[list[Planned], list[tuple[str, str]]]:
     """Compute what of the plan is not done yet, write the tables, and return the cells and the failures.
@@ -74,7 +55,7 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> tuple[list[Planned],
     """
     plan = read_plan(job.plan)
     check_writable(job.out / "tables.md")
-    cells = planned(job, plan)
+    cells = planned(plan, job.root, job.out)
     left = [one for one in cells if not one.done]
     progress.say(f"{len(cells)} cells, {len(cells) - len(left)} done before")
     progress.start("cells", len(cells))
@@ -83,44 +64,9 @@ def run_benchmark(job: BenchmarkJob, progress: Progress) -> tuple[list[Planned],
         progress.advance("cells")
         if reason:
             progress.say(f"{name}: {reason}")
-    failed = [
-        (one.cell.name, str(read_json(one.folder / FAILED).get("reason"))) for one in cells if _failed(one.folder)
-    ]
+    failed = failures(cells)
     write_results(job.out, plan, cells, failed)
-    return planned(job, plan), failed
-
-
-def planned(job: BenchmarkJob, plan: Plan) -> list[Planned]:
-    """Return the cells of *plan* in the order they are computed, with what is known of each."""
-    found: list[tuple[Cell, Path]] = []
-    images: dict[str, list[str]] = {}
-    weights: dict[str, str] = {}
-    for cell in cells_of(plan, job.root):
-        one, backbone = cell.of, cell.arm.settings.backbone
-        if one.name not in images:
-            images[one.name] = [item.name for item in list_set(one.spec, job.root)]
-        if backbone not in weights:
-            weights[backbone] = "" if cell.arm.predictions or backbone in RANDOM else _sha(job.root, backbone)
-        found.append((cell, job.out / "cells" / cell.key(weights[backbone], images[one.name])))
-    times: dict[str, list[float]] = {}
-    for cell, folder in found:
-        if (folder / DONE).exists():
-            times.setdefault(cell.arm.name, []).append(float(read_json(folder / DONE).get("seconds", 0)))
-    mean = {name: sum(values) / len(values) for name, values in times.items()}
-    return [Planned(cell, folder, (folder / DONE).exists(), mean.get(cell.arm.name)) for cell, folder in found]
-
-
-def _sha(root: Path, backbone: str) -> str:
-    return checkpoint.model_hash(resolve(_placed(root, backbone)))
-
-
-def _placed(root: Path, backbone: str) -> str:
-    """Return the file that a plan calls *backbone*, which may lie below *root*."""
-    return str(root / backbone) if (root / backbone).is_file() else backbone
-
-
-def _failed(folder: Path) -> bool:
-    return (folder / FAILED).exists() and not (folder / DONE).exists()
+    return planned(plan, job.root, job.out), failed
 
 
 def _computed(left: Sequence[Planned], job: BenchmarkJob) -> Iterator[tuple[str, str]]:
@@ -175,7 +121,7 @@ def _compute(cell: Cell, folder: Path, root: Path) -> dict[str, Any]:
         scored = EvaluateJob(spec, folder / TEST, scoring=scoring)
         score_predictions(scored, root / cell.arm.predictions, Progress())
         return {"trainable": 0, "parameters": 0}
-    settings = replace(cell.settings, backbone=_placed(root, cell.settings.backbone))
+    settings = replace(cell.settings, backbone=placed(root, cell.settings.backbone))
     model = run_fit(FitJob((spec,), Path(), folder / "fit", settings), Progress())
     run = RunSettings(device=device)
     run_evaluate(EvaluateJob(spec, folder / TEST, model=str(model), run=run, scoring=scoring), Progress())
@@ -187,42 +133,3 @@ def _sizes(model: Path, frozen: bool) -> dict[str, Any]:
     assert isinstance(network, checkpoint.Segmenter)
     head, whole = (sum(p.numel() for p in part.parameters()) for part in (network.head, network))
     return {"head": head, "parameters": whole, "trainable": head if frozen else None}
-
-
-def rows_of(cells: Sequence[Planned]) -> pd.DataFrame:
-    """Return the scores and counts of every image of every cell that is done."""
-    tables = []
-    for one in cells:
-        if (one.folder / DONE).exists():
-            table = pd.read_parquet(one.folder / TEST / "images.parquet")
-            cell = one.cell
-            table[["arm", "set", "fold", "shots", "seed"]] = (
-                cell.arm.name, cell.of.name, cell.fold, cell.shots, cell.seed,
-            )  # fmt: skip
-            tables.append(table)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
-def write_results(out: Path, plan: Plan, cells: Sequence[Planned], failed: Sequence[tuple[str, str]]) -> None:
-    """Write ``scores.parquet``, ``cells.csv``, ``tables.md``, ``tables.tex``, ``differences.csv`` and the plots."""
-    out.mkdir(parents=True, exist_ok=True)
-    rows = rows_of(cells)
-    with atomic_path(out / "scores.parquet") as path:
-        rows.to_parquet(path, index=False)
-    done = [read_json(one.folder / DONE) for one in cells if (one.folder / DONE).exists()]
-    with atomic_path(out / "cells.csv") as path:
-        pd.DataFrame(done).to_csv(path, index=False)
-    if rows.empty:
-        table, pairs = pd.DataFrame(columns=["set", "shots", "way", "arm", "metric"]), []
-    else:
-        table, pairs = summary(plan, rows), differences(plan, rows)
-    with atomic_write(out / "tables.md", "w") as file:
-        file.write(markdown(plan, table, pairs, failed))
-    with atomic_write(out / "tables.tex", "w") as file:
-        file.write(latex(plan, table))
-    columns = ["set", "shots", "a", "b", "metric", "difference", "low", "high", "images", "patients", "verdict"]
-    listed = [(d.dataset, d.shots, d.a, d.b, d.metric, *d.value, d.images, d.patients, d.verdict) for d in pairs]
-    with atomic_path(out / "differences.csv") as path:
-        pd.DataFrame(listed, columns=columns).to_csv(path, index=False)
-    if not rows.empty:
-        write_plots(out / "plots", plan, table)

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsipipe.analysis.classify import Classifier, Scores, learn
+from wsipipe.analysis.classify.ask import ask, check_questions
 from wsipipe.analysis.classify.reading import columns_of, examples_of, measured_alike
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError
+from wsipipe.formats.imported import DRAWN
 from wsipipe.formats.labelled import read_labels
-from wsipipe.formats.parquet import metadata
-from wsipipe.pipelines.ask import ask, check_questions
+from wsipipe.formats.parquet import MASTER, metadata
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
-from wsipipe.segmentation.found_before import MASTER
 from wsipipe.segmentation.results import (
-    DRAWN,
     claim_of,
     each_slide,
     file_for,

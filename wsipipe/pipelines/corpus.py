@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from wsipipe import __version__
-from wsipipe.artifacts import digest, plain, write_json
-from wsipipe.corpus import Corpus, open_corpus
+from wsipipe.artifacts import digest, plain
+from wsipipe.corpus import open_corpus
 from wsipipe.corpus.candidates import refuse
-from wsipipe.corpus.collect import Collector, Listener, Note, Rules
+from wsipipe.corpus.collect import Collector, Listener, Rules
 from wsipipe.corpus.exclude import Excluded, index_images
-from wsipipe.corpus.pictures import draw_contact_sheet, draw_organs
 from wsipipe.corpus.read import read_about
-from wsipipe.corpus.report import match_columns, report, slide_columns
-from wsipipe.corpus.sources import Naming, Source, find_sources
+from wsipipe.corpus.report import match_columns, refuse_empty, slide_columns, write_beside
+from wsipipe.corpus.sources import Naming, Source, find_sources, identity_of
 from wsipipe.corpus.splits import draw_splits
 from wsipipe.corpus.table import Columns, Origin, patch_columns
 from wsipipe.corpus.write import CorpusWriter, publish_corpus, stands
-from wsipipe.errors import DatasetError, SlideError
 from wsipipe.runs import claims, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import allowed_cores
 from wsipipe.segmentation.request import slide_file
 from wsipipe.settings import CorpusSettings, SlideSettings, TissueSettings, determining
-from wsipipe.slide import changed, fingerprint
+from wsipipe.slide import changed
 from wsipipe.store.write import writing
-
-RATIOS = {"webp": 0.45, "zstd": 0.8, "none": 1.0}
-"""Bytes of a stored patch per byte of its pixels, as measured on stained tissue (docs/decisions/corpus-codec.md)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ def run_build_corpus(job: CorpusJob, progress: Progress) -> Path:
     """Build the corpus and return its folder; resume an interrupted run; do nothing when it is there already.
 
     Slides that cannot be used are named, counted in the report, and left out. Beside the store lie the report, a
-    contact sheet and a chart of the organs (see :func:`beside`).
+    contact sheet and a chart of the organs (see :func:`wsipipe.corpus.report.beside`).
 
     Raises
     ------
@@ -97,18 +90,8 @@ def run_build_corpus(job: CorpusJob, progress: Progress) -> Path:
             if not _finished(work, identity):
                 _collect(job, sources, tests, identity, work, progress)
             publish_corpus(work, target)
-    _picture(open_corpus(target), target)
+    write_beside(open_corpus(target), target)
     return job.output
-
-
-def beside(output: Path) -> dict[str, Path]:
-    """Return the files that accompany the corpus at *output*: report, sheet and organs."""
-    stem = output.name.removesuffix(".zarr")
-    return {
-        "report": output.with_name(f"{stem}.report.json"),
-        "sheet": output.with_name(f"{stem}.sheet.png"),
-        "organs": output.with_name(f"{stem}.organs.png"),
-    }
 
 
 def _collect(
@@ -156,15 +139,18 @@ def _finished(work: Path, identity: str) -> bool:
     return about.get("identity") == identity and bool(about["complete"])
 
 
-def _picture(corpus: Corpus, target: Path) -> None:
-    """Write report and pictures where they are missing or of another corpus."""
-    paths, content = beside(target), report(corpus)
-    same = paths["report"].exists() and corpus.fingerprint in paths["report"].read_text(encoding="utf-8")
-    if same and all(path.exists() for path in paths.values()):
-        return
-    draw_contact_sheet(corpus, paths["sheet"])
-    draw_organs(content["organs"], paths["organs"])
-    write_json(paths["report"], content)
+def identify(job: CorpusJob, sources: Sequence[Source], tests: Sequence[Source]) -> str:
+    """Return the digest of everything that determines the corpus."""
+    settings = [determining(part) for part in (job.settings, job.slide, job.tissue)]
+    return digest(
+        {
+            "wsipipe": __version__,
+            "slides": [identity_of(source) for source in sources],
+            "tests": [identity_of(test) for test in tests],
+            "settings": plain(settings),
+            "image_mpp": job.image_mpp,
+        }
+    )
 
 
 class Bars(Listener):
@@ -181,82 +167,3 @@ class Bars(Listener):
     def say(self, line: str) -> None:
         """Pass on a line."""
         self._progress.say(line)
-
-
-def identify(job: CorpusJob, sources: Sequence[Source], tests: Sequence[Source]) -> str:
-    """Return the digest of everything that determines the corpus."""
-    settings = [determining(part) for part in (job.settings, job.slide, job.tissue)]
-    return digest(
-        {
-            "wsipipe": __version__,
-            "slides": [_identity(source) for source in sources],
-            "tests": [_identity(test) for test in tests],
-            "settings": plain(settings),
-            "image_mpp": job.image_mpp,
-        }
-    )
-
-
-def _identity(source: Source) -> Mapping[str, Any]:
-    """Return what identifies a slide: all but where it lies; a file that cannot be read is reported in its turn."""
-    said = {"name": source.name, "mpp": source.mpp, "patient": source.patient, "organ": source.organ}
-    try:
-        return {**said, "file": fingerprint(source.path)}
-    except SlideError:
-        return {**said, "file": ""}
-
-
-def refuse_empty(notes: Mapping[int, Note]) -> None:
-    """Raise :class:`~wsipipe.errors.DatasetError` when no patch was kept, with the reasons."""
-    if any(note.kept for note in notes.values()):
-        return
-    failures = [note.failure for note in notes.values() if note.failure]
-    dropped: dict[str, int] = {}
-    for reason, count in ((r, c) for note in notes.values() for r, c in note.dropped.items()):
-        dropped[reason] = dropped.get(reason, 0) + count
-    why = [f"{len(failures)} cannot be used, the first: {failures[0]}"] if failures else []
-    why += [", ".join(f"{count} patches dropped for {reason}" for reason, count in dropped.items())] if dropped else []
-    raise DatasetError(f"no patch is left of {len(notes)} slides: {'; '.join(why) or 'no tissue'}")
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a run would do: patches at most, before the filters, and how many bytes they would take."""
-
-    slides: int
-    patients: int
-    patches: int
-    outside: int
-    failures: Mapping[str, str]
-    raw_bytes: int
-    stored_bytes: int
-    free_bytes: int
-
-
-def forecast(job: CorpusJob, progress: Progress) -> Forecast:
-    """Return what :func:`run_build_corpus` would do; opens every slide, and writes nothing."""
-    import shutil
-
-    from wsipipe.corpus.collect import ahead, candidates_of
-
-    refuse(job.settings)
-    sources = find_sources(job.inputs, job.root, job.naming)
-    rules, threads = Rules(job.settings, job.slide, job.tissue, job.image_mpp), job.settings.threads or allowed_cores()
-    patches, outside, failures = 0, 0, {}
-    progress.start("slides", len(sources))
-    with ThreadPoolExecutor(threads) as pool:
-        for source, found in ahead(pool, lambda source: candidates_of(source, rules), sources, 2 * threads):
-            progress.advance("slides")
-            if isinstance(found, str):
-                failures[source.name] = found
-                continue
-            patches += min(len(found.corners), job.settings.cap or len(found.corners))
-            outside += found.outside
-            found.raster.close()
-    raw = patches * job.settings.patch**2 * 3
-    there = next(folder for folder in Path(os.path.realpath(job.output)).parents if folder.exists())
-    free = shutil.disk_usage(there).free
-    people = len({source.patient for source in sources})
-    return Forecast(
-        len(sources), people, patches, outside, failures, raw, round(raw * RATIOS[job.settings.codec]), free
-    )

@@ -1,4 +1,4 @@
-"""The resolution of a slide that does not state it: at which one do its nuclei have the size of nuclei?"""
+"""The story of `wsipipe info --estimate-mpp`: at which resolution do a slide's nuclei have the size of nuclei?"""
 
 from __future__ import annotations
 

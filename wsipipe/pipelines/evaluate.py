@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import reduce
-from operator import add
 from pathlib import Path
 
-import numpy as np
-
 from wsipipe.errors import DatasetError, SettingsError
-from wsipipe.evaluate.image import ImageMaps, Labels, instances_of, maps_of, maps_of_all
-from wsipipe.evaluate.metrics import Counts, SizeCounts, Summary, TypeSummary, count, count_sizes, scores, summarise
-from wsipipe.evaluate.scoring import (
-    Scores,
-    markdown,
-    write_labels,
-    write_pictures,
-    write_scores,
-    write_tables,
-    write_trials,
-)
-from wsipipe.evaluate.scoring_groups import Groups, read_groups
-from wsipipe.evaluate.scoring_types import TypeTally
+from wsipipe.evaluate.image import Labels, predicted
+from wsipipe.evaluate.pictures import ranked, write_labels, write_pictures
+from wsipipe.evaluate.scoring import write_trials
+from wsipipe.evaluate.scoring_groups import read_groups
+from wsipipe.evaluate.tally import Evaluation, Tally
 from wsipipe.evaluate.tuning import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
 from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
@@ -36,10 +23,6 @@ from wsipipe.schedule.resources import network_threads
 from wsipipe.segmentation.prepare import rules_of
 from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
 
-__all__ = ["EvaluateJob", "Evaluation", "instances_of", "maps_of", "maps_of_all", "run_evaluate", "run_tune", "tune"]
-
-IMAGES_AT_ONCE = 16
-"""At most so many images share a pass through the network."""
 CLAIM = "scores.md"
 WRITTEN = (CLAIM, "scores.json", "images.*", "types.csv", "sizes.csv", "labels", "pictures")
 """What lies in the folder of an evaluation."""
@@ -73,38 +56,6 @@ class EvaluateJob:
     groups: Path | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """Scores of a model on an annotated set.
-
-    Attributes
-    ----------
-    images : list of (Annotated, Counts)
-    scores : Scores
-    about : dict
-        What was scored, how, and with what: for reports.
-    """
-
-    images: list[tuple[Annotated, Counts]]
-    scores: Scores
-    about: dict[str, object]
-
-    @property
-    def summary(self) -> Summary:
-        """Scores of the outlines."""
-        return self.scores.outlines
-
-    @property
-    def types(self) -> TypeSummary | None:
-        """Scores of cell types, where labels and model share some."""
-        return self.scores.types
-
-    @property
-    def markdown(self) -> str:
-        """The report as Markdown."""
-        return markdown(self.about, self.scores)
-
-
 @claims(lambda job: (job.out / CLAIM,))
 def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
     """Score a model on an annotated set; write tables, label maps, pictures and the report to ``job.out``.
@@ -117,34 +68,19 @@ def run_evaluate(job: EvaluateJob, progress: Progress) -> Evaluation:
     images = read_images(job, predictor.card.mpp)
     _warn(job, images, progress)
     groups = read_groups(job.groups, images) if job.groups else []
-    tally = TypeTally.of(images, predictor.card.head.types if predictor.card.head else ())
+    tally = Tally(images, predictor.card.head.types if predictor.card.head else (), job.scoring)
     rules = rules_of(predictor.card.rules, job.cells)
     progress.start("images", len(images))
-    counted: list[tuple[Annotated, Counts]] = []
-    sizes: list[SizeCounts] = []
     found: dict[str, Labels] = {}
     with result_folder(job.out, WRITTEN) as out:
         for item, maps in predicted(images, predictor, job.grid):
             found[item.name], types = maps.labels_and_types(rules, job.cells)
             tally.add(item, found[item.name], types)
-            counted.append((item, count(item.labels, found[item.name], job.scoring.tolerance_px)))
-            sizes.append(count_sizes(item.labels, found[item.name], item.mpp))
             write_labels(out / "labels", item.name, found[item.name])
             progress.advance("images")
-        each, asked = [c for _, c in counted], job.scoring
-        outlines = summarise(each, asked.resamples, asked.seed)
-        found_scores = Scores(
-            outlines,
-            tally.detection(asked),
-            tally.image_means(each, asked),
-            reduce(add, sizes),
-            tally.summary(asked),
-            Groups.of(groups, each, asked) if groups else None,
-        )
-        result = Evaluation(counted, found_scores, _about(job, counted, predictor, rules))
-        write_tables(out, counted)
-        write_scores(out, result.about, found_scores)
-        write_pictures(out / "pictures", _ranked(counted, job.scoring.pictures), found)
+        result = tally.result(job.dataset, job.part, groups, _about(job, predictor, rules))
+        result.write(out)
+        write_pictures(out / "pictures", ranked(tally.counted, job.scoring.pictures), found)
     return result
 
 
@@ -197,49 +133,18 @@ def _warn(job: EvaluateJob, images: list[Annotated], progress: Progress) -> None
         progress.say(f"warning: {job.dataset.path}: none of the images has an annotated nucleus; check the labels")
 
 
-def predicted(
-    images: list[Annotated], predictor: Predictor, settings: GridSettings
-) -> Iterator[tuple[Annotated, ImageMaps]]:
-    """Yield every image with its maps; a few images at a time share the network's batches."""
-    step = max(1, min(IMAGES_AT_ONCE, predictor.batch))
-    for start in range(0, len(images), step):
-        group = images[start : start + step]
-        yield from zip(group, maps_of_all([(a.image, a.mpp) for a in group], predictor, settings), strict=True)
-
-
 def _load(job: EvaluateJob) -> Predictor:
     set_threads(network_threads())
     run = job.run
     return load_predictor(resolve(job.model), run.device, run.precision, run.batch, run.engine)
 
 
-def _about(
-    job: EvaluateJob, counted: list[tuple[Annotated, Counts]], predictor: Predictor, rules: Rules
-) -> dict[str, object]:
-    mpps = [item.mpp for item, _ in counted]
+def _about(job: EvaluateJob, predictor: Predictor, rules: Rules) -> dict[str, object]:
+    """Return what found the nuclei: model, rules and arithmetic."""
     return {
-        "dataset": job.dataset.path,
-        "part": job.part if job.dataset.split else "all",
-        "images": len(counted),
-        "patients": len({item.patient for item, _ in counted}),
-        "empty_images": sum(not (c.truth or c.found) for _, c in counted),
-        "nuclei": sum(c.truth for _, c in counted),
-        "found": sum(c.found for _, c in counted),
-        "mpp": [float(min(mpps)), float(np.median(mpps)), float(max(mpps))],
-        "assumed_mpp": sum(item.assumed for item, _ in counted),
         "model": predictor.card.name,
         "model_sha256": model_hash(resolve(job.model)),
         "working_mpp": job.grid.target_mpp or predictor.card.mpp,
         "rules": asdict(rules),
         "recipe": asdict(predictor.recipe),
-        "scoring": asdict(job.scoring),
     }
-
-
-def _ranked(counted: list[tuple[Annotated, Counts]], pictures: int) -> dict[str, Annotated]:
-    """Return the best and worst images by PQ, by the name of their picture; those without nuclei are left out."""
-    order = sorted((pair for pair in counted if pair[1].truth), key=lambda pair: -scores(pair[1])["PQ"])
-    best = order[: min(pictures, (len(order) + 1) // 2)]
-    worst = order[::-1][: min(pictures, len(order) // 2)]
-    named = {f"best-{i}-{item.name}": item for i, (item, _) in enumerate(best, 1)}
-    return named | {f"worst-{i}-{item.name}": item for i, (item, _) in enumerate(worst, 1)}

@@ -1,4 +1,4 @@
-"""Download a small public slide, with its checksum; what was cut short goes on where it stopped."""
+"""The story of `wsipipe example-slide`: a small public slide loaded, with its checksum; cut short, it goes on."""
 
 from __future__ import annotations
 

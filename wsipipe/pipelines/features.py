@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
 import wsipipe
-from wsipipe.artifacts import digest, read_json, write_json
-from wsipipe.errors import SettingsError, TileReadError
+from wsipipe.artifacts import digest, read_json
+from wsipipe.errors import TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
-from wsipipe.geometry import grow
-from wsipipe.infer.embed import Embedder, EncoderEmbedder
-from wsipipe.models.checkpoint import model_hash, read_card
+from wsipipe.infer.embed import Embedder, load_embedder
+from wsipipe.infer.tiles import Pixels
+from wsipipe.models.checkpoint import read_card
 from wsipipe.models.device import SmallerBatch
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import DEFAULT, resolve
-from wsipipe.raster.tiling import TILE, TileGrid
+from wsipipe.raster.tiling import TileGrid
+from wsipipe.raster.unreadable import kept_bad, within
 from wsipipe.runs import Lease, Work, claimed, forget, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.segmentation.origin import record_of, refuse_other, write_record
 from wsipipe.segmentation.prepare import colour_warnings, slide_colours
-from wsipipe.segmentation.publish import covered_px
 from wsipipe.segmentation.request import is_stale, slide_file, slide_fingerprint
 from wsipipe.segmentation.source import Source, open_source
 from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings, determining
 from wsipipe.slide import changed
-from wsipipe.stain import Change, normalise
-from wsipipe.tissue import Tissue
-from wsipipe.units import Box, Pair
+from wsipipe.stain import Change
+from wsipipe.units import Box
 
 ENCODER_MPP = 0.5
 """Resolution of the tiles of a foundation model, µm/px (20x), where none is asked for."""
@@ -98,7 +93,7 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
         set_threads(network_threads())
         batch = job.run.batch
         while True:
-            embedder, sha = _embedder(job, path, batch)
+            embedder, sha = load_embedder(path, job.run, job.features, batch)
             try:
                 return _run(job, source, embedder, sha, lease, progress)
             except SmallerBatch as error:
@@ -106,21 +101,10 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
                 batch = error.batch
 
 
-def _embedder(job: FeaturesJob, path: Path | None, batch: int) -> tuple[Embedder, str]:
-    """Return what makes the features, and the SHA-256 of its weights: a model of wsipipe, or the encoder itself."""
-    run, asked = job.run, job.features
-    if path:
-        return Embedder(path, asked.pool, run.device, run.precision, batch, asked.encoder), model_hash(path)
-    if run.precision == "bf16":
-        raise SettingsError("--precision bf16: foundation models are computed in fp32 here; leave it out")
-    encoder = EncoderEmbedder(asked.encoder, run.device, batch)
-    return encoder, encoder.sha256
-
-
 def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: Lease, progress: Progress) -> Features:
     grid = source.raster.grid
     tiles = TileGrid(grid.size, job.features.overlap)
-    boxes = tissue_boxes(tiles, source.tissue, grid.scale, job.features.min_tissue)
+    boxes = source.tissue.chosen(tiles.boxes().reshape(-1, 4), grid.scale, job.features.min_tissue)
     colours = slide_colours(source, boxes.tolist()) if embedder.card.colours else None
     for warning in colour_warnings(job.grid.stain, embedder.card, colours):
         progress.say(f"warning: {warning}")
@@ -135,7 +119,7 @@ def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: 
         return Features(len(boxes), embedder.width, fresh=False)
     known = {"slide": record.get("slide"), "slide_fingerprint": made.get("slide")}
     refuse_other(job.output, known, job.source, source.raster.fingerprint, job.overwrite)
-    pixels = Pixels(source, boxes, embedder.margin, change)
+    pixels = Pixels(source.raster, boxes, embedder.margin, change)
     work = Work(job.work, key)
     features = _embed(work, pixels, embedder, lease, progress)
     bad = _unreadable(job, source, boxes)
@@ -161,44 +145,13 @@ def _unreadable(job: FeaturesJob, source: Source, boxes: NDArray[np.int64]) -> l
     TileReadError
         When they are more than the limit.
     """
-    met = np.array(kept_bad(job.work, source), np.int64).reshape(-1, 4)
-    width, height = source.raster.grid.size
-    tiles = np.minimum(boxes, (width, height, width, height))
-    inner: Any = shapely.box(*(met + np.array([1, 1, -1, -1])).T)
-    squares: Any = shapely.box(*tiles.T)
-    hit = shapely.STRtree(squares).query(inner, "intersects")[0]
-    bad = met[np.unique(hit)]
-    both = covered_px(np.concatenate([bad, tiles]))
-    share = (covered_px(bad) + covered_px(tiles) - both) / max(1, covered_px(tiles))
+    bad, share = within(boxes, kept_bad(job.work, source.raster), source.raster)
     if share > job.run.max_bad_tiles:
         raise TileReadError(
             f"{job.source}: {share:.1%} of the pixels of the tiles cannot be read; expected at most "
             f"{job.run.max_bad_tiles:.1%} (--max-bad-tiles); nothing was written"
         )
-    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in bad.tolist()]
-
-
-def kept_bad(work: Path, source: Source) -> list[Box]:
-    """Return the unreadable boxes met so far, and keep them in *work* for a run that goes on with this one."""
-    path = work / "bad.json"
-    before = {tuple(box) for box in json.loads(path.read_text())} if path.exists() else set()
-    bad = sorted(before | set(source.raster.bad))
-    if bad:
-        write_json(path, bad)
     return bad
-
-
-def tissue_boxes(tiles: TileGrid, tissue: Tissue, scale: Pair, least: float) -> NDArray[np.int64]:
-    """Return the boxes (n, 4), in grid pixels, of the tiles of which at least the share *least* is tissue."""
-    boxes = tiles.boxes().reshape(-1, 4)
-    if tissue.source == "none":
-        return boxes
-    boxes = boxes[tissue.overlaps(boxes, scale)]
-    whole = shapely.MultiPolygon(tissue.polygons)
-    shapely.prepare(whole)
-    squares = shapely.box(*(boxes * np.array([*scale, *scale])).T)
-    share = shapely.area(shapely.intersection(whole, squares)) / (TILE * TILE * scale[0] * scale[1])
-    return np.asarray(boxes[share >= least], dtype=np.int64)
 
 
 def _about(
@@ -235,43 +188,9 @@ def _embed(work: Work, pixels: Pixels, embedder: Embedder, lease: Lease, progres
             lease.check()
             progress.advance("tiles", len(batch))
             if len(held) == FLUSH:
-                kept_bad(work.folder, pixels.source)
+                kept_bad(work.folder, pixels.raster)
                 file.write(np.concatenate(held).tobytes())
                 file.flush()
                 held = []
         file.write(np.concatenate(held).tobytes() if held else b"")
     return np.fromfile(kept, np.float32).reshape(-1, embedder.width)
-
-
-@dataclass(frozen=True, eq=False)
-class Pixels:
-    """The pixels of tiles as the network sees them.
-
-    Attributes
-    ----------
-    boxes : int64 (n, 4)
-        In grid pixels.
-    margin : int
-        Pixels around a tile that are read too.
-    change : Change
-        Of the slide's colours.
-    """
-
-    source: Source
-    boxes: NDArray[np.int64]
-    margin: int = 0
-    change: Change = ()
-
-    def batches(self, start: int, size: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield the pixels (k, 256 + 2 margin, ..., 3) of tiles from *start* on; a batch is read while one is used."""
-        parts: list[list[Box]] = [self.boxes[k : k + size].tolist() for k in range(start, len(self.boxes), size)]
-        with ThreadPoolExecutor(1) as ahead:
-            pending = [ahead.submit(self._read, part) for part in parts[:2]]
-            for k in range(len(parts)):
-                pixels = pending.pop(0).result()
-                if k + 2 < len(parts):
-                    pending.append(ahead.submit(self._read, parts[k + 2]))
-                yield pixels
-
-    def _read(self, part: list[Box]) -> NDArray[np.uint8]:
-        return normalise(np.stack([self.source.raster.read(grow(box, self.margin)) for box in part]), self.change)

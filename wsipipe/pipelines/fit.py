@@ -8,18 +8,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wsipipe.artifacts import check_writable, digest, read_json, remove_leftovers, write_json
-from wsipipe.errors import DatasetError, OutputError
+from wsipipe.artifacts import digest, remove_leftovers
+from wsipipe.errors import DatasetError
 from wsipipe.evaluate.validation import Validation
 from wsipipe.labels import DEFAULT_MPP, Annotated, DatasetSpec, assumption, few, read_set
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter, model_hash
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import resolve
-from wsipipe.runs import claims
-from wsipipe.schedule.progress import Progress
+from wsipipe.runs import claims, own_folder
+from wsipipe.schedule.progress import Progress, Reached
 from wsipipe.schedule.resources import network_threads
-from wsipipe.settings import RANDOM, FitSettings, LoopSettings
+from wsipipe.settings import RANDOM, FitSettings, LoopSettings, chosen
 from wsipipe.train import fitting as fitting
 from wsipipe.train.fitting import Pool
 from wsipipe.train.samples import planned, types_in
@@ -65,7 +65,8 @@ def run_fit(job: FitJob, progress: Progress) -> Path:
     watch = _validation(job, progress) if settings.validate_every else None
     _tell(pool, settings, progress)
     progress.start("steps", settings.loop.steps)
-    network, card = fitting.fit(pool, settings, job.out, _stepping(progress), watch, _counting(progress))
+    steps = Reached(progress, "steps")  # those of the run before it was resumed count too
+    network, card = fitting.fit(pool, settings, job.out, lambda step, loss: steps(step + 1), watch, _counting(progress))
     training = describe(pool, settings)
     if watch:
         training["validation"] = {"score": settings.score, "best": watch.best, "step": watch.best_step}
@@ -124,28 +125,14 @@ def _card(settings: FitSettings) -> ModelCard:
     return checkpoint.read_card(resolve(settings.backbone))
 
 
-def _stepping(progress: Progress) -> Callable[[int, float], None]:
-    """Return what shows how many steps are done, those of the run before it was resumed among them."""
-    shown = 0
-
-    def done(step: int, loss: float) -> None:
-        nonlocal shown
-        progress.advance("steps", step + 1 - shown)
-        shown = step + 1
-
-    return done
-
-
 def _counting(progress: Progress) -> Callable[[int, int], None]:
     """Return what shows how many crops have their features."""
-    shown = 0
+    reached = Reached(progress, "features")
 
     def cached(done: int, total: int) -> None:
-        nonlocal shown
-        if not shown:
+        if not reached.done:
             progress.start("features", total)
-        progress.advance("features", done - shown)
-        shown = done
+        reached(done)
 
     return cached
 
@@ -168,21 +155,12 @@ def _best(watch: Validation) -> Segmenter:
 
 def _claim(job: FitJob, pool: Pool, settings: FitSettings) -> None:
     """Write down whose the folder is, or find that it is this run's already; refuse one that holds another run."""
-    record = job.out / RECORD
-    check_writable(record)
-    identity = digest({"datasets": [_chosen(s) for s in job.datasets], "settings": _chosen(_extendable(job.settings))})
-    if record.exists() and read_json(record).get("identity") != identity:
-        raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
-    begun, weights = read_json(record).get("backbone_sha256"), _weights(settings)
-    if begun and begun != weights:
-        raise OutputError(
-            f"{job.out} holds a run that was begun with other weights of --backbone {settings.backbone}; "
-            "choose another -o, or delete it"
-        )
+    identity = digest({"datasets": [chosen(s) for s in job.datasets], "settings": chosen(_extendable(job.settings))})
     images = {spec.path: [a.name for a in images] for spec, images in pool}
     assumed = {spec.path: DEFAULT_MPP for spec, images in pool if assumption(spec, images)}
-    about = {"identity": identity, "datasets": job.datasets, "images": images, "settings": settings}
-    write_json(record, about | {"assumed_mpp": assumed, "backbone_sha256": weights})
+    about = {"datasets": job.datasets, "images": images, "settings": settings, "assumed_mpp": assumed}
+    weights = "backbone_sha256", _weights(settings), f"--backbone {settings.backbone}"
+    own_folder(job.out / RECORD, identity, about, weights)
 
 
 def _weights(settings: FitSettings) -> str | None:
@@ -196,15 +174,3 @@ def _extendable(settings: FitSettings) -> FitSettings:
         return settings
     loop = dataclasses.replace(settings.loop, steps=0, cooldown=LoopSettings.cooldown)
     return dataclasses.replace(settings, loop=loop)
-
-
-def _chosen(settings: Any) -> dict[str, Any]:
-    """Return what differs from the defaults and determines the result, so that a new knob changes no old run."""
-    chosen: dict[str, Any] = {}
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
-            chosen[field.name] = _chosen(value)
-        elif value != field.default and field.metadata.get("result", True):
-            chosen[field.name] = value
-    return chosen

@@ -1,4 +1,4 @@
-"""What a slide file says of itself, as one report."""
+"""The story of `wsipipe info`: what a slide file says of itself, as one report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which packages of wsipipe's own are missing on this machine, and which of its optional parts. Loads none of them."""
+"""The story of `wsipipe doctor` begins here: what of wsipipe's packages and parts is missing. Loads none of them."""
 
 from __future__ import annotations
 

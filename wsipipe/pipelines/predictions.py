@@ -1,23 +1,17 @@
-"""Scores of what another tool found: instance maps of a set's images, by the code that scores wsipipe's own."""
+"""The story of `wsipipe evaluate --predictions`: what another tool found, scored by the code that scores wsipipe's."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from functools import reduce
-from operator import add
 from pathlib import Path
-
-import numpy as np
 
 from wsipipe.errors import DatasetError
 from wsipipe.evaluate.image import Labels
-from wsipipe.evaluate.metrics import Counts, SizeCounts, consecutive, count, count_sizes, summarise
-from wsipipe.evaluate.scoring import Scores, write_scores, write_tables
-from wsipipe.evaluate.scoring_types import TypeTally
+from wsipipe.evaluate.metrics import consecutive
+from wsipipe.evaluate.tally import Evaluation, Tally
 from wsipipe.labels import Annotated, read_labels
 from wsipipe.labels.hovernet import load
 from wsipipe.labels.pictures import check_labels
-from wsipipe.pipelines.evaluate import CLAIM, WRITTEN, EvaluateJob, Evaluation, read_images
+from wsipipe.pipelines.evaluate import CLAIM, WRITTEN, EvaluateJob, read_images
 from wsipipe.runs import claims, result_folder
 from wsipipe.schedule.progress import Progress
 
@@ -37,42 +31,14 @@ def score_predictions(job: EvaluateJob, folder: Path, progress: Progress) -> Eva
     images = read_images(job)
     found = {item.name: _read(folder, item) for item in images}  # all of them, before anything is written
     progress.start("images", len(images))
-    counted: list[tuple[Annotated, Counts]] = []
-    sizes: list[SizeCounts] = []
-    tally = TypeTally.of(images, ())
+    tally = Tally(images, (), job.scoring)
     for item in images:
-        tally.add(item, found[item.name], ())
-        counted.append((item, count(item.labels, found[item.name], job.scoring.tolerance_px)))
-        sizes.append(count_sizes(item.labels, found[item.name], item.mpp))
+        tally.add(item, found[item.name])
         progress.advance("images")
-    each, asked = [c for _, c in counted], job.scoring
-    result = Scores(
-        summarise(each, asked.resamples, asked.seed),
-        tally.detection(asked),
-        tally.image_means(each, asked),
-        reduce(add, sizes),
-        tally.summary(asked),
-        None,
-    )
-    mpps = [item.mpp for item in images]
-    about: dict[str, object] = {
-        "dataset": job.dataset.path,
-        "part": job.part if job.dataset.split else "all",
-        "images": len(images),
-        "patients": len({item.patient for item in images}),
-        "empty_images": sum(not (c.truth or c.found) for c in each),
-        "nuclei": sum(c.truth for c in each),
-        "found": sum(c.found for c in each),
-        "mpp": [float(min(mpps)), float(np.median(mpps)), float(max(mpps))],
-        "assumed_mpp": sum(item.assumed for item in images),
-        "model": folder.name,
-        "predictions": str(folder),
-        "scoring": asdict(job.scoring),
-    }
+    result = tally.result(job.dataset, job.part, (), {"model": folder.name, "predictions": str(folder)})
     with result_folder(job.out, WRITTEN) as out:
-        write_tables(out, counted)
-        write_scores(out, about, result)
-    return Evaluation(counted, result, about)
+        result.write(out)
+    return result
 
 
 def _read(folder: Path, item: Annotated) -> Labels:

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from wsipipe.artifacts import check_writable, digest, read_json, remove_leftovers, write_json
+from wsipipe.artifacts import digest, remove_leftovers
 from wsipipe.corpus import Corpus, is_corpus, open_corpus
-from wsipipe.errors import DatasetError, OutputError, SettingsError, install_line
+from wsipipe.errors import DatasetError, SettingsError, install_line
 from wsipipe.models import backbone_kinds, checkpoint
 from wsipipe.models.backbone import Backbone
-from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.conditioning import encoder_name
 from wsipipe.models.intact import digest_of
-from wsipipe.models.space import InLatents
 from wsipipe.models.threads import set_threads
 from wsipipe.models.vae_files import read_vae
 from wsipipe.pipelines.autoencoder import check_autoencoder, run_autoencoder
 from wsipipe.pipelines.corpus import CorpusJob, run_build_corpus
-from wsipipe.runs import claims
-from wsipipe.schedule.progress import Progress
+from wsipipe.runs import claims, own_folder
+from wsipipe.schedule.progress import Progress, Reached
 from wsipipe.schedule.resources import allowed_cores, network_threads
 from wsipipe.settings import CorpusSettings, PretrainSettings, determining
 from wsipipe.train import pretraining as pretraining
-from wsipipe.train.diffusion import PATCH
 from wsipipe.train.distributed import World, joined, ranks
 from wsipipe.train.features import features_of
 from wsipipe.train.log import has_tensorboard
 from wsipipe.train.loop import STATE
-from wsipipe.train.pictures import write_reconstructions
+from wsipipe.train.snapshots import Snapshots, card_of
 
 if TYPE_CHECKING:
     import torch
 
 RECORD = "run.json"
-SHOWN = 4
-"""Patches in the pictures."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +86,15 @@ def run_pretrain(job: PretrainJob, progress: Progress) -> Path:
     with joined(world, device):
         source = _source(corpus, settings, device, world, progress)
         _introduce(job, source, world, progress)
-        backbone = pretraining.pretrain(source, settings, job.out, world, _Watcher(job, corpus, source, progress))
+        snapshots = Snapshots(job.out, job.settings, corpus, source) if world.main else None
+        steps = Reached(progress, "steps")
+
+        def told(step: int, loss: float, averaged: Backbone) -> None:
+            steps(step + 1)
+            if snapshots:
+                snapshots(step + 1, averaged)
+
+        backbone = pretraining.pretrain(source, settings, job.out, world, told)
     path = job.out / "backbone.safetensors"
     if world.main:
         checkpoint.save(path, backbone, card_of(job.settings, corpus, source, backbone))
@@ -119,22 +120,12 @@ def _claim(job: PretrainJob, corpus: Corpus, world: World) -> None:
     if not world.main:
         return
     (job.out / "pictures").mkdir(parents=True, exist_ok=True)
-    record = job.out / RECORD
-    check_writable(record)
     identity = digest(
         {"corpus": corpus.fingerprint, "settings": identifying(job.settings)} | _autoencoder(job.settings)
     )
-    started = record.exists() and (job.out / STATE).exists()
-    if started and read_json(record).get("identity") != identity:
-        raise OutputError(f"{job.out} holds another run; choose another -o, or delete it")
-    encoder, begun = _encoder(job.settings), read_json(record).get("encoder") if started else None
-    if begun and begun != encoder:
-        raise OutputError(
-            f"{job.out} holds a run that was begun with other weights of --encoder {job.settings.encoder}; choose "
-            "another -o, or delete it"
-        )
-    about = {"identity": identity, "corpus": corpus.fingerprint, "settings": job.settings}
-    write_json(record, about | {"encoder": encoder})
+    about = {"corpus": corpus.fingerprint, "settings": job.settings}
+    weights = "encoder", _encoder(job.settings), f"--encoder {job.settings.encoder}"
+    own_folder(job.out / RECORD, identity, about, weights, begun=(job.out / STATE).exists())
 
 
 def _encoder(settings: PretrainSettings) -> str | None:
@@ -187,51 +178,3 @@ def _introduce(job: PretrainJob, source: pretraining.Source, world: World, progr
     if not has_tensorboard():
         progress.say(f"log: {job.out / 'log.csv'}; for TensorBoard's too: {install_line('tensorboard')}")
     progress.start("steps", settings.steps)
-
-
-def card_of(settings: PretrainSettings, corpus: Corpus, source: pretraining.Source, backbone: Backbone) -> ModelCard:
-    """Return the backbone's card, which says on what and how it was trained."""
-    mpp = np.asarray(corpus.table["mpp"], float)[source.indices]
-    training: dict[str, Any] = {
-        "objective": "masked diffusion",
-        "corpus": {"fingerprint": corpus.fingerprint, "patches": len(source.indices)},
-        "mpp": {"least": float(mpp.min()), "median": float(np.median(mpp)), "most": float(mpp.max())},
-        "steps": settings.steps,
-        "seed": settings.seed,
-        **({"encoder": encoder_name(settings.encoder)} if settings.encoder else {}),
-        "settings": asdict(settings),
-    }
-    space = backbone.space.config if isinstance(backbone, InLatents) else None
-    return ModelCard(
-        settings.name,
-        backbone.config,
-        mpp=float(np.median(mpp)),
-        licence=settings.licence,
-        training=training,
-        space=space,
-    )
-
-
-class _Watcher:
-    """Counts the steps, and writes a picture of the averaged backbone now and then."""
-
-    def __init__(self, job: PretrainJob, corpus: Corpus, source: pretraining.Source, progress: Progress) -> None:
-        self.job, self.progress, self.main, self.done = job, progress, ranks().main, 0
-        self.corpus, self.source = corpus, source
-        unseen = corpus.indices("val")
-        pool = unseen if len(unseen) and job.settings.split == "train" else source.indices
-        shown = pool[np.unique(np.linspace(0, len(pool) - 1, SHOWN).astype(int))]
-        low, high = PATCH // 4, PATCH - PATCH // 4
-        self.images = np.stack([corpus.read(int(i))[low:high, low:high] for i in shown])
-        self.features = None if source.features is None else source.features[shown]
-
-    def __call__(self, step: int, loss: float, averaged: Backbone) -> None:
-        """Hear that *step*, counted from 0, is done."""
-        self.progress.advance("steps", step + 1 - self.done)
-        self.done, settings = step + 1, self.job.settings
-        if self.main and self.done in settings.snapshot_steps:
-            card = card_of(replace(settings, steps=self.done), self.corpus, self.source, averaged)
-            checkpoint.save(self.job.out / f"backbone-{self.done}.safetensors", averaged, card)
-        if self.main and (self.done % settings.picture_every == 0 or self.done == settings.steps):
-            path = self.job.out / "pictures" / f"step-{self.done:07d}.png"
-            write_reconstructions(path, averaged, self.images, self.features)

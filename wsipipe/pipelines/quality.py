@@ -14,7 +14,7 @@ from wsipipe.formats.annotations import Annotation, write_annotations
 from wsipipe.quality.map import COLOURS, FAULTS, Quality, QualityMap, quality_map
 from wsipipe.report.faults import Fault, fault_rows
 from wsipipe.runs import claims
-from wsipipe.schedule.progress import Progress
+from wsipipe.schedule.progress import Progress, Reached
 from wsipipe.segmentation.found_before import open_pair
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import fingerprint, require_mpp
@@ -58,15 +58,10 @@ def run_quality(job: QualityJob, progress: Progress) -> QualityFound:
     check_areas(job.outputs, job.overlay)
     slide, warnings = open_pair(job.slide, job.cells, job.slide_settings)
     with slide:
-        done = 0
         progress.start("quality", STEPS)
-
-        def tell(share: float) -> None:
-            nonlocal done
-            progress.advance("quality", round(share * STEPS) - done)
-            done = round(share * STEPS)
-
-        found = quality_map(slide, require_mpp(slide.info, job.slide_settings), tell)
+        reached = Reached(progress, "quality")
+        mpp = require_mpp(slide.info, job.slide_settings)
+        found = quality_map(slide, mpp, lambda share: reached(round(share * STEPS)))
         areas = {kind: _annotations(found, kind) for kind in FAULTS}
         rows = fault_rows(found, job.cells)
         about = {"size": slide.info.size, "bounds": slide.info.bounds, "fingerprint": fingerprint(slide.info.path)}

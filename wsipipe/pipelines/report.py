@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from wsipipe.artifacts import check_writable, from_json
 from wsipipe.errors import SettingsError, SlideError, StoreError
+from wsipipe.formats.parquet import MASTER
 from wsipipe.quality.map import QualityMap, quality_map
 from wsipipe.report import (
     FAILED,
@@ -27,7 +28,7 @@ from wsipipe.report import (
 )
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
-from wsipipe.segmentation.found_before import MASTER, open_pair, record_of, slide_of, tissue_again
+from wsipipe.segmentation.found_before import open_pair, record_of, slide_of, tissue_again
 from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import Slide

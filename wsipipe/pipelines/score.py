@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from wsipipe.analysis.derived import derived_class, split_class
 from wsipipe.analysis.regions import read_regions
-from wsipipe.analysis.scores import MARKERS, STEPS, Marker, grades_of, suggest
+from wsipipe.analysis.scored import require_column, values_of, write_scored
+from wsipipe.analysis.scores import marker_of, suggest
 from wsipipe.analysis.summary import Row
 from wsipipe.artifacts import check_writable
 from wsipipe.cells.compartments import column_of
 from wsipipe.errors import OutputError, SettingsError
-from wsipipe.formats.colours import KNOWN, Rgb, class_colours
-from wsipipe.formats.parquet import CellWriter, metadata, row_groups
-from wsipipe.formats.subset import COUNTS
-from wsipipe.pipelines.sheet import read_sheet
+from wsipipe.formats.parquet import metadata
 from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide, write_tables
 from wsipipe.report.score import write_score
 from wsipipe.runs import claims
@@ -42,13 +34,12 @@ from wsipipe.segmentation.results import (
     outputs_for,
     pass_on,
 )
+from wsipipe.segmentation.sheet import read_sheet
 from wsipipe.settings import ScoreSettings, SlideSettings, SummariseSettings
 from wsipipe.slide import Slide
 
 SUGGESTED = "suggested"
 PAGE = ".html"
-MOST_VALUES = 10_000_000
-"""Values of all of several slides together that thresholds are suggested by."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +131,7 @@ def run_score(job: ScoreJob, progress: Progress) -> Scored:
     outputs, pages = _check(job, masters)
     sheet = read_sheet(job.sheet, progress.say) if job.sheet else None
     column = column_of(marker.compartment, job.score.stain, job.score.statistic)
-    values = {name: _values(path, column, len(masters)) for name, path in masters.items()}
+    values = {name: values_of(path, column, len(masters)) for name, path in masters.items()}
     proposed = suggest(np.concatenate(list(values.values())), len(marker.thresholds))
     thresholds = proposed if job.score.intensity_thresholds == SUGGESTED else marker.thresholds
     if not thresholds:
@@ -152,11 +143,11 @@ def run_score(job: ScoreJob, progress: Progress) -> Scored:
     def scored(name: str, master: Path) -> ScoredSlide:
         about, out = metadata(master), outputs[name]
         warn_of_none(master, about, progress)
-        _require(master, column, about)
+        require_column(master, column, about)
         own = suggest(values[name], len(thresholds)) if len(masters) > 1 else proposed
         path = job.slide or slide_of(master, record_of(master)) or ""
         _check_beside(job, file_for(job.regions, name), master, path)
-        counts = _write(job, master, out, column, thresholds, progress)
+        counts = write_scored(master, out, job.score.marker, column, thresholds, progress)
         pass_on(master, out, path)
         asked = SummariseJob(
             (out,), job.tables, job.regions, slide=path, measurements=(column,), settings=job.summarise,
@@ -172,34 +163,6 @@ def run_score(job: ScoreJob, progress: Progress) -> Scored:
     done = Scored(made, column, thresholds, proposed, failed)
     write_tables(job.tables, done.rows, outputs, sheet, progress.say)
     return done
-
-
-def _values(master: Path, column: str, slides: int) -> NDArray[np.float64]:
-    """Return the values that thresholds are suggested by: of several slides at most :data:`MOST_VALUES` together."""
-    metadata(master)
-    if column not in pq.read_schema(master).names:
-        return np.zeros(0)
-    found = pq.read_table(master, columns=[column])[column].to_numpy().astype(np.float64)
-    return np.asarray(found[:: max(1, math.ceil(len(found) * slides / MOST_VALUES))] if slides > 1 else found)
-
-
-def marker_of(settings: ScoreSettings) -> Marker:
-    """Return where the marker lies, and its thresholds.
-
-    Raises
-    ------
-    SettingsError
-        When the marker is not known, and nobody says where it lies.
-    """
-    known = MARKERS.get(settings.marker.lower().replace("-", ""))
-    if known is None and settings.compartment == "auto":
-        raise SettingsError(
-            f"--marker {settings.marker}: not one of {', '.join(MARKERS)}; say where it lies: --compartment nucleus, "
-            "cytoplasm or cell"
-        )
-    compartment = known.compartment if known and settings.compartment == "auto" else settings.compartment
-    usual = known.thresholds if known else MARKERS["er"].thresholds
-    return Marker(compartment, settings.thresholds or usual)
 
 
 def _check(job: ScoreJob, masters: Mapping[str, Path]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -223,56 +186,6 @@ def _check_beside(job: ScoreJob, regions: Path | None, master: Path, path: str) 
     if path:
         slide, _ = open_pair(path, master, job.slide_settings)
         slide.close()
-
-
-def _require(master: Path, column: str, about: Mapping[str, Any]) -> None:
-    """Refuse cells that were not measured for the stain, in one line that says what to do."""
-    if column in pq.read_schema(master).names:
-        return
-    stains = [name for key, name in (about.get("stain_vectors") or {}).items() if key.startswith("Stain ")]
-    told = f"were measured for {' and '.join(stains)}" if stains else "were not measured by stain and compartment"
-    raise SettingsError(
-        f"{master} has no column {column}: its cells {told}; make it with `wsipipe measure {master} --slide SLIDE "
-        "--add stains --stain-vectors hdab -o OUT.parquet`"
-    )
-
-
-def _write(
-    job: ScoreJob, master: Path, out: Path, column: str, thresholds: tuple[float, ...], progress: Progress
-) -> dict[str, int]:
-    """Write every cell with its derived class; return how many cells stained how."""
-    about = metadata(master)
-    grades = STEPS[len(thresholds)]
-    base = class_colours(about["classes"])
-    types = list(dict.fromkeys(split_class(name)[0] for name in about["classes"]))
-    types = [*filter(None, types), ""]
-    kept = {key: value for key, value in about.items() if key not in COUNTS}
-    kept["classes"] = {name: list(base[name]) for name in types if name in base}
-    kept["classes"] |= {
-        derived_class(type_, grade): list(_colour(base.get(type_), grade)) for type_ in types for grade in grades
-    }
-    kept["score"] = {"marker": job.score.marker, "column": column, "thresholds": list(thresholds)}
-    counts = dict.fromkeys((*grades, ""), 0)
-    schema = pq.read_schema(master).remove_metadata()
-    progress.start("cells", about["cells"])
-    with CellWriter(out, schema, kept) as writer:
-        for table in row_groups(master):
-            found = grades_of(table[column].to_numpy().astype(np.float64), thresholds).tolist()
-            before = [split_class(name)[0] for name in table["class"].to_pylist()]
-            names = [derived_class(type_, grade) or None for type_, grade in zip(before, found)]
-            place = schema.get_field_index("class")
-            writer.write(table.set_column(place, "class", pa.array(names, pa.string())))
-            for grade in found:
-                counts[grade] += 1
-            progress.advance("cells", table.num_rows)
-    return counts
-
-
-def _colour(base: Rgb | None, grade: str) -> Rgb:
-    """Return the colour of a derived class: the grade's, halfway from that of the type where there is one."""
-    own = KNOWN[grade.lower()]
-    r, g, b = own if base is None else ((a + c) // 2 for a, c in zip(own, base))
-    return r, g, b
 
 
 @contextlib.contextmanager

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from wsipipe.analysis.counted import default_measurements, read_counted
+from wsipipe.analysis.found_regions import core_regions, hot_spot_regions, without_doubtful_shares
 from wsipipe.analysis.regions import TISSUE, WHOLE, read_regions, regions_frame
 from wsipipe.analysis.summary import Row, summarise
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.formats.parquet import metadata
 from wsipipe.formats.summary import write_summary
-from wsipipe.pipelines.found_regions import core_regions, hot_spot_regions, without_doubtful_shares
-from wsipipe.pipelines.sheet import Sheet, columns_of, read_sheet
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.found_before import open_pair, record_of, slide_of, tissue_again
 from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.segmentation.results import check_tables, each_slide, file_for, list_results
+from wsipipe.segmentation.sheet import Sheet, columns_of, read_sheet
 from wsipipe.settings import HotSpotSettings, SlideSettings, SummariseSettings
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def regions_of_slide(job: SummariseJob, name: str, master: Path, about: Mapping[
     elif job.regions is not None:
         tell(f"warning: {name}: no {name}.geojson in {job.regions}; only all of its tissue is summed up")
     if job.tma:
-        parts.append(core_regions(master, about, job.slide, job.names, job.slide_settings, tell))
+        parts.append(_cores(job, master, about, tell))
     return _joined(parts)
 
 
@@ -147,6 +147,16 @@ def rows_of_slide(
     more = [{str(k): v for k, v in extra.items() if v is not None and v == v} for extra in beside.to_dict("records")]
     first = {"geometry": None, "slide": name} | told
     return [first | row | extra for row, extra in zip(rows, more)]
+
+
+def _cores(job: SummariseJob, master: Path, about: Mapping[str, Any], tell: Tell) -> geopandas.GeoDataFrame:
+    """Return the cores of the microarray as regions."""
+    path = job.slide or slide_of(master, record_of(master))
+    if not path:
+        raise SettingsError(f"{master}: --tma looks for cores on the slide, which is not where it was; give --slide")
+    slide, _ = open_pair(path, master, job.slide_settings)
+    with slide:
+        return core_regions(slide, (about["mpp"][0], about["mpp"][1]), job.names, tell)
 
 
 def _tissue(job: SummariseJob, master: Path, about: Mapping[str, Any], tell: Tell) -> geopandas.GeoDataFrame:

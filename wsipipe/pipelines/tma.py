@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsipipe.analysis.core_names import CORE_CLASS, DRAWN, MISSING_CLASS, TORN_CLASS, read_drawn_cores, with_sheet
-from wsipipe.analysis.tma import Cores, find_cores
+from wsipipe.analysis.core_names import core_annotations, cores_of
+from wsipipe.analysis.tma import Cores
 from wsipipe.artifacts import atomic_write
 from wsipipe.figure.areas import check_areas, write_areas
-from wsipipe.formats.annotations import Annotation, write_annotations
+from wsipipe.formats.annotations import write_annotations
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import SlideSettings
-from wsipipe.slide import Slide, fingerprint, open_slide, require_mpp
-from wsipipe.units import Pair
-
-CLASSES = {
-    "whole": (CORE_CLASS, (0, 150, 60)),
-    "torn": (TORN_CLASS, (235, 130, 0)),
-    "missing": (MISSING_CLASS, (220, 30, 30)),
-}
-NUMBERS = ("confidence", "tissue_share", "tissue_um2", "pieces", "diameter_um")
-"""Columns of the table of cores that QuPath shows as measurements."""
+from wsipipe.slide import fingerprint, open_slide, require_mpp
 
 
 @dataclass(frozen=True)
@@ -61,29 +52,6 @@ def run_tma(job: TmaJob, progress: Progress) -> Cores:
         if job.overlay is not None:
             write_areas(slide, core_annotations(cores), job.overlay)
     return cores
-
-
-def cores_of(slide: Slide, base_mpp: Pair, names: Path | None, tell: Callable[[str], None]) -> Cores:
-    """Return the cores on *slide*, found, then named by a sheet; or as a GeoJSON file has them."""
-    about = {"size": slide.info.size, "bounds": slide.info.bounds}
-    drawn = names is not None and names.name.lower().endswith(DRAWN)
-    cores = find_cores(slide, base_mpp, read_drawn_cores(names, about) if names is not None and drawn else ())
-    for line in cores.warnings:
-        tell(f"warning: {line}")
-    return cores if names is None or drawn else with_sheet(cores, names, tell)
-
-
-def core_annotations(cores: Cores) -> list[Annotation]:
-    """Return the cores as annotations for QuPath, by row and column."""
-    return [
-        Annotation(
-            str(row["name"]),
-            *CLASSES[str(row["status"])],
-            row["geometry"],
-            {name: float(row[name]) for name in NUMBERS},
-        )
-        for row in cores.table.to_dict("records")
-    ]
 
 
 def _write(path: Path, cores: Cores, about: Mapping[str, Any]) -> None:

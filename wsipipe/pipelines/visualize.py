@@ -7,21 +7,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsipipe.artifacts import check_writable
+from wsipipe.corpus import is_corpus
+from wsipipe.corpus.pictures import regions_of_corpus
 from wsipipe.errors import ModelError, SettingsError
 from wsipipe.figure.panels import Looked, clusters, nucleus, reconstructions, similarity
+from wsipipe.figure.places import Places, regions_of_slide
 from wsipipe.figure.regions import STEP, Region, joined
 from wsipipe.figure.sheet import write_sheet
 from wsipipe.infer.dense import DenseBackbone
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import DEFAULT, resolve
-from wsipipe.pipelines.places import Places, regions
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.settings import PANELS, VisualizeSettings
 from wsipipe.stain import colours_of, normalise
 from wsipipe.units import Pair
+
+MOST = 24
+"""Regions in one picture at most."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,30 @@ def run_visualize(job: VisualizeJob, progress: Progress) -> Visualized:
     title = f"{backbone.card.name}: dense features of the decoder at t = {job.settings.timestep}"
     size = write_sheet(job.output, title, sections, job.settings.panel)
     return Visualized(len(found), panels, size)
+
+
+def regions(places: Places, mpp: float, progress: Progress) -> list[Region]:
+    """Return the regions to look at, at *mpp* µm/px where no other resolution is asked for.
+
+    Raises
+    ------
+    SettingsError
+        When a place lies outside its slide or corpus, or belongs to no one source.
+    SlideError, StoreError
+    """
+    if (places.at or places.indices) and len(places.sources) > 1:
+        option = "--at" if places.at else "--index"
+        raise SettingsError(f"{option} names a place in one source, and there are {len(places.sources)}; give one")
+    found: list[Region] = []
+    for source in places.sources:
+        found += (
+            regions_of_corpus(source, places)
+            if is_corpus(source)
+            else regions_of_slide(source, places, mpp, progress.say)
+        )
+    if len(found) > MOST:
+        raise SettingsError(f"{len(found)} regions are too many for one picture; expected {MOST} at most")
+    return found
 
 
 def as_network_sees(region: Region, card: ModelCard, stain: str) -> Region:

@@ -14,6 +14,7 @@ from wsipipe.runs.lease import Holder as Holder
 from wsipipe.runs.lease import Lease as Lease
 from wsipipe.runs.lease import acquire as acquire
 from wsipipe.runs.lease import check_free as check_free
+from wsipipe.runs.record import own_folder as own_folder
 from wsipipe.runs.work import Work as Work
 from wsipipe.runs.work import flush as flush
 from wsipipe.runs.work import forget as forget

@@ -22,6 +22,18 @@ class Progress:
         """Hear a line for the user: a warning, a link."""
 
 
+class Reached:
+    """Moves a stage on to how far it is by now, as loops tell it that count for themselves."""
+
+    def __init__(self, progress: Progress, stage: str) -> None:
+        self._progress, self._stage, self.done = progress, stage, 0
+
+    def __call__(self, done: int) -> None:
+        """Note that *done* steps are done by now."""
+        self._progress.advance(self._stage, done - self.done)
+        self.done = done
+
+
 class TileCount:
     """Moves the stage ``tiles`` on while blocks are forwarded, batch by batch, and by the rest when a block is done.
 

@@ -12,14 +12,13 @@ import shapely
 
 from wsipipe.artifacts import from_json
 from wsipipe.errors import SettingsError
-from wsipipe.formats.parquet import metadata
+from wsipipe.formats.parquet import MASTER, metadata
 from wsipipe.settings import SlideSettings, TissueSettings
 from wsipipe.slide import Slide, fingerprint, open_slide
 from wsipipe.store import is_store, open_store
 from wsipipe.tissue import Tissue, find_tissue
 from wsipipe.units import Pair
 
-MASTER = ".parquet"
 CELLS = (MASTER, ".geojson", ".geojson.gz")
 """Endings of files that hold cells."""
 AREA_TOLERANCE = 1e-3

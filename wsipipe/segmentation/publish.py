@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 import wsipipe
@@ -26,6 +25,7 @@ from wsipipe.formats.colours import Rgb, class_colours
 from wsipipe.formats.exports import Style, format_of
 from wsipipe.formats.parquet import merge_parts
 from wsipipe.models.zoo import shipped
+from wsipipe.raster.unreadable import covered_px
 from wsipipe.report.plausible import doubts, totals
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
@@ -140,17 +140,6 @@ def bad_share(bad: Sequence[Box], prepared: Prepared) -> float:
     tiles = plan.tiles.boxes()[plan.selected]
     width, height = plan.working.size
     return covered_px(np.asarray(bad)) / covered_px(np.minimum(tiles, (width, height, width, height)))
-
-
-def covered_px(boxes: NDArray[np.int64]) -> int:
-    """Return how many pixels the *boxes*, int64 (n, 4), cover together."""
-    (xs, x), (ys, y) = (np.unique(boxes[:, axis::2], return_inverse=True) for axis in (0, 1))
-    x, y = x.reshape(-1, 2), y.reshape(-1, 2)
-    depth = np.zeros((len(ys), len(xs)), np.int64)
-    for row, column, sign in ((0, 0, 1), (0, 1, -1), (1, 0, -1), (1, 1, 1)):
-        np.add.at(depth, (y[:, row], x[:, column]), sign)
-    covered = depth.cumsum(0).cumsum(1)[:-1, :-1] > 0
-    return int(np.diff(ys) @ covered @ np.diff(xs))
 
 
 def analysed_um2(bad: Sequence[Box], prepared: Prepared) -> float:

@@ -13,15 +13,14 @@ import pyarrow.parquet as pq
 import wsipipe
 from wsipipe.artifacts import check_writable, remove_leftovers, write_json
 from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
-from wsipipe.formats.parquet import metadata
+from wsipipe.formats.imported import DRAWN
+from wsipipe.formats.parquet import MASTER, metadata
 from wsipipe.formats.summary import check_excel, ending_of
 from wsipipe.schedule.progress import Progress
-from wsipipe.segmentation.found_before import MASTER, record_of, slide_of
+from wsipipe.segmentation.found_before import record_of, slide_of
 from wsipipe.segmentation.request import slide_file
 
 Made = TypeVar("Made")
-DRAWN = (".geojson", ".geojson.gz")
-"""Endings of what QuPath exports."""
 SOME_FAILED = 9
 """Exit code when slides failed."""
 

@@ -62,6 +62,9 @@ from wsipipe.settings.knob import (
     check as check,
 )
 from wsipipe.settings.knob import (
+    chosen as chosen,
+)
+from wsipipe.settings.knob import (
     determining as determining,
 )
 from wsipipe.settings.slides import (

@@ -42,6 +42,18 @@ def determining(settings: Any) -> dict[str, Any]:
     return {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings) if f.metadata.get("result", True)}
 
 
+def chosen(settings: Any) -> dict[str, Any]:
+    """Return what differs from the defaults and determines the result, so that a new knob changes no old run."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            found[field.name] = chosen(value)
+        elif value != field.default and field.metadata.get("result", True):
+            found[field.name] = value
+    return found
+
+
 class Checked:
     """Mixin: a settings object checks its ranges when it is made."""
 

@@ -87,6 +87,19 @@ class Tissue:
         in_base = np.asarray(boxes, dtype=np.float64) * np.array([*scale, *scale])
         return np.asarray(shapely.intersects(self._shape, shapely.box(*in_base.T)), dtype=bool)
 
+    def share(self, boxes: NDArray[Any], scale: Pair = (1.0, 1.0)) -> NDArray[np.float64]:
+        """Return how much of each of *boxes* (n, 4), in pixels of *scale* base pixels each, is tissue: float (n,)."""
+        shapely.prepare(self._shape)
+        squares: Any = shapely.box(*(np.asarray(boxes, np.float64) * np.array([*scale, *scale])).T)
+        return np.asarray(shapely.area(shapely.intersection(self._shape, squares)) / shapely.area(squares))
+
+    def chosen(self, boxes: NDArray[Any], scale: Pair, least: float) -> NDArray[np.int64]:
+        """Return those of *boxes* of which at least the share *least* is tissue; all, where none was searched for."""
+        if self.source == "none":
+            return np.asarray(boxes, np.int64)
+        boxes = boxes[self.overlaps(boxes, scale)]
+        return np.asarray(boxes[self.share(boxes, scale) >= least], np.int64)
+
     def mask(self, scale: Pair, box: Box) -> Mask:
         """Return which pixels of *box* have their centre in tissue: bool (h, w); a pixel is *scale* base pixels."""
         x0, y0, x1, y1 = box

@@ -14,9 +14,9 @@ from wsipipe.analysis.classify.candidates import Candidates, candidates_of
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import OutputError
 from wsipipe.formats.annotations import Annotation, write_annotations
+from wsipipe.formats.imported import DRAWN
 from wsipipe.formats.labelled import Labels
 from wsipipe.formats.parquet import metadata
-from wsipipe.segmentation.results import DRAWN
 
 SPARE = 2
 """So many times as many are looked at: a cell whose centre lies outside of it would not be found again."""

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
+from wsipipe.analysis.core_names import CLASSES, NUMBERS, cores_of
 from wsipipe.analysis.counted import CountedCells
 from wsipipe.analysis.derived import NEGATIVE
 from wsipipe.analysis.hotspots import FEWEST, hot_spots
 from wsipipe.analysis.regions import CORE, HOT_SPOT, regions_frame
 from wsipipe.errors import SettingsError
-from wsipipe.pipelines.tma import CLASSES, NUMBERS, cores_of
-from wsipipe.segmentation.found_before import open_pair, record_of, slide_of
-from wsipipe.settings import HotSpotSettings, SlideSettings
+from wsipipe.settings import HotSpotSettings
+from wsipipe.slide import Slide
+from wsipipe.units import Pair
 
 if TYPE_CHECKING:
     import geopandas
@@ -24,25 +25,15 @@ if TYPE_CHECKING:
 HOT_SPOT_CLASS, HOT_SPOT_COLOUR = "Hot spot", (255, 200, 0)
 
 
-def core_regions(
-    master: Path, about: Mapping[str, Any], slide: str, names: Path | None, settings: SlideSettings,
-    tell: Callable[[str], None],
-) -> geopandas.GeoDataFrame:  # fmt: skip
+def core_regions(slide: Slide, mpp: Pair, names: Path | None, tell: Callable[[str], None]) -> geopandas.GeoDataFrame:
     """Return the cores of the microarray as regions, with what is known of each in columns that begin with ``core_``.
 
     Raises
     ------
-    SettingsError
-        When the slide is not at hand.
     UnsupportedSlide
         When it is no microarray.
     """
-    path = slide or slide_of(master, record_of(master))
-    if not path:
-        raise SettingsError(f"{master}: --tma looks for cores on the slide, which is not where it was; give --slide")
-    opened, _ = open_pair(path, master, settings)
-    with opened:
-        cores = cores_of(opened, (about["mpp"][0], about["mpp"][1]), names, tell)
+    cores = cores_of(slide, mpp, names, tell)
     rows, told = [], []
     own = {"name", "geometry", "missing", "x", "y"}
     for row in cores.table.to_dict("records"):

@@ -1,25 +1,19 @@
-"""Which regions are looked at: places of a slide, the middle of pictures, patches of a corpus."""
+"""Which regions of slides and pictures are looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
-from wsipipe.corpus import is_corpus, open_corpus
 from wsipipe.errors import SettingsError
-from wsipipe.figure.regions import MARGIN, Region, cut
+from wsipipe.figure.regions import MARGIN, Region
 from wsipipe.geometry import Grid
 from wsipipe.raster import SlideRaster, slide_grid
-from wsipipe.schedule.progress import Progress
 from wsipipe.settings import GridSettings, SlideSettings, TissueSettings
 from wsipipe.slide import Slide, open_slide, require_mpp
 from wsipipe.tissue import find_tissue
 from wsipipe.units import Pair
-
-SHOWN, MOST = 4, 24
-"""Patches of a corpus that are shown where none are named, and regions at most."""
 
 
 @dataclass(frozen=True)
@@ -46,64 +40,28 @@ class Places:
     grid: GridSettings = field(default_factory=GridSettings)
 
 
-def regions(places: Places, mpp: float, progress: Progress) -> list[Region]:
-    """Return the regions to look at, at *mpp* µm/px where no other resolution is asked for.
+def regions_of_slide(source: str, places: Places, mpp: float, tell: Callable[[str], None]) -> list[Region]:
+    """Return regions of a slide around given places, or around one chosen here, at *mpp* if no other is asked for.
 
     Raises
     ------
     SettingsError
-        When a place lies outside its slide or corpus, or belongs to no one source.
-    SlideError, StoreError
+        When a place lies outside.
+    SlideError
     """
-    if (places.at or places.indices) and len(places.sources) > 1:
-        option = "--at" if places.at else "--index"
-        raise SettingsError(f"{option} names a place in one source, and there are {len(places.sources)}; give one")
-    found: list[Region] = []
-    for source in places.sources:
-        found += _of_corpus(source, places) if is_corpus(source) else _of_slide(source, places, mpp, progress)
-    if len(found) > MOST:
-        raise SettingsError(f"{len(found)} regions are too many for one picture; expected {MOST} at most")
-    return found
-
-
-def _of_corpus(source: str, places: Places) -> list[Region]:
-    """Return patches by number, or some that are spread evenly over the corpus."""
-    if places.at:
-        raise SettingsError(f"{source} is a corpus, whose patches have numbers; give --index 0 in place of --at")
-    corpus = open_corpus(source)
-    count = len(corpus)
-    spread = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).astype(int)).tolist()
-    for index in places.indices:
-        if not 0 <= index < count:
-            raise SettingsError(f"--index {index}: {source} holds the patches 0 to {count - 1}")
-    if corpus.patch < places.size:
-        raise SettingsError(f"the patches of {source} are {corpus.patch} px; --size {places.size} is more")
-    found = []
-    for index in places.indices or spread:
-        mpp, middle = float(corpus.table["mpp"][index].as_py()), corpus.patch // 2
-        window, corner = cut(corpus.read(index), (middle, middle), places.size), float(middle - places.size // 2)
-        slide = Path(corpus.table["slide"][index].as_py()).stem
-        found.append(Region(f"patch {index}: {slide}", window, (corner, corner), (1.0, 1.0), (mpp, mpp)))
-    return found
-
-
-def _of_slide(source: str, places: Places, mpp: float, progress: Progress) -> list[Region]:
-    """Return regions of a slide around given places, or around one chosen here."""
     if places.indices:
         raise SettingsError(f"{source} is no corpus; give --at x,y in place of --index")
     with open_slide(source, places.slide) as slide:
         stated = slide.info.mpp is not None or slide.info.backend != "picture"
         if not stated:
-            progress.say(
-                f"{source} states no resolution: taken pixel for pixel, as if at {mpp:g} µm/px (--mpp says it)"
-            )
+            tell(f"{source} states no resolution: taken pixel for pixel, as if at {mpp:g} µm/px (--mpp says it)")
         grid = _grid(slide, places, mpp) if stated else slide_grid(slide.info, (mpp, mpp), None)
         raster, name = SlideRaster(slide, grid, fingerprint=""), Path(source).name
         centres = places.at or (_chosen(slide, grid),)
         found = [_around(raster, centre, places.size, name, stated) for centre in centres]
         bad = [f"{len(raster.bad)} areas cannot be read, and are shown in the background colour"] if raster.bad else []
         for text in (*slide.info.warnings, *bad):
-            progress.say(f"warning: {source}: {text}")
+            tell(f"warning: {source}: {text}")
         return found
 
 
