@@ -66,6 +66,12 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         file.flush()
 
 
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file to *path*, atomically; errors as in :func:`atomic_write`."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the name of an empty temporary file that replaces *path* when the block ends well.

@@ -11,7 +11,8 @@ from typing import Any
 from wsipipe.artifacts import atomic_write
 from wsipipe.figure.areas import check_areas, write_areas
 from wsipipe.formats.annotations import Annotation, write_annotations
-from wsipipe.quality.map import COLOURS, FAULTS, Quality, QualityMap, quality_map
+from wsipipe.quality.kept import beside, keep, map_of
+from wsipipe.quality.map import COLOURS, FAULTS, Quality, QualityMap
 from wsipipe.report.faults import Fault, fault_rows
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress, Reached
@@ -60,8 +61,11 @@ def run_quality(job: QualityJob, progress: Progress) -> QualityFound:
     with slide:
         progress.start("quality", STEPS)
         reached = Reached(progress, "quality")
+        kept = [beside(job.cells)] if job.cells else []
         mpp = require_mpp(slide.info, job.slide_settings)
-        found = quality_map(slide, mpp, lambda share: reached(round(share * STEPS)))
+        found = map_of(slide, mpp, kept, lambda share: reached(round(share * STEPS)))
+        for path in kept:
+            keep(path, found)
         areas = {kind: _annotations(found, kind) for kind in FAULTS}
         rows = fault_rows(found, job.cells)
         about = {"size": slide.info.size, "bounds": slide.info.bounds, "fingerprint": fingerprint(slide.info.path)}

@@ -13,7 +13,8 @@ from urllib.parse import quote
 from wsipipe.artifacts import check_writable, from_json
 from wsipipe.errors import SettingsError, SlideError, StoreError
 from wsipipe.formats.parquet import MASTER
-from wsipipe.quality.map import QualityMap, quality_map
+from wsipipe.quality.kept import beside, keep, map_of
+from wsipipe.quality.map import QualityMap
 from wsipipe.report import (
     FAILED,
     Entry,
@@ -112,17 +113,21 @@ def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -
         if path is None:
             progress.say(f"warning: {master}: its slide was not found, so its report has no pictures; give it: --slide")
         if job.force or not many or not is_current(out, facts, slide, job.quality):
-            tissue = tissue_again(slide, path, facts.about) if slide is not None and path else None
-            write_report(master, out, facts, slide, tissue, _quality(job, slide, facts))
+            tissue = tissue_again(slide, path, master, facts.about) if slide is not None and path else None
+            write_report(master, out, facts, slide, tissue, _quality(job, master, slide, facts))
         picture = small_picture(facts, slide) if slide is not None and many else None
     small = small_charts(master, facts) if many else None
     return Entry(_name(job, master, facts.title), facts=facts, picture=picture, small=small)
 
 
-def _quality(job: ReportJob, slide: Slide | None, facts: Facts) -> QualityMap | None:
+def _quality(job: ReportJob, master: Path, slide: Slide | None, facts: Facts) -> QualityMap | None:
     """Return the map of what is wrong with a slide, if it is asked for."""
+    if not job.quality or slide is None:
+        return None
     mpp = facts.about["mpp"]
-    return quality_map(slide, (float(mpp[0]), float(mpp[1]))) if job.quality and slide is not None else None
+    found = map_of(slide, (float(mpp[0]), float(mpp[1])), [beside(master)])
+    keep(beside(master), found)
+    return found
 
 
 def _name(job: ReportJob, master: Path, slide: str) -> str:

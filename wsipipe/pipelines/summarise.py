@@ -168,7 +168,7 @@ def _tissue(job: SummariseJob, master: Path, about: Mapping[str, Any], tell: Tel
         with slide:
             for warning in warnings:
                 tell(f"warning: {warning}")
-            tissue = tissue_again(slide, path, about) if about.get("tissue_area_um2") else None
+            tissue = tissue_again(slide, path, master, about) if about.get("tissue_area_um2") else None
             shape = tissue.shape if tissue is not None and not tissue.is_empty else None
     if shape is None and about.get("tissue_area_um2"):
         why = "cannot be found again on its slide" if path else "is not known without its slide (--slide)"

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from wsipipe.analysis.regions import read_regions
 from wsipipe.formats.colours import class_colours
-from wsipipe.quality.map import COLOURS, FAULTS, quality_map
+from wsipipe.quality.kept import beside, map_of
+from wsipipe.quality.map import COLOURS, FAULTS
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.found_before import open_pair
 from wsipipe.segmentation.stains import stains_of
@@ -100,7 +101,8 @@ def _areas(job: ViewJob, slide: Slide, progress: Progress) -> tuple[Area, ...]:
         found += [Area(shape, kind, colours[kind]) for shape, kind in zip(regions.geometry, kinds)]
     if job.quality:
         progress.say("mapping the quality of the slide")
-        quality = quality_map(slide, require_mpp(slide.info, job.settings))
+        kept = [beside(job.cells)] if job.cells else []
+        quality = map_of(slide, require_mpp(slide.info, job.settings), kept)
         for line in quality.warnings:
             progress.say(f"warning: {line}")
         found += [Area(s, kind.label.capitalize(), COLOURS[kind]) for kind in FAULTS for s in quality.areas(kind)]

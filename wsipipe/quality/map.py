@@ -7,9 +7,10 @@ nothing is dropped on account of it unless that is asked for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import cv2
 import numpy as np
@@ -86,6 +87,8 @@ class QualityMap:
     mpp : float
         µm per px of the map.
     warnings : tuple of str
+    about : mapping
+        What it was made of, where that is known; see :mod:`wsipipe.quality.kept`.
     """
 
     classes: NDArray[np.uint8]
@@ -93,6 +96,7 @@ class QualityMap:
     scale: Pair
     mpp: float
     warnings: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def area_mm2(self, kind: Quality) -> float:
         """Return the area of a kind of places."""

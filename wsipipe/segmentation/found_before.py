@@ -13,6 +13,7 @@ import shapely
 from wsipipe.artifacts import from_json
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import MASTER, metadata
+from wsipipe.quality.kept import beside
 from wsipipe.settings import SlideSettings, TissueSettings
 from wsipipe.slide import Slide, fingerprint, open_slide
 from wsipipe.store import is_store, open_store
@@ -72,14 +73,25 @@ def open_pair(path: str, master: Path | None, settings: SlideSettings) -> tuple[
     return slide, warnings
 
 
-def tissue_again(slide: Slide, path: str, about: Mapping[str, Any]) -> Tissue | None:
-    """Return the tissue that a run analysed: of its store, or found again with its settings; None where it differs."""
+def tissue_again(slide: Slide, path: str, master: Path, about: Mapping[str, Any]) -> Tissue | None:
+    """Return the tissue that a run analysed: of its store, or found again with its settings; None where it differs.
+
+    Parameters
+    ----------
+    slide : Slide
+    path : str
+        Of the slide, or of its store.
+    master : Path
+        The run's cells, beside which the quality map of the slide may be.
+    about : mapping
+        What they say of themselves.
+    """
     asked = (about.get("settings") or {}).get("tissue") or {}
     known = {f.name for f in dataclasses.fields(TissueSettings)}
     mpp: Pair = tuple(about["mpp"])
     try:
         settings = TissueSettings(**{k: v for k, v in asked.items() if k in known})
-        tissue = open_store(path).tissue if is_store(path) else find_tissue(slide, mpp, settings)
+        tissue = open_store(path).tissue if is_store(path) else find_tissue(slide, mpp, settings, kept=[beside(master)])
     except SettingsError:  # the file of polygons is gone
         return None
     if about.get("analysed"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsipipe.models.zoo import DEFAULT
+from wsipipe.quality.kept import beside
 from wsipipe.runs import work_of
 from wsipipe.settings import (
     CellSettings,
@@ -22,6 +23,9 @@ from wsipipe.units import Box
 
 SUFFIXES = (".parquet", ".geojson", ".geojson.gz", ".csv", ".csv.gz", ".gpkg", ".json", ".json.gz", ".h5")
 """Endings of the formats that are single files; ``wsipipe convert`` makes the others."""
+
+QUALITY = "quality.npz"
+"""The quality map in the folder of an unfinished run."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,16 @@ class SegmentJob:
     def record(self) -> Path:
         """The run record, beside the first output."""
         return self.outputs[0].parent / f"{self.stem}.run.json"
+
+    @property
+    def quality_map(self) -> Path:
+        """Where the map of what is wrong with the slide is kept, once a run has made it."""
+        return beside(self.outputs[0].with_name(self.stem))
+
+    @property
+    def kept_quality(self) -> tuple[Path, ...]:
+        """Where it may be: beside the results, or with an unfinished run."""
+        return (self.quality_map, *sorted(self.work.glob(f"*/{QUALITY}")))
 
     @property
     def stem(self) -> str:

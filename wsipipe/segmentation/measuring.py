@@ -21,7 +21,8 @@ from wsipipe.formats.imported import SUFFIXES, import_geojson
 from wsipipe.formats.parquet import CellWriter, batches, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
 from wsipipe.formats.windows import Windows
-from wsipipe.quality.map import quality_map
+from wsipipe.quality.kept import beside, keep, map_of
+from wsipipe.quality.map import QualityMap
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.runs import claims, scratch_folder
 from wsipipe.schedule.progress import Progress
@@ -32,13 +33,20 @@ from wsipipe.segmentation.stains import boxes_around, pixels_in, stain_doubts, s
 from wsipipe.settings import MeasureSettings, SlideSettings, StainSettings, determining
 from wsipipe.slide import fingerprint, open_slide, require_mpp
 from wsipipe.slide.protocol import Slide
+from wsipipe.units import Pair
 
 DEFAULT_MPP = 0.5
 
 
 @dataclass(frozen=True)
 class MeasureJob:
-    """What to measure, on which slide, and where to."""
+    """What to measure, on which slide, and where to.
+
+    Attributes
+    ----------
+    quality : Path, optional
+        Where the quality map of the slide is kept; by default beside the output.
+    """
 
     cells: Path
     slide: str
@@ -46,6 +54,7 @@ class MeasureJob:
     measure: MeasureSettings = field(default_factory=MeasureSettings)
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
     stain: StainSettings = field(default_factory=StainSettings)
+    quality: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
         for line in stain_doubts(job.stain.stain_vectors, vectors, seen):
             progress.say(f"warning: {line}")
         with contextlib.closing(Windows(master)) as windows:
-            quality = quality_map(slide, (about["mpp"][0], about["mpp"][1])) if "quality" in job.measure.added else None
+            quality = _quality(job, slide, (about["mpp"][0], about["mpp"][1]))
             measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure), vectors, quality)
             cells = _write(job, master, about, measurer, progress)
         pass_on(job.cells, job.output, job.slide)
@@ -149,6 +158,16 @@ def _check_places(job: MeasureJob, master: Path, about: dict[str, Any]) -> None:
             f"expected level-0 pixels of {job.slide}, {width} x {height}: give the slide they were drawn on, or export "
             "them again"
         )
+
+
+def _quality(job: MeasureJob, slide: Slide, base_mpp: Pair) -> QualityMap | None:
+    """Return the quality map of the slide, kept or made now and then kept; None where nobody asks for it."""
+    if "quality" not in job.measure.added:
+        return None
+    place = job.quality or beside(job.output)
+    found = map_of(slide, base_mpp, (place, beside(job.cells)))
+    keep(place, found)
+    return found
 
 
 def _crowd(master: Path, about: dict[str, Any], settings: MeasureSettings) -> Crowd | None:

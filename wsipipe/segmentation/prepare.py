@@ -104,7 +104,9 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
     """
     started, original = time.monotonic(), stamp(job.source)
     network = network or network_of(job, PoolEngine(), batch)
-    source = open_source(job.read_from, job.slide, job.tissue, grid_settings(job, network), job.bounds)
+    source = open_source(
+        job.read_from, job.slide, job.tissue, grid_settings(job, network), job.bounds, job.kept_quality
+    )
     if job.overlay and not os.path.exists(source.raster.slide.path):
         raise SettingsError(
             f"--overlay draws on the slide itself, and {source.raster.slide.path}, from which {job.source} was made, "

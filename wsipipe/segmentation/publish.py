@@ -18,7 +18,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 import wsipipe
-from wsipipe.artifacts import remove_leftovers, write_json
+from wsipipe.artifacts import copy_file, remove_leftovers, write_json
 from wsipipe.errors import SlideError
 from wsipipe.figure.overlay import write_overlay
 from wsipipe.formats.colours import Rgb, class_colours
@@ -30,7 +30,7 @@ from wsipipe.report.plausible import doubts, totals
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import Board, Receipt
-from wsipipe.segmentation.job import SegmentJob, SegmentResult
+from wsipipe.segmentation.job import QUALITY, SegmentJob, SegmentResult
 from wsipipe.segmentation.prepare import Prepared
 from wsipipe.segmentation.request import Network, slide_fingerprint
 from wsipipe.segmentation.typed import give_types
@@ -96,6 +96,8 @@ def publish(job: SegmentJob, prepared: Prepared, done: Done, progress: Progress)
     seconds["prepare"] += prepared.seconds
     wall = time.monotonic() - done.started
     result = SegmentResult(cells, um2 * 1e-6, wall, dict(seconds), warnings, len(bad), share, True, done.lanes)
+    if (quality := scratch.folder / QUALITY).exists():
+        copy_file(quality, job.quality_map)
     write_json(job.record, run_record(job, prepared, result, done, written))
     clear(job)
     return result
@@ -111,7 +113,7 @@ def check_slide(job: SegmentJob, prepared: Prepared) -> None:
 def clear(job: SegmentJob) -> None:
     """Remove the working state of a finished run, and what runs that were killed while writing have left."""
     shutil.rmtree(job.work, ignore_errors=True)
-    for path in (*job.wanted, job.record):
+    for path in (*job.wanted, job.record, job.quality_map):
         remove_leftovers(path)
 
 

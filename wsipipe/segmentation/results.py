@@ -11,11 +11,12 @@ from typing import TypeVar
 import pyarrow.parquet as pq
 
 import wsipipe
-from wsipipe.artifacts import check_writable, remove_leftovers, write_json
+from wsipipe.artifacts import check_writable, copy_file, remove_leftovers, write_json
 from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
 from wsipipe.formats.imported import DRAWN
 from wsipipe.formats.parquet import MASTER, metadata
 from wsipipe.formats.summary import check_excel, ending_of
+from wsipipe.quality.kept import beside
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.found_before import record_of, slide_of
 from wsipipe.segmentation.request import slide_file
@@ -156,7 +157,14 @@ def each_slide(
 
 
 def pass_on(master: Path, output: Path, slide: str = "") -> None:
-    """Record beside *output*, which was made of *master*, on which slide its cells lie; where that is known."""
+    """Record beside *output*, which was made of *master*, on which slide its cells lie; where that is known.
+
+    The quality map of the slide goes with it, where there is one.
+    """
+    kept = beside(output)
+    if not kept.exists() and beside(master).exists():
+        remove_leftovers(kept)
+        copy_file(beside(master), kept)
     slide = slide or slide_of(master, record_of(master)) or ""
     if not slide or record_of(output).get("outputs"):
         return  # or a record of its own stands there, of the run that found the cells

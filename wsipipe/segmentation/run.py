@@ -16,13 +16,14 @@ from wsipipe.artifacts import atomic_write, check_writable, remove_leftovers
 from wsipipe.errors import OutputError
 from wsipipe.formats.parquet import read_cells
 from wsipipe.models.device import SmallerBatch
+from wsipipe.quality.kept import write as write_quality
 from wsipipe.runs import Lease, acquire
 from wsipipe.schedule.engine import Engine, open_engine
 from wsipipe.schedule.progress import Progress, TileCount
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
 from wsipipe.segmentation.dry_run import check_memory
-from wsipipe.segmentation.job import SUFFIXES, SegmentJob, SegmentResult
+from wsipipe.segmentation.job import QUALITY, SUFFIXES, SegmentJob, SegmentResult
 from wsipipe.segmentation.origin import refuse_another
 from wsipipe.segmentation.prepare import Prepared, prepare
 from wsipipe.segmentation.publish import Done, clear, publish
@@ -171,6 +172,8 @@ def open_work(work: Path, prepared: Prepared) -> Scratch:
     with atomic_write(scratch.folder / "tissue.wkb") as file:
         file.write(shapely.to_wkb(shapely.MultiPolygon(prepared.tissue.polygons)))
     prepared.plan.save(scratch.folder)
+    if prepared.tissue.quality is not None:
+        write_quality(scratch.folder / QUALITY, prepared.tissue.quality)
     for folder in (scratch.folder, scratch.maps_folder, scratch.parts_folder):
         remove_leftovers(folder / "*")
     return scratch

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from wsipipe.errors import SettingsError
 from wsipipe.raster import Raster, SlideRaster, slide_grid
@@ -34,11 +36,16 @@ class Source:
 
 
 def open_source(
-    path: str, slide: SlideSettings, tissue: TissueSettings, grid: GridSettings, bounds: Box | None = None
+    path: str,
+    slide: SlideSettings,
+    tissue: TissueSettings,
+    grid: GridSettings,
+    bounds: Box | None = None,
+    kept: Iterable[Path] = (),
 ) -> Source:
     """Open a slide and find its tissue, or open a tile store.
 
-    Stain and focus are judged inside *bounds* (base pixels) where these are given.
+    Stain and focus are judged inside *bounds* (base pixels) where these are given; *kept* files may hold its quality.
 
     Raises
     ------
@@ -53,7 +60,7 @@ def open_source(
         opened = stack.enter_context(open_slide(path, slide))
         base_mpp = require_mpp(opened.info, slide)
         working = slide_grid(opened.info, base_mpp, grid.target_mpp, grid.allow_upsample)
-        found = find_tissue(opened, base_mpp, tissue, bounds)
+        found = find_tissue(opened, base_mpp, tissue, bounds, kept)
         stack.pop_all()  # open from here on; after an error it is closed
     return Source(SlideRaster(opened, working, known), found, base_mpp)
 

@@ -13,7 +13,7 @@ from wsipipe.errors import SettingsError
 from wsipipe.formats.table import PER_CLASS
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.task import Plan
-from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.job import QUALITY, SegmentJob
 from wsipipe.segmentation.measurer import measured_names
 from wsipipe.segmentation.measuring import MeasureJob, run_measure
 from wsipipe.segmentation.typed_table import write_typed
@@ -60,7 +60,7 @@ def give_types(job: SegmentJob, master: Path, out: Path, slide: str, base_mpp: P
     if anew:
         measured = master.with_name("measured.parquet")
         settings = replace(job.slide, mpp=base_mpp[0])
-        run_measure(MeasureJob(master, slide, measured, anew, settings), progress)
+        run_measure(MeasureJob(master, slide, measured, anew, settings, quality=master.with_name(QUALITY)), progress)
         master = measured
     write_typed(master, out, classifier, progress)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,8 @@ from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import SettingsError, in_words
 from wsipipe.geometry import mended
 from wsipipe.quality.fields import quality_warnings
-from wsipipe.quality.map import faults_named, quality_map
+from wsipipe.quality.kept import map_of
+from wsipipe.quality.map import QualityMap, faults_named
 from wsipipe.quality.shapes import outline
 from wsipipe.settings import TissueSettings
 from wsipipe.slide.overview import overview
@@ -50,6 +52,8 @@ class Tissue:
         Reasons to doubt the result: another stain, out of focus, parts that cannot be read.
     unread_um2 : float
         Area of it that no level of the slide can show: taken for tissue, so that it counts as unreadable.
+    quality : QualityMap, optional
+        Of the slide, where faults were left out.
     """
 
     polygons: tuple[shapely.Polygon, ...]
@@ -57,6 +61,7 @@ class Tissue:
     source: str
     warnings: tuple[str, ...] = field(default=())
     unread_um2: float = 0.0
+    quality: QualityMap | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def shape(self) -> BaseGeometry:
@@ -151,11 +156,14 @@ class Tissue:
         return cls(tuple(polygons), float(area), source)
 
 
-def find_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings, bounds: Box | None = None) -> Tissue:
+def find_tissue(
+    slide: Slide, base_mpp: Pair, settings: TissueSettings, bounds: Box | None = None, kept: Iterable[Path] = ()
+) -> Tissue:
     """Return the tissue of *slide* as *settings* ask: searched for, everything, or read from a file.
 
     An empty slide gives a :class:`Tissue` without polygons. Doubts about stain and focus are among its warnings: of the
-    tissue inside *bounds* (base pixels) where these are given.
+    tissue inside *bounds* (base pixels) where these are given. Faults to leave out are looked up in the files *kept*:
+    see :func:`wsipipe.quality.kept.map_of`.
 
     Raises
     ------
@@ -169,12 +177,12 @@ def find_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings, bounds: 
     else:
         tissue = Tissue.from_geojson(settings.tissue, slide.info, base_mpp, viewer_origin(slide.info))
     if settings.exclude_quality:
-        tissue = without_faults(tissue, slide, base_mpp, settings.exclude_quality)
+        tissue = without_faults(tissue, slide, base_mpp, settings.exclude_quality, kept)
     looked_at = tissue.polygons if bounds is None else tissue.clipped(bounds)
     return dataclasses.replace(tissue, warnings=(*tissue.warnings, *quality_warnings(slide, base_mpp, looked_at)))
 
 
-def without_faults(tissue: Tissue, slide: Slide, base_mpp: Pair, names: str) -> Tissue:
+def without_faults(tissue: Tissue, slide: Slide, base_mpp: Pair, names: str, kept: Iterable[Path] = ()) -> Tissue:
     """Return *tissue* without the areas that the quality map calls by one of *names*; a warning says how much went.
 
     Raises
@@ -183,7 +191,7 @@ def without_faults(tissue: Tissue, slide: Slide, base_mpp: Pair, names: str) -> 
         When a name is none of a fault.
     """
     kinds = faults_named(names, "--exclude-quality")
-    found = quality_map(slide, base_mpp)
+    found = map_of(slide, base_mpp, kept)
     faults = shapely.union_all([polygon for kind in kinds for polygon in found.areas(kind)])
     left = Tissue.of(
         shapely.difference(shapely.MultiPolygon(tissue.polygons), faults), slide.info, base_mpp, tissue.source
@@ -192,7 +200,7 @@ def without_faults(tissue: Tissue, slide: Slide, base_mpp: Pair, names: str) -> 
     what = ", ".join(kind.label for kind in kinds)
     line = f"{lost:.3g} mm² of tissue left out by --exclude-quality ({what})"
     warnings = (*tissue.warnings, line, *found.warnings)
-    return dataclasses.replace(left, warnings=warnings, unread_um2=tissue.unread_um2)
+    return dataclasses.replace(left, warnings=warnings, unread_um2=tissue.unread_um2, quality=found)
 
 
 def search_tissue(slide: Slide, base_mpp: Pair, settings: TissueSettings) -> Tissue:
