@@ -246,7 +246,7 @@ def _default(field: Any) -> str:
 def _range(field: Any) -> str:
     """Return choices, or range and unit, of a settings field."""
     meta = field.metadata
-    low, high, unit = meta["low"], meta["high"], meta["unit"].replace("um", "µm").replace("m2", "m²")
+    low, high, unit = meta["low"], meta["high"], meta["unit"]
     if meta["choices"]:
         return _choices(meta["choices"])
     if high is not None:

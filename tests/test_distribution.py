@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from packaging.requirements import Requirement
 from tests.conftest import ROOT
 from wsipipe import __version__
 from wsipipe.cli.main import main
+from wsipipe.errors import install_line
 from wsipipe.pipelines import parts
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -29,6 +31,13 @@ CONDA = {
 }
 """What has another name in conda."""
 OF_DEVELOPERS = {"dev", "docs", "browser", "notebooks", "napari"}
+INSTALLS_ANOTHER = re.compile(
+    r"\b(pip3?|pipx|uv|conda|mamba|poetry|pixi)\b[^;&|`\n]*\b(install|add)\b[^;&|`\n]*[ '\"]wsipipe"
+    r"(?=$|[\s\"`\[,;=<>~]|'(?!s))",
+    re.MULTILINE,
+)
+"""A command that would install the project that has our command's name on PyPI."""
+TEXTS = {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".ipynb", ".sh", ".html", ".js", ".cff", ".smk", ".nf", ""}
 
 
 def test_the_conda_recipe_asks_for_what_pyproject_asks_for() -> None:
@@ -54,6 +63,33 @@ def test_ci_covers_the_three_systems() -> None:
 def test_actionlint_takes_the_ci() -> None:
     done = subprocess.run(["actionlint"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_distribution_has_a_name_of_its_own() -> None:
+    assert PROJECT["name"] == parts.DISTRIBUTION != "wsipipe"
+    assert PROJECT["scripts"].keys() == {"wsipipe"}
+    assert importlib.metadata.version(parts.DISTRIBUTION) == __version__
+
+
+def test_a_command_that_installs_another_project_is_known() -> None:
+    for wrong in ("pip install 'wsipipe[dicom]'", "python -m pip install -U wsipipe", "uv add wsipipe==0.3"):
+        assert INSTALLS_ANOTHER.search(f"needs wsidicom: {wrong}")
+    for right in ("pip install '.[dicom]'", "install the same wsipipe", "pip install . && wsipipe doctor"):
+        assert not INSTALLS_ANOTHER.search(right)
+
+
+def test_no_document_and_no_hint_installs_another_project() -> None:
+    hidden = {".github"}
+    found = [
+        f"{path.relative_to(ROOT)}: {hit[0]}"
+        for path in sorted(ROOT.rglob("*"))
+        if path.suffix in TEXTS and path.is_file() and path != Path(__file__)
+        if all(part in hidden or not part.startswith((".", "__")) for part in path.relative_to(ROOT).parts[:-1])
+        if path.stat().st_size < 1_000_000
+        for hit in INSTALLS_ANOTHER.finditer(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+    assert found == []
+    assert install_line("dicom").startswith("pip install '.[dicom]'")
 
 
 def test_every_optional_part_is_told_of() -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
+from wsipipe import settings
 from wsipipe.cli.main import COMMANDS
 
 PACKAGE = Path(__file__).resolve().parents[1] / "wsipipe"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_FILE, MAX_FUNCTION = 300, 80
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+UNIT = re.compile(r"(?<![\w.*`'\"-])um(²|2|/px)?(?![\w*`'\"(=:-])|\u03bc")
+"""Micrometres written otherwise than µm, or with the Greek letter, which searches tell from the sign."""
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
@@ -34,3 +40,22 @@ def test_a_story_fits_on_one_screen_and_names_its_command(path: Path) -> None:
     assert len(text.splitlines()) <= MAX_STORY
     told = re.match(r"The story of `+wsipipe ([a-z-]+)", ast.get_docstring(ast.parse(text)) or "")
     assert told and told[1] in COMMANDS, "a module of pipelines/ tells the story of a command; other code has its room"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_micrometres_are_written_in_one_way(path: Path) -> None:
+    """In messages, help and docstrings."""
+    constants = [node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.Constant) and isinstance(node.value, str)]  # fmt: skip
+    assert [text for text in constants if " " in text and UNIT.search(text)] == []
+
+
+def test_units_of_settings_are_written_in_one_way() -> None:
+    classes = [cls for cls in vars(settings).values() if dataclasses.is_dataclass(cls)]
+    units = {field.metadata.get("unit", "") for cls in classes for field in dataclasses.fields(cls)}
+    assert {"µm", "µm²", "µm/px"} <= units and not any(re.search("um|m2|\u03bc", unit) for unit in units)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_micrometres_are_written_in_one_way_in_documents(path: Path) -> None:
+    assert [line for line in path.read_text(encoding="utf-8").splitlines() if UNIT.search(line)] == []

@@ -89,9 +89,9 @@ def test_dust_and_coverslip_edges_are_not_tissue() -> None:
 
 def test_small_pieces_and_small_holes() -> None:
     picture = glass()
-    cv2.circle(picture, (100, 100), 7, (190, 130, 180), -1)  # 9,900 um²: dust
+    cv2.circle(picture, (100, 100), 7, (190, 130, 180), -1)  # 9,900 µm²: dust
     cv2.circle(picture, (350, 250), 100, (190, 130, 180), -1)
-    cv2.circle(picture, (320, 250), 4, (244, 244, 244), -1)  # 3,200 um²: filled
+    cv2.circle(picture, (320, 250), 4, (244, 244, 244), -1)  # 3,200 µm²: filled
     cv2.circle(picture, (390, 250), 25, (244, 244, 244), -1)
     mask = found(picture)
     assert not mask[90:110, 90:110].any()

@@ -124,7 +124,7 @@ def test_real_slides(shared_data: Path) -> None:
         assert slide.info.mpp is not None
         cores = find_cores(slide, slide.info.mpp)
         assert cores.table["name"].tolist() == ["A-1"] and cores.table["status"].tolist() == ["whole"]
-        assert cores.diameter_um == pytest.approx(690, rel=0.05)  # the picture is 690 um wide, and cut close
+        assert cores.diameter_um == pytest.approx(690, rel=0.05)  # the picture is 690 µm wide, and cut close
         assert cores.table["confidence"].iloc[0] > 0.9
     with open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs") as slide:
         assert slide.info.mpp is not None

@@ -25,7 +25,7 @@ import shapely
 
 MODULE = sys.executable, "-m", "tests.benchmarks.bench_formats"
 BLOCK = 2048
-PITCH = 28  # grid px between cells: 5,000 per mm² at 0.5 um/px
+PITCH = 28  # grid px between cells: 5,000 per mm² at 0.5 µm/px
 SCALE = 2.0
 ABOUT = {
     "fingerprint": "f" * 64,

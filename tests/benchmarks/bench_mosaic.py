@@ -72,7 +72,7 @@ def run(slide: Path, options: list[str]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path, help="folder of pictures")
-    parser.add_argument("--mpp", type=float, default=0.25, help="their resolution in um/px")
+    parser.add_argument("--mpp", type=float, default=0.25, help="their resolution in µm/px")
     parser.add_argument("--slide", type=Path, help="where the slide is kept")
     parser.add_argument("--runs", type=int, default=1, help="how often it is segmented")
     parser.add_argument("options", nargs="*", help="of wsipipe segment, after --")

@@ -142,7 +142,7 @@ def test_whole_overlay(slide: ArraySlide, master: Master, tmp_path: Path) -> Non
     assert rgb.shape == (800, 1200, 3)
     assert _is(rgb, (128, 128, 128))[100:201, 700:801].sum() > 200  # the unreadable box
     bar = (rgb[-60:, :400] == 0).all(axis=-1).sum(axis=1).max()
-    assert bar == 200  # 100 um
+    assert bar == 200  # 100 µm
     overlay.write_overlay(slide, path, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
@@ -150,6 +150,8 @@ def test_whole_overlay(slide: ArraySlide, master: Master, tmp_path: Path) -> Non
 def test_no_cells(slide: ArraySlide, master: Master, tmp_path: Path) -> None:
     overlay.write_overlay(slide, master(np.zeros((0, 2))), tmp_path / "a.png", max_side=100)
     assert (tmp_path / "a.png").stat().st_size
+    view = overlay.look(slide, max_side=100)
+    assert list(overlay.draw_cells(view, master(np.zeros((0, 2))), {})) == ["0 cells/mm²"]
 
 
 def test_errors(slide: ArraySlide, master: Master, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ class Sizes:
     seconds : float
         For each rate.
     side : int
-        Of the slide that is segmented, in px at 0.5 um/px.
+        Of the slide that is segmented, in px at 0.5 µm/px.
     readers : tuple of int
         Reading threads that are tried.
     steps : int

@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 @cache
 def slide_of(context: Context) -> Path:
-    """Return a slide that is all tissue, at 0.5 um/px."""
+    """Return a slide that is all tissue, at 0.5 µm/px."""
     path, side = context.folder / "slide.svs", context.sizes.side
     write_pattern_slide(path, side, [(0, 0, side, side)])
     return path

@@ -154,6 +154,6 @@ def test_problems_are_shown_and_exit_1(canned, capsys: pytest.CaptureFixture[str
 
 
 def test_markup_in_a_message_is_text() -> None:
-    out, check = io.StringIO(), Check("dicom", "missing", "pip install 'wsipipe[dicom]'")
+    out, check = io.StringIO(), Check("dicom", "missing", "pip install '.[dicom]'")
     Console(width=100, file=out).print(command._checks("Slide readers", (check,)))
     assert check.detail in out.getvalue()

@@ -195,7 +195,7 @@ def test_tuning_finds_the_rules_that_score_best() -> None:
     items = [discs(1), discs(2)]
     grey = [np.clip(a.image.astype(int) + 90, 0, 255).astype(np.uint8) for a in items]  # nuclei at 0.65
     for image in grey:
-        image[10:30, 200:204] = 140  # a speck of 5 um2 at 0.45
+        image[10:30, 200:204] = 140  # a speck of 5 µm² at 0.45
     pairs = [(maps_of(image, 0.25, DARK), a.labels) for image, a in zip(grey, items, strict=True)]
     told: list[int] = []
     trials = tune(

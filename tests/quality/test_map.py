@@ -175,7 +175,7 @@ def test_real_slides(shared_data: Path) -> None:
         corner = shapely.box(950, 130, 1140, 330)
         areas = found.areas(Quality.OUT_OF_FOCUS)
         assert areas and all(corner.contains(shapely.centroid(area)) for area in areas)
-        assert sum(area.area for area in areas) > 5000  # px of 0.5 um
+        assert sum(area.area for area in areas) > 5000  # px of 0.5 µm
     with open_slide(shared_data / "slides" / "CMU-1-Small-Region.svs") as slide:
         found = quality_map(slide, (0.499, 0.499))
         assert found.area_mm2(Quality.OUT_OF_FOCUS) == 0 == found.area_mm2(Quality.PEN)

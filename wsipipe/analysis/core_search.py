@@ -73,7 +73,7 @@ def _largest_first(xy: NDArray[np.float64], size: NDArray[np.float64], answer: F
 
 
 def _refined(mask: Mask, um_per_px: float, size: float) -> float:
-    """Return the median diameter, by area, of what answers well to discs of about *size* um."""
+    """Return the median diameter, by area, of what answers well to discs of about *size* µm."""
     scale = max(um_per_px, size / 60)
     small = shrunk(mask, um_per_px, scale)
     answers = [disc_answer(small, size * f / scale) for f in (0.9, 1.0, 1.1)]

@@ -55,7 +55,7 @@ def lay_out(array: MicroarraySettings, settings: PhantomSettings) -> tuple[Phant
     """
     if array.spacing_um < array.core_um:
         raise SettingsError(
-            f"spacing_um is {array.spacing_um:g}, less than a core's diameter of {array.core_um:g} um; "
+            f"spacing_um is {array.spacing_um:g}, less than a core's diameter of {array.core_um:g} µm; "
             "expected cores that do not overlap"
         )
     rng = np.random.default_rng([settings.seed, 77])

@@ -165,7 +165,7 @@ def _vendor_mpp(properties: Mapping[str, Any], tiff: Pair | None) -> Pair | None
 
 
 def _ome_mpp(handle: TiffSlide, scene: int) -> Pair | None:
-    """Return PhysicalSizeX/Y of the scene's OME-XML in um."""
+    """Return PhysicalSizeX/Y of the scene's OME-XML in µm."""
     try:
         root = ElementTree.fromstring(handle.ts_tifffile.ome_metadata or "<none/>")
     except ElementTree.ParseError:
