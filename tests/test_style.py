@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from grimp import build_graph
 
 from tests.conftest import ROOT
 from wsipipe import settings
@@ -15,7 +17,7 @@ from wsipipe.cli.main import COMMANDS
 
 PACKAGE = Path(__file__).resolve().parents[1] / "wsipipe"
 FILES = sorted(PACKAGE.rglob("*.py"))
-MAX_FILE, MAX_FUNCTION = 300, 80
+MAX_FILE, MAX_FUNCTION, MAX_NAMES = 300, 80, 30
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 UNIT = re.compile(r"(?<![\w.*`'\"-])um(²|2|/px)?(?![\w*`'\"(=:-])|\u03bc")
 """Micrometres written otherwise than µm, or with the Greek letter, which searches tell from the sign."""
@@ -59,3 +61,19 @@ def test_units_of_settings_are_written_in_one_way() -> None:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_micrometres_are_written_in_one_way_in_documents(path: Path) -> None:
     assert [line for line in path.read_text(encoding="utf-8").splitlines() if UNIT.search(line)] == []
+
+
+def test_no_module_needs_one_that_needs_it() -> None:
+    """Neither when it runs nor for type checking, neither between packages nor inside one."""
+    graph = build_graph("wsipipe", exclude_type_checking_imports=False, cache_dir=None)
+    needs = {name: set(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
+    assert len(needs) > 300 and needs["wsipipe"]  # whose names are loaded on first use, but are known to type checkers
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_the_top_of_the_package_is_one_page() -> None:
+    names = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert len({name for name in names if not name.startswith("_")}) <= MAX_NAMES

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
-from wsipipe.models.cmd import CMD, GRN, Block, CMDConfig, Output
+from wsipipe.models.cmd import CMD, CMDConfig, Output
+from wsipipe.models.cmd_block import GRN, Block
 from wsipipe.models.heads import HeadConfig
 from wsipipe.train.fitting import targets_of
 from wsipipe.train.losses import Targets

@@ -12,7 +12,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from wsipipe._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from wsipipe.errors import WsipipeError as WsipipeError

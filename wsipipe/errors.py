@@ -37,6 +37,10 @@ FAILURES: tuple[type[Exception], ...] = (
 """What libraries raise on damaged files; only calls into them are guarded. SyntaxError: bad XML."""
 
 
+SOME_FAILED = 9
+"""Exit code of a command of whose slides some failed."""
+
+
 class WsipipeError(Exception):
     """Base of all errors that have a one-line explanation for the user."""
 

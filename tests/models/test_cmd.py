@@ -8,7 +8,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests import tiny
-from wsipipe.models.cmd import CMD, SIZES, Block, CMDConfig
+from wsipipe.models.cmd import CMD, SIZES, CMDConfig
+from wsipipe.models.cmd_block import Block
 from wsipipe.models.condition import sinusoids
 
 COUNTS = {

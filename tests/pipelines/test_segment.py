@@ -289,7 +289,7 @@ def test_a_real_slide_has_plausible_nuclei(shared_data: Path, tmp_path: Path) ->
 
 
 def test_a_run_that_cannot_fit_is_refused(phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsipipe.segmentation.dry_run.free_memory", lambda: 10 * 2**20)
+    monkeypatch.setattr("wsipipe.segmentation.memory.free_memory", lambda: 10 * 2**20)
     with pytest.raises(SettingsError, match="give a smaller --block"):
         run_segment(job_of(phantom.path, tmp_path / "c.parquet"), QUIET)
 

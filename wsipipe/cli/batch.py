@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wsipipe.cli.segment import SOME_FAILED, bottleneck
+from wsipipe.errors import SOME_FAILED
 
 if TYPE_CHECKING:
     from wsipipe.segmentation.batch import BatchJob
@@ -51,7 +51,9 @@ def show_report(report: Report) -> None:
         if outcome.bottleneck:
             slow[outcome.bottleneck] += max(1, round(outcome.seconds))
     if slow:
-        click.echo(bottleneck(slow.most_common(1)[0][0]))
+        from wsipipe.segmentation.job import advice
+
+        click.echo(advice(slow.most_common(1)[0][0]))
 
 
 def _line(outcome: Outcome, width: int) -> str:

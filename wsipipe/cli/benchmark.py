@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wsipipe.cli.options import Command
-from wsipipe.cli.segment import SOME_FAILED
+from wsipipe.errors import SOME_FAILED
 
 if TYPE_CHECKING:
     from wsipipe.pipelines.benchmark import BenchmarkJob

@@ -9,6 +9,7 @@ import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.results import ANY, FILE
+from wsipipe.errors import SOME_FAILED
 from wsipipe.settings import ClassifySettings
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ def classify(
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.classify import ClassifyJob, run_classify
-    from wsipipe.segmentation.results import SOME_FAILED
 
     settings = collect(ClassifySettings, options, config)
     job = ClassifyJob(cells, output, model, labels, also, save, questions, settings)

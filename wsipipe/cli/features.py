@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
-from wsipipe.cli.segment import SOME_FAILED
+from wsipipe.errors import SOME_FAILED
 from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from wsipipe import __version__
+from wsipipe._version import __version__
 from wsipipe.errors import WsipipeError
 
 INTERRUPTED = 130

@@ -9,6 +9,7 @@ import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.results import ANY, FILE, WIDEST, region_name, region_options
+from wsipipe.errors import SOME_FAILED
 from wsipipe.settings import ScoreSettings, SummariseSettings
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ def score(
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.score import ScoreJob, run_score
-    from wsipipe.segmentation.results import SOME_FAILED
 
     job = ScoreJob(
         cells=cells,

@@ -29,10 +29,6 @@ from wsipipe.units import Box
 if TYPE_CHECKING:
     from wsipipe.segmentation.job import SegmentJob, SegmentResult
 
-STAGES = ("prepare", "decode", "network", "scratch", "blend", "cells", "polygons", "measure", "write")
-SOME_FAILED = 9
-"""Exit code of a batch of which slides failed."""
-
 
 @click.command(cls=Command)
 @click.argument("slides", metavar="SLIDE...", nargs=-1, required=True)
@@ -186,6 +182,8 @@ def _show_plan(job: SegmentJob) -> None:
 
 def _show_result(job: SegmentJob, result: SegmentResult) -> None:
     """Print the closing lines: cells, density, seconds per stage, bottleneck, outputs."""
+    from wsipipe.segmentation.job import STAGES, advice
+
     if not result.fresh:
         click.echo(f"up to date: {result.cells:,} cells in {_names(job)} (--force runs again)")
         return
@@ -197,21 +195,15 @@ def _show_result(job: SegmentJob, result: SegmentResult) -> None:
         f"{result.cells:,} cells in {result.tissue_mm2:.3g} mm² of tissue: {result.density:,.0f} cells/mm², "
         f"{result.wall:.1f} s ({result.wall / max(result.tissue_mm2, 1e-6):.1f} s/mm²)"
     )
-    spent = [f"{stage} {result.seconds[stage]:.1f}" for stage in STAGES if result.seconds.get(stage, 0) >= 0.05]
-    click.echo(f"seconds: {', '.join(spent)}; {bottleneck(result.bottleneck)}")
+    stages = [stage for parts in STAGES.values() for stage in parts]
+    spent = [f"{stage} {result.seconds[stage]:.1f}" for stage in stages if result.seconds.get(stage, 0) >= 0.05]
+    click.echo(f"seconds: {', '.join(spent)}; {advice(result.bottleneck)}")
     if result.bad_boxes:
         click.echo(
             f"{result.bad_boxes} unreadable areas ({result.bad_share:.2%} of what was analysed) were left out; their "
             f"boxes are in the Parquet file's metadata and in {job.record.name}"
         )
     click.echo(f"wrote {_names(job)}")
-
-
-def bottleneck(name: str) -> str:
-    """Return what takes longest, and what to change."""
-    from wsipipe.segmentation.job import ADVICE
-
-    return f"bottleneck: {name}; {ADVICE[name]}" if name in ADVICE else f"bottleneck: {name}"
 
 
 def _names(job: SegmentJob) -> str:

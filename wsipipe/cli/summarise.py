@@ -9,6 +9,7 @@ import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.results import FILE, FILE_THERE, THERE, WIDEST, region_name, region_options
+from wsipipe.errors import SOME_FAILED
 from wsipipe.settings import HotSpotSettings, SummariseSettings
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ def summarise(
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.summarise import SummariseJob, run_summarise
-    from wsipipe.segmentation.results import SOME_FAILED
 
     job = SummariseJob(
         cells=cells,

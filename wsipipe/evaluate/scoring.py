@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wsipipe import __version__
+from wsipipe._version import __version__
 from wsipipe.artifacts import atomic_path, atomic_write, write_json
 from wsipipe.evaluate.metrics import (
     MATCH_IOU,

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import canonical_json
 from wsipipe.formats.anndata import write_anndata
 from wsipipe.formats.parquet import geo_metadata, metadata, row_groups
@@ -61,7 +61,7 @@ def write_spatialdata(
     settings, about = settings or ZarrSettings(), metadata(master)
     with atomic_folder(out) as folder:
         root = zarr.open_group(folder, mode="w", zarr_format=3)
-        software = {"version": "0.2", "spatialdata_software_version": f"wsipipe {wsipipe.__version__}"}
+        software = {"version": "0.2", "spatialdata_software_version": f"wsipipe {__version__}"}
         root.attrs["spatialdata_attrs"] = software
         if raster is not None:
             _write_image(root.create_group("images").create_group("slide"), raster, about, settings.shard)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsipipe.models.backbone import FEATURE_TIMESTEP, Backbone, set_gates
+from wsipipe.models.cmd_block import Block
 from wsipipe.models.cmd_folded import FoldedCMD
 from wsipipe.models.condition import Condition
 from wsipipe.models.unet_config import UNetConfig
@@ -65,43 +66,6 @@ def cmd_l(condition: int = 1024) -> CMDConfig:
 
 
 SIZES = {"T": cmd_t, "S": cmd_s, "B": cmd_b, "L": cmd_l}
-
-
-class GRN(nn.Module):
-    """Global response normalisation (ConvNeXt V2): channels compete by their norm over the whole tile."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.zeros(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, H, W, C)
-        return torch.addcmul(self.beta, x, 1 + self.gamma * response(x))
-
-
-def response(x: Tensor) -> Tensor:
-    """Return each channel's norm over the tile, divided by the mean over channels: (B, H, W, C) -> (B, 1, 1, C)."""
-    norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
-    return cast(Tensor, norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)).to(x.dtype)
-
-
-class Block(nn.Module):
-    """ConvNeXt block with adaLN-Zero conditioning (Figure 1C)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
-        self.expand = nn.Linear(width, 3 * width)
-        self.grn = GRN(3 * width)
-        self.project = nn.Linear(3 * width, width)
-        self.modulation = nn.Linear(width, 3 * width)  # after SiLU: shift, scale, gate
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:  # x (B, C, H, W), c (B, C)
-        shift, scale, gate = self.modulation(F.silu(c))[:, None, None, :].chunk(3, dim=-1)  # (B, 1, 1, C) each
-        y = self.depthwise(x).permute(0, 2, 3, 1)  # (B, H, W, C)
-        y = F.layer_norm(y, y.shape[-1:], eps=1e-6) * (1 + scale) + shift
-        y = self.project(self.grn(F.gelu(self.expand(y)))) * gate
-        return cast(Tensor, x + y.permute(0, 3, 1, 2))
 
 
 class Down(nn.Module):

@@ -7,21 +7,19 @@ its bias. GRN's per-sample scale multiplies the projecting weights (3C x C) inst
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsipipe.models.backbone import Folded
+from wsipipe.models.cmd_block import Block
 from wsipipe.models.pointwise import without_pointwise_convolutions
-
-if TYPE_CHECKING:
-    from wsipipe.models.cmd import CMD, Block
 
 
 class FoldedBlock(nn.Module):
-    """A :class:`~wsipipe.models.cmd.Block` for one constant condition; a function of the image alone."""
+    """A :class:`~wsipipe.models.cmd_block.Block` for one constant condition; a function of the image alone."""
 
     def __init__(self, block: Block, condition: Tensor) -> None:
         super().__init__()
@@ -60,18 +58,33 @@ def _norm(y: Tensor) -> Tensor:
     return y.float().square().sum(1, keepdim=True).sqrt()
 
 
+class Unfolded(Protocol):
+    """The parts of CMD that are folded, and its condition; see :class:`wsipipe.models.cmd.CMD`."""
+
+    stem: nn.Conv2d
+    encoder: nn.ModuleList
+    down: nn.ModuleList
+    bottleneck: nn.ModuleList
+    up: nn.ModuleList
+    decoder: nn.ModuleList
+
+    def condition(self, t: Tensor, z: Tensor | None) -> dict[int, Tensor]:
+        """Return the condition vector (B, C) of each distinct width C."""
+        ...
+
+
 class FoldedCMD(Folded):
     """CMD at one timestep, without a foundation-model feature.
 
     Parameters
     ----------
-    backbone : CMD
+    backbone : Unfolded
     timestep : int
     chosen : sequence of int
         Decoder blocks whose outputs the heads see.
     """
 
-    def __init__(self, backbone: CMD, timestep: int, chosen: Sequence[int]) -> None:
+    def __init__(self, backbone: Unfolded, timestep: int, chosen: Sequence[int]) -> None:
         super().__init__()
         self.chosen = tuple(chosen)
         with torch.no_grad():
@@ -107,7 +120,7 @@ class FoldedCMD(Folded):
 
 
 def _fold(blocks: nn.Module, constant: dict[int, Tensor]) -> nn.Sequential:
-    each = (cast("Block", block) for block in cast(nn.ModuleList, blocks))
+    each = (cast(Block, block) for block in cast(nn.ModuleList, blocks))
     return nn.Sequential(*(FoldedBlock(block, constant[block.project.out_features]) for block in each))
 
 

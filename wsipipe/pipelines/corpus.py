@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsipipe import __version__
+from wsipipe._version import __version__
 from wsipipe.artifacts import digest, plain
 from wsipipe.corpus import open_corpus
 from wsipipe.corpus.candidates import refuse

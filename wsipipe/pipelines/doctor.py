@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsipipe import __version__
+from wsipipe._version import __version__
 from wsipipe.errors import ModelError, WsipipeError, install_line
 from wsipipe.formats import text
 from wsipipe.models.checkpoint import load

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wsipipe import __version__
+from wsipipe._version import __version__
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import OutputError, UnreadableSlide
 from wsipipe.runs import acquire

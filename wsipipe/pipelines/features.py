@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import digest, read_json
 from wsipipe.errors import TileReadError
 from wsipipe.formats.features import check_suffix, features_made, write_features
@@ -164,7 +164,7 @@ def _about(
         "recipe": asdict(embedder.recipe),
         "mpp": list(source.raster.grid.mpp),
         "settings": determining(job.features),
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
     about |= {"stain": change} if change else {}
     about |= {"encoder": embedder.encoder.name} if embedder.encoder else {}

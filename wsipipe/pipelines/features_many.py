@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import check_writable, write_json
 from wsipipe.errors import OutputBusy, SettingsError
 from wsipipe.pipelines.features import FeaturesJob, run_features
@@ -79,5 +79,5 @@ def _one(job: FeaturesJob, progress: Progress) -> Made:
 
 def _report(out: Path, done: Sequence[Made], total: int) -> None:
     counts = {status: sum(one.status == status for one in done) for status in (DONE, SKIPPED, FAILED)}
-    about = {"version": wsipipe.__version__, "counts": counts | {"pending": total - len(done)}}
+    about = {"version": __version__, "counts": counts | {"pending": total - len(done)}}
     write_json(out / REPORT, about | {"slides": [asdict(one) for one in done]})

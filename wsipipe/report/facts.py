@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import digest
 from wsipipe.formats.parquet import metadata
 
@@ -92,7 +92,7 @@ class Facts:
     @property
     def stamp(self) -> str:
         """Digest of all that a page is made of, save pixels: the same stamp, the same page."""
-        return digest([self.title, self.about, self.record, wsipipe.__version__])
+        return digest([self.title, self.about, self.record, __version__])
 
     @property
     def bad_boxes(self) -> list[tuple[int, int, int, int]]:

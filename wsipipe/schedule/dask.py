@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.errors import ClusterError, WsipipeError
 from wsipipe.infer.predict import Predictor
 from wsipipe.schedule.engine import Forward, Report
@@ -147,8 +147,8 @@ class DaskEngine:
                 f"the scheduler at {self.settings.scheduler} cannot read our tasks; install the same wsipipe and dask "
                 "where scheduler and workers run"
             ) from error
-        if version != wsipipe.__version__:
-            raise ClusterError(f"the workers have wsipipe {version}, this is {wsipipe.__version__}; install the same")
+        if version != __version__:
+            raise ClusterError(f"the workers have wsipipe {version}, this is {__version__}; install the same")
         return forward
 
     # --- tasks -----------------------------------------------------------------------------------------------------

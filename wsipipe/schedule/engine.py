@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 from wsipipe.infer.predict import Predictor
 from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.task import Board, Receipt
-from wsipipe.settings import ClusterSettings, RunSettings
+from wsipipe.settings import RunSettings
 
 Report = Callable[[Receipt], None]
 
@@ -78,22 +77,3 @@ class Engine(Protocol):
             The device ran out of memory; no task runs any more.
         ClusterError
         """
-
-
-def open_engine(
-    run: RunSettings, cluster: ClusterSettings, say: Callable[[str], None]
-) -> AbstractContextManager[Engine]:
-    """Return the engine that the settings ask for, to be used in ``with``.
-
-    Parameters
-    ----------
-    say : callable
-        Hears lines for the user, such as the link to the dashboard.
-    """
-    if run.workers > 1 or cluster.devices or cluster.scheduler:
-        from wsipipe.schedule.dask import DaskEngine
-
-        return DaskEngine(run, cluster, say)
-    from wsipipe.schedule.pool import PoolEngine
-
-    return PoolEngine()

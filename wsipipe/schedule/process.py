@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.models.threads import set_threads
 from wsipipe.schedule.engine import Forward
 from wsipipe.schedule.network import loaded
@@ -48,7 +48,7 @@ def _teller(folder: str) -> SoFar:
 def describe(threads: int, wanted: tuple[str, str, str, str, int, str]) -> tuple[str, Forward]:
     """Return the version of wsipipe in a worker process, and what its network is like."""
     use_threads(threads)
-    return wsipipe.__version__, Forward.of(loaded(*wanted))
+    return __version__, Forward.of(loaded(*wanted))
 
 
 @lru_cache(maxsize=1)

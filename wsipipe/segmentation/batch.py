@@ -15,7 +15,8 @@ from typing import Any
 from wsipipe.artifacts import check_writable, read_json
 from wsipipe.errors import OutputBusy, OutputError, SettingsError, SlideError
 from wsipipe.runs import Lease, acquire, check_free
-from wsipipe.schedule.engine import Engine, open_engine
+from wsipipe.schedule.engine import Engine
+from wsipipe.schedule.engines import open_engine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.threads import Threads
 from wsipipe.segmentation.job import SUFFIXES, SegmentJob, SegmentResult

@@ -127,6 +127,11 @@ ADVICE = {
 }
 
 
+def advice(stage: str) -> str:
+    """Return that *stage* of a run takes longest, and what to change."""
+    return f"bottleneck: {stage}; {ADVICE[stage]}" if stage in ADVICE else f"bottleneck: {stage}"
+
+
 @dataclass(frozen=True)
 class SegmentResult:
     """What a run found and how long it took.

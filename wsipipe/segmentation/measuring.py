@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import check_writable
 from wsipipe.cells.context import Crowd
 from wsipipe.errors import OutputError, SettingsError, StoreError
@@ -125,7 +125,7 @@ def _master(job: MeasureJob, slide: Slide) -> Iterator[tuple[Path, int]]:
         "mpp_source": str(info.mpp_source or "override"),
         "working_mpp": list(slide_grid(info, base, mpp, allow_upsample=True).mpp),
         "imported": job.cells.name,
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
     with scratch_folder(job.output) as folder:
         master = folder / "cells.parquet"

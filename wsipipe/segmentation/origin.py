@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import read_json, write_json
 from wsipipe.errors import OutputError, StoreError
 from wsipipe.formats.parquet import metadata
@@ -32,7 +32,7 @@ def write_record(output: Path, source: str, fingerprint: str, bad: Sequence[Box]
         "bad_boxes": len(bad),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
     write_json(record_of(output), record)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import read_json, write_json
 from wsipipe.errors import ModelError, SettingsError, SlideChanged, SlideError, StoreError, WsipipeError
 from wsipipe.schedule.progress import Progress
@@ -124,7 +124,7 @@ def failure_file(job: SegmentJob) -> Path:
 def failed_before(job: SegmentJob, request: str) -> Outcome | None:
     """Return the failure of an earlier run that would come again: same slide, model, settings and version."""
     record = read_json(failure_file(job))
-    if not record.get("lasting") or (record.get("request"), record.get("version")) != (request, wsipipe.__version__):
+    if not record.get("lasting") or (record.get("request"), record.get("version")) != (request, __version__):
         return None
     if is_stale(record, job.source):
         return None
@@ -147,7 +147,7 @@ def record_failure(entry: Entry, job: SegmentJob, attempt: Attempt, request: str
         "traceback": "" if known else "".join(traceback.format_exception(error)),
         "failed": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
     with Attempt():
         path = failure_file(job)
@@ -216,7 +216,7 @@ class Report:
             self.path,
             {
                 "format": 1,
-                "version": wsipipe.__version__,
+                "version": __version__,
                 "host": socket.gethostname(),
                 "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", began),
                 "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

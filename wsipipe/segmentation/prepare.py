@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import digest
 from wsipipe.cells.instances import CellRules
 from wsipipe.cells.measure import MEASURES, stain_names
@@ -154,7 +154,7 @@ def _plan(job: SegmentJob, network: Network, source: Source, batch: int) -> Plan
         "settings": settings,
         "tissue": [shapely.to_wkb(p, hex=True) for p in source.tissue.polygons],
         "bounds": job.bounds,
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
     head = network.card.head
     return Plan(

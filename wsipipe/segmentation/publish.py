@@ -17,7 +17,7 @@ import numpy as np
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import copy_file, remove_leftovers, write_json
 from wsipipe.errors import SlideError
 from wsipipe.figure.overlay import write_overlay
@@ -177,7 +177,7 @@ def file_metadata(prepared: Prepared, bad: Sequence[Box], tissue_um2: float) -> 
         "analysed": list(plan.bounds) if plan.bounds else None,
         "tissue_area_um2": round(tissue_um2, 3),
         "bad_boxes": boxes,
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
 
 
@@ -221,5 +221,5 @@ def run_record(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "host": socket.gethostname(),
         "platform": platform.platform(),
-        "version": wsipipe.__version__,
+        "version": __version__,
     }

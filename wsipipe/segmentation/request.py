@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import digest, read_json
 from wsipipe.errors import SettingsError, SlideError
 from wsipipe.infer.predict import Predictor
@@ -98,7 +98,7 @@ def request_of(job: SegmentJob, network: Network) -> str:
         "settings": settings_of(job, network),
         "bounds": job.bounds,
         "unreadable": job.run.max_bad_tiles,
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
     return digest(key)
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pyarrow.parquet as pq
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import check_writable, copy_file, remove_leftovers, write_json
 from wsipipe.errors import OutputError, SettingsError, SlideError, StoreError
 from wsipipe.formats.imported import DRAWN
@@ -22,8 +22,6 @@ from wsipipe.segmentation.found_before import record_of, slide_of
 from wsipipe.segmentation.request import slide_file
 
 Made = TypeVar("Made")
-SOME_FAILED = 9
-"""Exit code when slides failed."""
 
 
 def list_results(sources: Sequence[Path]) -> dict[str, Path]:
@@ -175,7 +173,7 @@ def pass_on(master: Path, output: Path, slide: str = "") -> None:
         "slide_file": slide_file(slide),
         "fingerprint": about.get("run_fingerprint"),
         "made_of": master.name,
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
     path = output.parent / f"{output.name.removesuffix(MASTER)}.run.json"
     remove_leftovers(path)  # whoever holds the output writes its record

@@ -18,12 +18,13 @@ from wsipipe.formats.parquet import read_cells
 from wsipipe.models.device import SmallerBatch
 from wsipipe.quality.kept import write as write_quality
 from wsipipe.runs import Lease, acquire
-from wsipipe.schedule.engine import Engine, open_engine
+from wsipipe.schedule.engine import Engine
+from wsipipe.schedule.engines import open_engine
 from wsipipe.schedule.progress import Progress, TileCount
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
-from wsipipe.segmentation.dry_run import check_memory
 from wsipipe.segmentation.job import QUALITY, SUFFIXES, SegmentJob, SegmentResult
+from wsipipe.segmentation.memory import check_memory
 from wsipipe.segmentation.origin import refuse_another
 from wsipipe.segmentation.prepare import Prepared, prepare
 from wsipipe.segmentation.publish import Done, clear, publish

@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsipipe import __version__
+from wsipipe._version import __version__
 from wsipipe.artifacts import digest, plain
 from wsipipe.errors import SettingsError
 from wsipipe.geometry import Grid, grow, intersect, is_empty

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.analysis.classify.model import Classifier, Floats, Ints, fit
 from wsipipe.analysis.classify.scores import Scores, cross_validate, regions
 from wsipipe.settings import ClassifySettings
@@ -147,7 +147,7 @@ def learn(
         "folds": scores.folds,
         "groups": f"{scores.regions} {scores.kind}",
     }
-    about = {"labelled": examples.counts, "l2": settings.l2, "cross_validation": told, "version": wsipipe.__version__}
+    about = {"labelled": examples.counts, "l2": settings.l2, "cross_validation": told, "version": __version__}
     if measured:
         about["measured"] = dict(measured)
     own = {name: colours[name] for name in classes if name in colours}

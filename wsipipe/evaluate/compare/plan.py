@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import digest
 from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import SettingsError
@@ -128,7 +128,7 @@ class Cell:
         }
         asked = {"settings": settings, "predictions": self.arm.predictions, "spec": dataclasses.asdict(self.of.spec)}
         found = {"weights": weights, "images": list(images), "test": self.test, "train": self.train}
-        return digest(asked | found | {"version": wsipipe.__version__})[:16]
+        return digest(asked | found | {"version": __version__})[:16]
 
 
 def in_words(shots: int) -> str:

@@ -30,7 +30,7 @@ NAME = re.compile(r"[\w][\w .()+-]{0,79}")
 PROGRESS = re.compile(r"(\w+) (\d+)/(\d+)")
 LINES = 400
 """Lines of a run that are kept."""
-INTERRUPTED, SOME_FAILED = 130, 9
+INTERRUPTED = 130
 MARKERS = ("ki67", "er", "pr", "p53")
 
 
