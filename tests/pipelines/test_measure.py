@@ -14,6 +14,7 @@ from tests.conftest import Phantom
 from wsipipe.cells.context import Crowd, ring_means
 from wsipipe.cells.measure import MEASURES, measure
 from wsipipe.cells.texture import haralick
+from wsipipe.cli.main import main
 from wsipipe.errors import OutputError, SettingsError, StoreError
 from wsipipe.formats.geojson import write_geojson
 from wsipipe.formats.imported import read_drawn
@@ -185,3 +186,89 @@ def test_errors(cells: Path, phantom: Phantom, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not GeoJSON as QuPath writes it"):
         run_measure(MeasureJob(tmp_path / "a.geojson", str(phantom.path), tmp_path / "a.parquet"), Progress())
     assert not [p for p in tmp_path.iterdir() if p.name != "a.geojson"]
+
+
+# --- many slides ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(cells: Path, phantom: Phantom, tmp_path: Path) -> Path:
+    """Return a folder with slides/a and slides/sub/b, and the cells of each in found/."""
+    for name in ("a", "sub/b"):
+        slide, own = tmp_path / "slides" / f"{name}.tiff", tmp_path / "found" / f"{name}.parquet"
+        for path, source in ((slide, phantom.path), (own, cells)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(Path(source).read_bytes())
+    return tmp_path
+
+
+def _statuses(folder: Path) -> dict[str, str]:
+    return {s["name"]: s["status"] for s in json.loads((folder / "report.json").read_text())["slides"]}
+
+
+def test_a_folder_goes_on_where_it_stopped(many: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found, out = many / "found", many / "out"
+    run = ["measure", str(found), "--slide", str(many / "slides"), "-o", str(out), "--add", "neighbours"]
+    assert main(run) == 0
+    assert _statuses(out) == {"a": "done", "sub/b": "done"}
+    alone = ["measure", str(found / "a.parquet"), "--slide", str(many / "slides" / "a.tiff"), "--add", "neighbours"]
+    assert main([*alone, "-o", str(many / "alone.parquet")]) == 0
+    first = (out / "a.parquet").read_bytes()
+    assert first == (many / "alone.parquet").read_bytes() == (out / "sub" / "b.parquet").read_bytes()
+    assert json.loads((out / "sub" / "b.run.json").read_text())["slide"] == str(many / "slides" / "sub" / "b.tiff")
+    # an interrupted run, cells found anew, other settings: only what they change is done again
+    (out / "a.parquet").unlink()
+    capfd.readouterr()
+    assert main(run) == 0 and _statuses(out) == {"a": "done", "sub/b": "skipped"}
+    assert "up to date" in capfd.readouterr().out and (out / "a.parquet").read_bytes() == first
+    (found / "a.parquet").touch()
+    assert main(run) == 0 and _statuses(out) == {"a": "done", "sub/b": "skipped"}
+    assert main([*run, "--neighbours-um", "40"]) == 0 and set(_statuses(out).values()) == {"done"}
+    assert main([*run, "--neighbours-um", "40"]) == 0 and set(_statuses(out).values()) == {"skipped"}
+    assert main([*run, "--neighbours-um", "40", "--force"]) == 0 and set(_statuses(out).values()) == {"done"}
+    # what was measured knows its slides
+    assert main(["measure", str(out), "-o", str(many / "again")]) == 0
+    assert set(_statuses(many / "again").values()) == {"done"}
+
+
+def test_one_slide_does_not_stop_the_others(many: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (many / "slides" / "a.tiff").unlink()
+    found, out = many / "found", many / "out"
+    assert main(["measure", str(found), "--slide", str(many / "slides"), "-o", str(out)]) == 9
+    told = capfd.readouterr().out
+    assert "holds no slide called a; expected one for each cells file" in told
+    assert _statuses(out) == {"a": "failed", "sub/b": "done"} and not (out / "a.parquet").exists()
+    assert main(["measure", str(found), "-o", str(out)]) == 9
+    assert "a.parquet: its slide was not found (no run record beside it" in capfd.readouterr().out
+    assert main(["report", str(out)]) == 0
+
+
+def test_a_folder_from_qupath(many: Path) -> None:
+    folder = many / "drawn"
+    folder.mkdir()
+    write_geojson(many / "found" / "a.parquet", folder / "a.geojson")
+    write_geojson(many / "found" / "a.parquet", folder / "b.geojson.gz")
+    out = many / "out"
+    assert main(["measure", str(folder), "--slide", str(many / "slides"), "-o", str(out)]) == 0
+    assert _statuses(out) == {"a": "done", "b": "done"}, "b lies in a folder of its own"
+    assert metadata(out / "b.parquet")["cells"] == COUNT
+    # beside master files, exports are only copies of them
+    write_geojson(many / "found" / "a.parquet", many / "found" / "a.geojson.gz")
+    assert main(["measure", str(many / "found"), "--slide", str(many / "slides"), "-o", str(many / "o2")]) == 0
+    assert set(_statuses(many / "o2")) == {"a", "sub/b"}
+
+
+def test_what_many_slides_cannot_be(many: Path, phantom: Phantom, capfd: pytest.CaptureFixture[str]) -> None:
+    found, slides = str(many / "found"), str(many / "slides")
+    (many / "empty").mkdir()
+    for options, words in (
+        ((found, "--slide", str(phantom.path), "-o", "o"), "is one slide, and there are 2 cells files; give a folder"),
+        ((found, "--slide", slides, "-o", str(many / "o.parquet")), "measured cells of several slides need one folder"),
+        ((found, "--slide", slides, "-o", found), "is the input itself"),
+        ((str(many / "empty"), "--slide", slides, "-o", "o"), "holds no cells"),
+        ((found, "--slide", str(many / "empty"), "-o", "o"), "no slides in"),
+        ((str(many / "found" / "a.parquet"), "-o", str(many / "x.parquet")), "its slide was not found"),
+    ):
+        assert main(["measure", *options]) != 0
+        told = capfd.readouterr().err
+        assert words in told and len(told.strip().splitlines()) == 1, told

@@ -10,7 +10,7 @@ from typing import Any
 
 import shapely
 
-from wsipipe.artifacts import from_json
+from wsipipe.artifacts import read_json
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import MASTER, metadata
 from wsipipe.quality.kept import beside
@@ -27,12 +27,14 @@ AREA_TOLERANCE = 1e-3
 
 
 def record_of(master: Path) -> dict[str, Any]:
-    """Return the run record beside a master file, {} when there is none that can be read."""
-    try:
-        found = from_json((master.parent / f"{master.name.removesuffix(MASTER)}.run.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    """Return the run record beside a file of cells, {} when there is none that can be read."""
+    return read_json(record_beside(master))
+
+
+def record_beside(cells: Path) -> Path:
+    """Return where the run record of a file of cells is."""
+    ending = next((end for end in CELLS if cells.name.endswith(end)), "")
+    return cells.parent / f"{cells.name.removesuffix(ending)}.run.json"
 
 
 def slide_of(master: Path, record: Mapping[str, Any]) -> str | None:

@@ -46,6 +46,8 @@ class MeasureJob:
     ----------
     quality : Path, optional
         Where the quality map of the slide is kept; by default beside the output.
+    request : str
+        Digest of what was asked for, which the run record beside the output tells.
     """
 
     cells: Path
@@ -55,6 +57,7 @@ class MeasureJob:
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
     stain: StainSettings = field(default_factory=StainSettings)
     quality: Path | None = None
+    request: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,13 @@ class Measured:
     columns: tuple[str, ...]
     left_out: int = 0
     bad: int = 0
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What there is to say of it, in lines."""
+        left = f"{self.left_out:,} objects are no outlines of cells (regions, points, lines) and were left out"
+        lost = f"{self.bad} areas could not be read; cells there are measured on background"
+        return (*([left] if self.left_out else []), *([lost] if self.bad else []))
 
 
 @claims(lambda job: (job.output,))
@@ -95,7 +105,8 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
             quality = _quality(job, slide, (about["mpp"][0], about["mpp"][1]))
             measurer = Measurer(raster, job.measure, windows, _crowd(master, about, job.measure), vectors, quality)
             cells = _write(job, master, about, measurer, progress)
-        pass_on(job.cells, job.output, job.slide)
+        told_of = {"request": job.request, "cells": cells, "size": job.output.stat().st_size}
+        pass_on(job.cells, job.output, job.slide, told_of if job.request else {})
         return Measured(cells, tuple(measurer.names), left_out, len(raster.bad))
 
 

@@ -78,7 +78,7 @@ def settings_of(job: SegmentJob, network: Network) -> dict[str, Any]:
     }
     settings = {name: determining(part) for name, part in parts.items()}
     for section, name in (("tissue", "tissue"), ("stain", "stain_vectors"), ("types", "types")):
-        if content := _file(settings[section][name]):
+        if content := content_of(settings[section][name]):
             settings[section][name] = f"file {content}"  # its content counts, not its path
     return settings
 
@@ -122,7 +122,7 @@ def _content(source: str, path: str) -> Any:
     return {"slide": store.raster.fingerprint, "tissue": tissue_json(store.tissue)}
 
 
-def _file(given: str) -> str:
+def content_of(given: str) -> str:
     """Return the digest of a file that a setting names, "" where there is none."""
     path = Path(given)
     return digest(path.read_text(encoding="utf-8", errors="replace"))[:16] if path.is_file() else ""

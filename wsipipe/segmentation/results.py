@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
@@ -18,7 +18,7 @@ from wsipipe.formats.parquet import MASTER, metadata
 from wsipipe.formats.summary import check_excel, ending_of
 from wsipipe.quality.kept import beside
 from wsipipe.schedule.progress import Progress
-from wsipipe.segmentation.found_before import record_of, slide_of
+from wsipipe.segmentation.found_before import record_beside, record_of, slide_of
 from wsipipe.segmentation.request import slide_file
 
 Made = TypeVar("Made")
@@ -154,10 +154,10 @@ def each_slide(
     return made, tuple(failed)
 
 
-def pass_on(master: Path, output: Path, slide: str = "") -> None:
+def pass_on(master: Path, output: Path, slide: str = "", more: Mapping[str, Any] | None = None) -> None:
     """Record beside *output*, which was made of *master*, on which slide its cells lie; where that is known.
 
-    The quality map of the slide goes with it, where there is one.
+    The quality map of the slide goes with it, where there is one, and so does what *more* there is to record.
     """
     kept = beside(output)
     if not kept.exists() and beside(master).exists():
@@ -174,8 +174,9 @@ def pass_on(master: Path, output: Path, slide: str = "") -> None:
         "fingerprint": about.get("run_fingerprint"),
         "made_of": master.name,
         "version": __version__,
+        **(more or {}),
     }
-    path = output.parent / f"{output.name.removesuffix(MASTER)}.run.json"
+    path = record_beside(output)
     remove_leftovers(path)  # whoever holds the output writes its record
     write_json(path, record)
 
