@@ -89,7 +89,23 @@ def source(features: bool = False) -> Source:
 
 
 def test_the_settings_name_every_kind() -> None:
-    assert (*settings.BACKBONES, "toy") == tuple(KINDS) == tuple(SMALL)
+    assert (*settings.BACKBONES, "toy") == tuple(k for k in KINDS if k != "rgb") == tuple(SMALL)
+
+
+def test_bare_pixels_are_a_backbone_without_weights(tmp_path: Path) -> None:
+    """It is fitted, saved and used, and refuses a condition and latents."""
+    tiles = np.random.default_rng(0).integers(0, 256, (1, 256, 256, 3), np.uint8)
+    labels = tiny.disc_labels(256, (60, 60, 20), (150, 120, 25))
+    pool = [(DatasetSpec("set"), [Annotated("a", "p", tiles[0], labels, 0.5)])]
+    chosen = FitSettings(backbone="rgb", head="linear", batch=1, loop=LoopSettings(steps=2, warmup=1), device="cpu")
+    fitted, card = fit(pool, chosen, tmp_path)
+    checkpoint.save(tmp_path / "m.safetensors", fitted, card)
+    assert Predictor(tmp_path / "m.safetensors", "cpu", "fp32", 1).maps(tiles).std() > 0
+    assert sum(p.numel() for p in fitted.parameters()) == 8 and not fitted.backbone.reconstructs
+    assert backbone_kinds.title_of(card.backbone) == "pixels" and chosen.frozen
+    for wrong in (lambda: backbone_kinds.sized("rgb", "", 12), lambda: card.backbone.in_latents(4)):
+        with pytest.raises(ValueError, match=r"expected 0: pixels take none|expected 3: red"):
+            wrong()
 
 
 @pytest.mark.parametrize("name", ["attention-unet", "dit"])

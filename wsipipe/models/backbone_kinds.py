@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from wsipipe.models import attention_unet, cmd, dit, vit_backbone
+from wsipipe.models import attention_unet, cmd, dit, pixels, vit_backbone
 from wsipipe.models.backbone import Backbone, BackboneConfig
 from wsipipe.models.checks import expect
 
@@ -43,6 +43,7 @@ KINDS: dict[str, Kind] = {
     ),
     "dit": Kind("DiT", dit.DiT, dit.DiTConfig, dit.SIZES),
     "vit": Kind("ViT", vit_backbone.ViTBackbone, vit_backbone.ViTConfig, vit_backbone.SIZES),
+    "rgb": Kind("pixels", pixels.PixelsBackbone, pixels.PixelsConfig, pixels.SIZES),
 }
 """By what ``--backbone`` takes and headers of checkpoints state; :data:`wsipipe.settings.BACKBONES` lists the names."""
 DEFAULT = "cmd"
@@ -64,7 +65,9 @@ def sized(kind: str, size: str, condition: int = 0) -> BackboneConfig:
 
 
 def random(name: str) -> BackboneConfig:
-    """Return what starts from random weights under *name*: a size of CMD, such as ``T``, or ``dit-T``."""
+    """Return what starts from random weights under *name*: a size of CMD, such as ``T``, or ``dit-T``, or ``rgb``."""
+    if name in KINDS:
+        return sized(name, "")
     kind, _, size = name.rpartition("-")
     return sized(kind or DEFAULT, size)
 
@@ -78,6 +81,8 @@ def title_of(config: BackboneConfig) -> str:
     """Return kind and size, such as ``CMD-T``, or its widest finest map where it is no usual size."""
     kind = KINDS[kind_of(config)]
     letter = next((k for k, size in kind.sizes.items() if size(config.condition) == config), None)
+    if letter == "":
+        return kind.title
     return f"{kind.title}-{letter}" if letter else f"{kind.title} of width {config.feature_widths[-1]}"
 
 

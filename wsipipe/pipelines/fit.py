@@ -64,9 +64,7 @@ def run_fit(job: FitJob, progress: Progress) -> Path:
     _claim(job, pool, settings)
     watch = _validation(job, progress) if settings.validate_every else None
     _tell(pool, settings, progress)
-    progress.start("steps", settings.loop.steps)
-    steps = Reached(progress, "steps")  # those of the run before it was resumed count too
-    network, card = fitting.fit(pool, settings, job.out, lambda step, loss: steps(step + 1), watch, _counting(progress))
+    network, card = fitting.fit(pool, settings, job.out, _stepping(settings, progress), watch, _counting(progress))
     training = describe(pool, settings)
     if watch:
         training["validation"] = {"score": settings.score, "best": watch.best, "step": watch.best_step}
@@ -118,11 +116,23 @@ def _tell(pool: Pool, settings: FitSettings, progress: Progress) -> None:
     mode = "frozen backbone" if settings.frozen else "whole network"
     if not settings.frozen and settings.backbone not in RANDOM and _card(settings).backbone.condition:
         progress.say(f"warning: the encoder that {settings.backbone} was pretrained with is left out from here on")
+    if settings.loop.optimiser == "lbfgs":
+        progress.say(f"{mode}, linear head to its optimum by L-BFGS, crops of {settings.crop_px} px")
+        return
     progress.say(f"{mode}, {settings.loop.steps} steps of {settings.batch} crops of {settings.crop_px} px")
 
 
 def _card(settings: FitSettings) -> ModelCard:
     return checkpoint.read_card(resolve(settings.backbone))
+
+
+def _stepping(settings: FitSettings, progress: Progress) -> Callable[[int, float], None]:
+    """Return what shows how many steps are done, those of the run before it was resumed among them."""
+    if settings.loop.optimiser == "lbfgs":  # nobody knows how many, and they take seconds
+        return lambda step, loss: None
+    progress.start("steps", settings.loop.steps)
+    reached = Reached(progress, "steps")
+    return lambda step, loss: reached(step + 1)
 
 
 def _counting(progress: Progress) -> Callable[[int, int], None]:

@@ -10,8 +10,8 @@ from wsipipe.settings.knob import Checked, knob
 
 BACKBONES = ("cmd", "attention-unet", "dit", "vit")
 """Kinds of backbones; :data:`wsipipe.models.backbone_kinds.KINDS` lists the same names with their networks."""
-RANDOM = ("T", "S", "B", "L", *(f"{kind}-{size}" for kind in BACKBONES for size in ("T", "S", "B", "L")))
-"""Names of backbones that start from random weights: sizes of CMD, or a kind and a size."""
+RANDOM = ("T", "S", "B", "L", *(f"{kind}-{size}" for kind in BACKBONES for size in ("T", "S", "B", "L")), "rgb")
+"""Names of backbones that start from random weights: sizes of CMD, or a kind and a size; bare pixels have none."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,23 @@ class AugmentSettings(Checked):
 class LoopSettings(Checked):
     """How weights are optimised."""
 
+    optimiser: str = knob(
+        "adamw",
+        "Optimiser; sgd: momentum 0.99, as nnU-Net; lbfgs: the optimum of a linear head on a frozen backbone, which "
+        "no number of steps decides.",
+        choices=("adamw", "sgd", "lbfgs"),
+    )
     steps: int = knob(0, "Optimisation steps (0: as many as --epochs ask for).", low=0)
     schedule: str = knob(
         "cosine",
-        "Course of the rate after warm-up: cosine to zero; plateau: constant, then to zero over the last --cooldown "
-        "steps, and when the same run is given more --steps it goes on.",
-        choices=("cosine", "plateau"),
+        "Course of the rate after warm-up: cosine to zero; poly: to zero as nnU-Net's, by a power of 0.9; "
+        "plateau: constant, then to zero over the last --cooldown steps, and when the same run is given more --steps "
+        "it goes on.",
+        choices=("cosine", "poly", "plateau"),
     )
     cooldown: int = knob(500, "Steps over which the rate of a plateau goes to zero.", low=1)
     lr: float = knob(1e-3, "Peak learning rate.", low=1e-8, high=1)
-    weight_decay: float = knob(0.01, "AdamW's weight decay.", low=0, high=1)
+    weight_decay: float = knob(0.01, "Weight decay.", low=0, high=1)
     warmup: int = knob(50, "Steps of linear warm-up.", low=0)
     ema: float = knob(0.999, "Limit of the moving average's decay, min(ema, (1 + s) / (10 + s)).", low=0, high=1)
     clip: float = knob(1.0, "Largest gradient norm.", low=0)
@@ -61,8 +68,8 @@ class FitSettings(Checked):
     head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "decoder", "cisca"))
     backbone: str = knob(
         "T",
-        "Backbone: a size, T, S, B or L, from random weights, of another kind attention-unet-T, dit-T or vit-T; or a "
-        "model's: a shipped name or a file.",
+        "Backbone: a size, T, S, B or L, from random weights, of another kind attention-unet-T, dit-T or vit-T; rgb, "
+        "the bare pixels; or a model's: a shipped name or a file.",
     )
     reuse_head: bool = knob(False, "Start from the head of the --backbone model too: same kind, same types.")
     types: bool = knob(True, "Learn cell types, where the sets tell them.")
@@ -112,6 +119,8 @@ class FitSettings(Checked):
     def frozen(self) -> bool:
         """Whether the backbone stays as it is."""
         if self.types_only:
+            return True
+        if self.backbone == "rgb":
             return True
         return self.adapt == "none" and not (self.backbone in RANDOM if self.unfreeze is None else self.unfreeze)
 

@@ -106,12 +106,12 @@ def feature_cache(
             return FeatureCache(folder, settings)
         log.warning("%s: features of another backbone, or of other images or crops; they are computed again", folder)
     remove_leftovers(folder)
-    crops = sum(_count(a, settings) for _, images in pool for a in images)
+    crops = crops_of(pool, settings)
     total, done = crops * settings.cache_features, 0
     writers: dict[str, _Rows] = {}
     with atomic_folder(folder, "about.json") as part:
         try:
-            for batch in _batches(_views(pool, settings, types), settings.batch):
+            for batch in batches_of(views(pool, settings, types), settings.batch):
                 rows = _rows(batch, extract, bool(types))
                 if not writers:
                     _check_room(part, rows, total, settings)
@@ -179,6 +179,11 @@ def _check_room(folder: Path, rows: dict[str, NDArray[Any]], total: int, setting
         )
 
 
+def crops_of(pool: Pool, settings: FitSettings) -> int:
+    """Return how many crops a view shows of *pool*."""
+    return sum(_count(a, settings) for _, images in pool for a in images)
+
+
 def _count(image: Annotated, settings: FitSettings) -> int:
     """Return how many crops a view shows of *image*."""
     if settings.cache_features == 1:
@@ -187,7 +192,7 @@ def _count(image: Annotated, settings: FitSettings) -> int:
     return max(1, math.ceil(crops_in(image, settings) - 0.01))
 
 
-def _views(pool: Pool, settings: FitSettings, types: Sequence[str]) -> Iterator[Sample]:
+def views(pool: Pool, settings: FitSettings, types: Sequence[str]) -> Iterator[Sample]:
     """Yield the crops of all views, one after the other."""
     images = [a for _, images in pool for a in images]
     if settings.cache_features == 1:
@@ -221,7 +226,8 @@ def _starts(side: float, size: int) -> list[float]:
     return np.linspace(0, side - size, count).tolist() if count > 1 else [(side - size) / 2]
 
 
-def _batches(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
+def batches_of(samples: Iterator[Sample], size: int) -> Iterator[list[Sample]]:
+    """Yield *samples* in lists of *size*, the last one perhaps shorter."""
     batch: list[Sample] = []
     for one in samples:
         batch.append(one)

@@ -26,13 +26,21 @@ from wsipipe.train.log import Log
 
 
 def learning_rate(step: int, settings: LoopSettings) -> float:
-    """Return the rate of *step*: linear warm-up, then cosine to zero, or a plateau whose end goes to zero."""
+    """Return the rate of *step*: linear warm-up, then to zero, or a plateau whose end goes to zero."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
     if settings.schedule == "plateau":
         return settings.lr * min(1.0, (settings.steps - step) / settings.cooldown)
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    if settings.schedule == "poly":
+        return float(settings.lr * (1 - done) ** 0.9)
     return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _optimiser(groups: list[dict[str, Any]], settings: LoopSettings) -> torch.optim.Optimizer:
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=0.99, nesterov=True)
+    return torch.optim.AdamW(groups, lr=settings.lr)
 
 
 STATE = "state.safetensors"
@@ -96,13 +104,13 @@ class Loop:
         self.network, self.settings, self.folder, self.rate, self.world = network, settings, folder, rate, world
         self.log = log or Log(folder / "log.csv")
         self.trainable = {n: p for n, p in network.named_parameters() if p.requires_grad}
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for n, p in self.trainable.items() if share(n) == part and (p.ndim > 1) == matrices],
              "weight_decay": settings.weight_decay if matrices else 0.0, "share": part}
             for part in sorted({share(name) for name in self.trainable}, reverse=True)
             for matrices in (True, False)
         ]  # fmt: skip
-        self.optimiser = torch.optim.AdamW(groups, lr=settings.lr)
+        self.optimiser = _optimiser(groups, settings)
         self.ema = EMA(network, settings.ema)
         self.step = 0
 
