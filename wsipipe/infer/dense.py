@@ -15,7 +15,7 @@ from wsipipe.infer.runner import Runner
 from wsipipe.models import checkpoint
 from wsipipe.models.backbone import FEATURE_TIMESTEP, TILE, Backbone
 from wsipipe.models.checkpoint import Segmenter
-from wsipipe.models.conditioning import check_encoder, open_encoder
+from wsipipe.models.conditioning import check_encoder, open_encoder, token_of
 from wsipipe.models.device import SmallerBatch, choose_device
 from wsipipe.models.threads import denormals_flushed
 from wsipipe.train.diffusion import normalise
@@ -55,7 +55,7 @@ class DenseBackbone:
         self.device = choose_device(device)
         backbone = network.backbone if isinstance(network, Segmenter) else cast(Backbone, network)
         self.network = backbone.requires_grad_(False).to(self.device)
-        self.encoder, self.batch = open_encoder(encoder, self.device) if encoder else None, BATCH
+        self.encoder, self.batch = open_encoder(encoder, self.device, token_of(self.card)) if encoder else None, BATCH
         check_encoder(self.card, self.encoder)
 
     @property

@@ -17,7 +17,7 @@ from wsipipe.infer.runner import Runner
 from wsipipe.models import checkpoint
 from wsipipe.models.backbone import TILE, Backbone
 from wsipipe.models.checkpoint import ModelCard, Segmenter
-from wsipipe.models.conditioning import check_encoder, open_encoder
+from wsipipe.models.conditioning import check_encoder, open_encoder, token_of
 from wsipipe.models.device import BATCH, choose_device, choose_dtype
 from wsipipe.models.encoders import named
 from wsipipe.models.folded import Conditioned, FoldedSegmenter
@@ -82,7 +82,8 @@ class Embedder:
         self.dtype = choose_dtype(precision, self.device)
         self.batch = batch or BATCH[self.device.type]
         conditioned = backbone.config.condition > 0
-        self.encoder = open_encoder(encoder, self.device) if encoder and conditioned else None
+        wanted = encoder and conditioned
+        self.encoder = open_encoder(encoder, self.device, token_of(self.card)) if wanted else None
         check_encoder(self.card, self.encoder)
         self.margin = MARGIN if conditioned else 0
         ready = Conditioned(backbone) if conditioned else FoldedSegmenter(network)

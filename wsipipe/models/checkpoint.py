@@ -32,6 +32,7 @@ from wsipipe.models import backbone_kinds, zoo
 from wsipipe.models.backbone import Backbone, BackboneConfig
 from wsipipe.models.card import Rules as Rules
 from wsipipe.models.card import check_card
+from wsipipe.models.conditioned import EncoderConfig, TileEncoder, WithEncoder
 from wsipipe.models.heads import HEADS, Head, HeadConfig
 from wsipipe.models.intact import check_digest, check_finite, digest_of
 from wsipipe.models.space import InLatents, Latents, SpaceConfig
@@ -51,7 +52,7 @@ class ModelCard:
 
     ``colours`` are those of the training images; with ``normalise`` slides are brought to them unless asked not to,
     without it those slides whose own are far from them. ``space`` are the latents that the backbone works on, if
-    it does not work on pixels.
+    it does not work on pixels. ``encoder`` is what conditions it, where the file holds that too.
     """
 
     name: str
@@ -65,6 +66,12 @@ class ModelCard:
     colours: Colours | None = None
     normalise: bool = False
     space: SpaceConfig | None = None
+    encoder: EncoderConfig | None = None
+
+    @property
+    def condition(self) -> int:
+        """Width of the feature that has to be given to the network beside the picture; 0 for none."""
+        return 0 if self.encoder else self.backbone.condition
 
     @property
     def scale(self) -> int:
@@ -79,8 +86,7 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """Return the header entry."""
         said = dataclasses.asdict(self) | {"backbone": backbone_kinds.to_json(self.backbone)}
-        if self.space is None:
-            del said["space"]
+        said = {part: value for part, value in said.items() if value is not None or part not in ("space", "encoder")}
         return {"format": FORMAT, "kind": self.kind, **said}
 
     @classmethod
@@ -100,6 +106,7 @@ class ModelCard:
             colours=_colours_of(data["colours"]) if data.get("colours") else None,
             normalise=data.get("normalise", False),
             space=SpaceConfig.from_json(data["space"]) if data.get("space") else None,
+            encoder=EncoderConfig.from_json(data["encoder"]) if data.get("encoder") else None,
         )
 
     def target_colours(self, stain: str) -> Colours | None:
@@ -166,6 +173,8 @@ def build(card: ModelCard) -> nn.Module:
     backbone = backbone_kinds.build(card.backbone)
     if card.space:
         backbone = InLatents(Latents(card.space), backbone)
+    if card.encoder:
+        backbone = WithEncoder(TileEncoder(card.encoder), backbone)
     return Segmenter(backbone, Head(card.head)) if card.head else backbone
 
 

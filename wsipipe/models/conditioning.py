@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from wsipipe.errors import MissingDependency, ModelError, ModelNotFound, NotAModel, SettingsError
 from wsipipe.models.checkpoint import ModelCard
+from wsipipe.models.conditioned import TOKENS
 from wsipipe.models.encoders import EncoderEntry, fetched, named
 from wsipipe.models.intact import check_finite
 from wsipipe.models.vit import ViT
@@ -47,10 +48,14 @@ class Encoder:
     config : mapping
         ``input_size``, ``mean`` and ``std``, as timm writes them.
     device : torch.device
+    token : {'class', 'patch'}
+        Which of the tokens is the feature: the class token, or the mean of those of the patches.
     """
 
-    def __init__(self, name: str, network: nn.Module, config: Mapping[str, Any], device: torch.device) -> None:
-        self.name, self.device = name, device
+    def __init__(
+        self, name: str, network: nn.Module, config: Mapping[str, Any], device: torch.device, token: str = TOKENS[0]
+    ) -> None:
+        self.name, self.device, self.token = name, device, token
         self.network = network.eval().requires_grad_(False).to(device)
         self.side = int(config["input_size"][-1])
         self.mean, self.std = (_channels(config[key], device) for key in ("mean", "std"))
@@ -68,6 +73,8 @@ class Encoder:
         -------
         float32 (B, D)
         """
+        if self.token == "patch":
+            return self.tokens(images).mean((1, 2))
         out = cast(Tensor, self.network(self._input(images)))
         return (out[:, 0] if out.ndim == 3 else out).float().cpu().numpy()
 
@@ -100,8 +107,8 @@ class Encoder:
         return (x.to(self.device) - self.mean) / self.std
 
 
-def open_encoder(source: str, device: torch.device) -> Encoder:
-    """Return the encoder that *source* names.
+def open_encoder(source: str, device: torch.device, token: str = TOKENS[0]) -> Encoder:
+    """Return the encoder that *source* names, whose feature of an image is its *token*.
 
     Parameters
     ----------
@@ -114,14 +121,27 @@ def open_encoder(source: str, device: torch.device) -> Encoder:
     ModelNotFound, NotAModel, ModelError, MissingDependency
     """
     if source.startswith(HUB):
-        return _from_hub(source, device)
-    if found := named(source):
-        return _from_list(source, *found, device)
-    return _from_disk(Path(source), encoder_name(source), device)
+        encoder = _from_hub(source, device)
+    elif found := named(source):
+        encoder = _from_list(source, *found, device)
+    else:
+        encoder = _from_disk(Path(source), encoder_name(source), device)
+    encoder.token = token
+    return encoder
+
+
+def cache_name(source: str, token: str) -> str:
+    """Return the name under which the features of *source* are cached."""
+    return encoder_name(source) + ("" if token == TOKENS[0] else f"+{token}")
+
+
+def token_of(card: ModelCard) -> str:
+    """Return which token conditions the backbone of *card*."""
+    return str((card.training.get("settings") or {}).get("token", TOKENS[0]))
 
 
 def encoder_name(source: str) -> str:
-    """Return the name under which features of *source* are cached; that of local weights holds their digest.
+    """Return the name of the encoder *source*; that of local weights holds their digest.
 
     Raises
     ------
@@ -145,7 +165,7 @@ def check_encoder(card: ModelCard, encoder: Encoder | None) -> None:
     ------
     SettingsError
     """
-    wanted = card.backbone.condition
+    wanted = card.condition
     if not wanted:
         return
     name = (card.training.get("settings") or {}).get("encoder") or f"one with features {wanted} wide"

@@ -31,7 +31,7 @@ class FoldedSegmenter(nn.Module):
         if width := network.backbone.config.condition:
             raise ModelError(
                 f"the backbone is conditioned on an encoder's features, {width} wide, and tells nothing without them; "
-                "expected one pretrained without --encoder, or fitted with --unfreeze, which leaves the encoder out"
+                "expected a model fitted with the same --encoder, or with --unfreeze, which leaves the encoder out"
             )
         self.backbone = network.backbone.fold()
         self.head: Head = without_pointwise_convolutions(network.head)

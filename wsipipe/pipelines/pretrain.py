@@ -161,7 +161,13 @@ def _source(
         return pretraining.Source(corpus, indices)
     progress.start("encoding", -(-len(corpus) // world.size))
     features = features_of(
-        corpus, settings.encoder, device, world, settings.workers or 0, lambda n: progress.advance("encoding", n)
+        corpus,
+        settings.encoder,
+        device,
+        world,
+        settings.workers or 0,
+        lambda n: progress.advance("encoding", n),
+        settings.token,
     )
     return pretraining.Source(corpus, indices, features)
 

@@ -83,6 +83,11 @@ class FitSettings(Checked):
         "convolutions (cnn).",
         choices=("none", "lora", "dora", "transformer", "cnn"),
     )
+    encoder: str = knob(
+        "",
+        "Encoder of a conditioned --backbone that stays frozen, a plain vision transformer on disk: NAME=FOLDER, or a "
+        "folder; its weights go into the model file.",
+    )
     rank: int = knob(16, "Rank of lora and dora.", low=1, high=1024)
     backbone_lr: float = knob(1.0, "Learning rate of an unfrozen backbone, as a share of the head's.", low=0, high=1)
     working_mpp: float = knob(0.5, "Resolution the model works at.", unit="µm/px", low=0.05, high=5)
@@ -186,6 +191,11 @@ class PretrainSettings(Checked):
         "",
         "Frozen foundation model that conditions the backbone: a name of `wsipipe models encoders`, NAME=FOLDER, "
         "hf-hub:OWNER/MODEL, or a folder of weights; none.",
+    )
+    token: str = knob(
+        "class",
+        "What of the encoder conditions the backbone: the class token, or the mean of the patches' tokens.",
+        choices=("class", "patch"),
     )
     split: str = knob("train", "Part of the corpus to train on.", choices=("train", "all"))
     steps: int = knob(50_000, "Optimisation steps.", low=1)

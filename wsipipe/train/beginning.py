@@ -12,8 +12,13 @@ from torch import Tensor
 from wsipipe.errors import SettingsError
 from wsipipe.formats.colours import class_colours
 from wsipipe.models import adapters, backbone_kinds, checkpoint
+from wsipipe.models.backbone import Backbone
 from wsipipe.models.checkpoint import ModelCard, Segmenter
+from wsipipe.models.conditioned import EncoderConfig, TileEncoder, WithEncoder, bare
+from wsipipe.models.conditioning import check_encoder, open_encoder, token_of
 from wsipipe.models.heads import TYPED, Head, HeadConfig
+from wsipipe.models.vit import ViT
+from wsipipe.models.vit_backbone import GRIDS, config_of
 from wsipipe.models.zoo import resolve
 from wsipipe.settings import RANDOM, FitSettings
 
@@ -26,8 +31,17 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     torch.manual_seed(settings.seed)
     known = None if settings.backbone in RANDOM else checkpoint.read_card(resolve(settings.backbone))
     config = known.backbone if known else backbone_kinds.random(settings.backbone)
+    inside, given = known.encoder if known and settings.frozen else None, None
+    if settings.encoder and not (known and known.condition and settings.frozen):
+        raise SettingsError(
+            "--encoder is for a backbone that was pretrained with one and stays frozen; "
+            f"--backbone {settings.backbone} is not, or is trained further: leave --encoder out"
+        )
     if not settings.frozen:
         config = adapters.config_for(backbone_kinds.without_condition(config), settings.adapt)
+    elif known and known.condition:
+        given = _encoder_for(known, settings)
+        inside = given.config
     kind = TYPED if settings.types_only else settings.head
     space = known.space if known else None
     head = HeadConfig(kind, config.feature_widths, tuple(types), config.scale * (space.scale if space else 1))
@@ -35,9 +49,8 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     if settings.starts_from_head and (known is None or not _goes_on(known.head, head)):
         raise SettingsError(_no_such_head(settings, head, known.head if known else None))
     colours = class_colours(dict.fromkeys(types))
-    card = ModelCard(
-        settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours, space=space
-    )
+    card = ModelCard(settings.name, config, head, settings.working_mpp, licence=settings.licence, classes=colours)
+    card = replace(card, space=space, encoder=inside)
     if settings.types_only and known:
         _check_types_only(settings, known, types)
         card = replace(known, name=settings.name, head=head, licence=settings.licence, classes=colours)
@@ -45,7 +58,7 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     if known is None:
         network.backbone.open_gates()
     else:
-        _take_weights(network, settings)
+        _take_weights(network, settings, given)
     network.backbone.requires_grad_(not settings.frozen)
     if settings.adapt != "none":
         adapters.adapt(network.backbone, settings.adapt, settings.rank)
@@ -72,13 +85,41 @@ def _with_types(found: Head, wanted: Head) -> dict[str, Tensor]:
     }
 
 
-def _take_weights(network: Segmenter, settings: FitSettings) -> None:
-    """Give *network* the weights of the backbone that *settings* name, and of its head where that is asked for."""
+def _encoder_for(known: ModelCard, settings: FitSettings) -> TileEncoder:
+    """Return the encoder that the backbone of *known* was pretrained with.
+
+    Raises
+    ------
+    SettingsError
+    """
+    encoder = open_encoder(settings.encoder, torch.device("cpu"), token_of(known)) if settings.encoder else None
+    check_encoder(known, encoder)
+    assert encoder is not None
+    vit = encoder.network
+    if not isinstance(vit, ViT):
+        raise SettingsError(
+            f"--encoder {settings.encoder} is built by timm, and cannot go into a model file; expected the weights of "
+            "a plain vision transformer on disk: NAME=FOLDER, or a folder"
+        )
+    mean, std = (tuple(float(v) for v in values.flatten()) for values in (encoder.mean, encoder.std))
+    config = config_of(vit, grid=GRIDS[0], taken=(len(vit.blocks) - 1,), mean=mean, std=std)
+    return TileEncoder(EncoderConfig(encoder.name, config, encoder.side, encoder.token), vit)
+
+
+def _take_weights(network: Segmenter, settings: FitSettings, given: TileEncoder | None) -> None:
+    """Give *network* the weights of the backbone that *settings* name, and of its head where that is asked for.
+
+    A backbone with its encoder inside gets that *given*, or that of the model it comes from.
+    """
     source, _ = checkpoint.load(resolve(settings.backbone))
-    weights = (source.backbone if isinstance(source, Segmenter) else source).state_dict()
-    wanted = network.backbone.state_dict()
+    backbone = network.backbone
+    weights = bare(source.backbone if isinstance(source, Segmenter) else cast(Backbone, source)).state_dict()
+    wanted = bare(backbone).state_dict()
     added = {} if settings.adapt == "none" else wanted  # an adapter's own weights are new
-    network.backbone.load_state_dict({name: weights[name] if name in weights else added[name] for name in wanted})
+    bare(backbone).load_state_dict({name: weights[name] if name in weights else added[name] for name in wanted})
+    if isinstance(backbone, WithEncoder):
+        of = given or cast(WithEncoder, cast(Segmenter, source).backbone).encoder
+        backbone.encoder.load_state_dict(of.state_dict())
     if settings.starts_from_head:
         network.head.load_state_dict(_with_types(cast(Segmenter, source).head, network.head))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wsipipe.models.conditioning import encoder_name, open_encoder
+from wsipipe.models.conditioning import cache_name, open_encoder
 from wsipipe.train.distributed import World
 from wsipipe.train.feed import Patches, loading
 
@@ -49,6 +49,7 @@ def features_of(
     world: World,
     workers: int = 0,
     report: Callable[[int], None] = lambda patches: None,
+    token: str = "class",
 ) -> NDArray[np.float32]:
     """Return the features of all patches, float32 (n, D), from the corpus or else from the encoder, and cache them.
 
@@ -60,12 +61,14 @@ def features_of(
         See :func:`wsipipe.models.conditioning.open_encoder`.
     report : int -> None
         Hears how many patches have been encoded.
+    token : {'class', 'patch'}
+        Which token of an image is its feature.
     """
-    name = encoder_name(source)
+    name = cache_name(source, token)
     kept = corpus.features(name)
     if kept is not None:
         return kept
-    mine = _encode(corpus, source, device, range(world.rank, len(corpus), world.size), workers, report)
+    mine = _encode(corpus, source, device, range(world.rank, len(corpus), world.size), workers, report, token)
     shares = _gathered(mine, world)
     if world.main:
         whole = np.empty((len(corpus), mine.shape[1]), np.float32)
@@ -77,9 +80,15 @@ def features_of(
 
 
 def _encode(
-    patches: Patches, source: str, device: torch.device, share: range, workers: int, report: Callable[[int], None]
+    patches: Patches,
+    source: str,
+    device: torch.device,
+    share: range,
+    workers: int,
+    report: Callable[[int], None],
+    token: str,
 ) -> NDArray[np.float32]:
-    encoder = open_encoder(source, device)
+    encoder = open_encoder(source, device, token)
     loader: DataLoader[Tensor] = DataLoader(
         _Whole(patches), BATCH, sampler=cast(Any, share), pin_memory=device.type == "cuda", **loading(workers)
     )
