@@ -15,6 +15,7 @@ from tests.masters import write_master
 from wsipipe.formats.parquet import read_cells
 from wsipipe.view import layer
 from wsipipe.view.index import CellIndex, ranges
+from wsipipe.view.wanted import Wanted
 
 N = 2500
 RNG = np.random.default_rng(3)
@@ -36,13 +37,13 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> CellIndex:
 )
 @settings(max_examples=60)
 def test_windows_agree_with_brute_force(index: CellIndex, x: float, y: float, side: float, hide: set[int]) -> None:
-    box, hidden = (x, y, x + side, y + side), frozenset(hide)
+    box, wanted = (x, y, x + side, y + side), Wanted(frozenset(hide))
     shown = ~np.isin(np.where(KINDS < 0, 2, KINDS), list(hide))
     cx, cy = XY.astype(np.float32).astype(np.float64).T  # as they are kept in memory
     inside = (x <= cx) & (cx < x + side) & (y <= cy) & (cy < y + side)
-    assert len(index.dots(box, hidden).codes) == (inside & shown).sum()
+    assert len(index.dots(box, wanted).codes) == (inside & shown).sum()
     meets = (BOXES[:, 0] <= x + side) & (BOXES[:, 2] >= x) & (BOXES[:, 1] <= y + side) & (BOXES[:, 3] >= y)
-    codes, lengths, vertices = index.outlines(box, hidden)
+    codes, lengths, vertices = index.outlines(box, wanted)
     assert len(codes) == (meets & shown).sum()
     assert (lengths == 5).all() and len(vertices) == lengths.sum()
 
@@ -76,7 +77,7 @@ def test_the_cell_under_a_point(index: CellIndex) -> None:
         assert found["cell_id"] in set(over.cell_id)
         assert found["area_um2"] == pytest.approx(cells.set_index("cell_id").area_um2[found["cell_id"]])
     assert index.at(-5, -5) is None
-    everything = frozenset({0, 1, 2})
+    everything = Wanted(frozenset({0, 1, 2}))
     assert index.at(float(cells.x[0]), float(cells.y[0]), everything) is None
 
 
@@ -97,7 +98,7 @@ def test_classes_and_counts(index: CellIndex) -> None:
     want = np.zeros((8, 12))
     np.add.at(want, (row, column), 1)
     assert np.abs(counts - want).max() <= 1
-    assert index.counts(100, frozenset({0})).sum() == (KINDS != 0).sum()
+    assert index.counts(100, Wanted(frozenset({0}))).sum() == (KINDS != 0).sum()
 
 
 def parse(data: bytes) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
@@ -148,7 +149,7 @@ def test_density(index: CellIndex) -> None:
     assert heat.png.startswith(b"\x89PNG") and heat.width >= 1200 and heat.height >= 800
     mean = N / (1200 * 800 * 0.25e-6)
     assert mean < heat.top < 2.5 * mean
-    assert layer.density(index, frozenset({0, 1, 2})).top == 0
+    assert layer.density(index, Wanted(frozenset({0, 1, 2}))).top == 0
 
 
 def test_a_file_without_cells(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
-from wsipipe.cli.results import ANY, FILE
+from wsipipe.cli.results import ANY, FILE, corrections_option
 from wsipipe.errors import SOME_FAILED
 from wsipipe.settings import ClassifySettings
 
@@ -37,6 +37,7 @@ LISTED = 8
     "--questions", type=ANY, default=None, metavar="OUT",
     help="The least certain cells of all slides, to be given a class in QuPath: .geojson, or a folder.",
 )  # fmt: skip
+@corrections_option
 @config_option
 @options_for(ClassifySettings)
 def classify(
@@ -47,6 +48,7 @@ def classify(
     model: Path | None,
     save: Path | None,
     questions: Path | None,
+    corrections: str,
     config: Any,
     **options: Any,
 ) -> int:
@@ -74,7 +76,7 @@ def classify(
     from wsipipe.pipelines.classify import ClassifyJob, run_classify
 
     settings = collect(ClassifySettings, options, config)
-    job = ClassifyJob(cells, output, model, labels, also, save, questions, settings)
+    job = ClassifyJob(cells, output, model, labels, also, save, questions, settings, corrections)
     with TerminalProgress() as progress:
         done = run_classify(job, progress)
     _show(done)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.results import corrections_option
 from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 
 NAMES = ("parquet", "geojson", "csv", "geopackage", "dsa", "trident", "ngff", "spatialdata")
@@ -23,10 +24,13 @@ NOT_OF_CONVERT = ("mpp", "strict_mpp", "force_mpp")
 )  # fmt: skip
 @click.option("--to", type=click.Choice(NAMES), default=None, help="Format, where the ending does not tell.")
 @click.option("--slide", default="", metavar="SLIDE", help="The slide, to put its picture into .zarr and .ome.zarr.")
+@corrections_option
 @config_option
 @options_for(SubsetSettings, ExportSettings, ZarrSettings)
 @options_for(SlideSettings, exclude=NOT_OF_CONVERT)
-def convert(cells: Path, outputs: tuple[Path, ...], to: str | None, slide: str, config: Any, **options: Any) -> None:
+def convert(
+    cells: Path, outputs: tuple[Path, ...], to: str | None, slide: str, corrections: str, config: Any, **options: Any
+) -> None:
     """Write the cells in CELLS, a .parquet made by `wsipipe segment`, in another format.
 
     \b
@@ -60,6 +64,7 @@ def convert(cells: Path, outputs: tuple[Path, ...], to: str | None, slide: str, 
         export=collect(ExportSettings, options, config),
         zarr=collect(ZarrSettings, options, config),
         slide_settings=collect(SlideSettings, options, config),
+        corrections=corrections,
     )
     with TerminalProgress() as progress:
         done = run_convert(job, progress)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
-from wsipipe.cli.results import ANY, WIDEST
+from wsipipe.cli.results import ANY, WIDEST, corrections_option
 from wsipipe.settings import MeasureSettings, SlideSettings, StainSettings
 
 if TYPE_CHECKING:
@@ -35,9 +35,12 @@ DECILE = re.compile(r"_od_p\d0$")
     help="Where the cells go: .parquet, or a folder for any number of slides.",
 )  # fmt: skip
 @click.option("--force", is_flag=True, help="Measure again what is up to date in a folder.")
+@corrections_option
 @config_option
 @options_for(MeasureSettings, StainSettings, SlideSettings)
-def measure(cells: tuple[Path, ...], slide: str, output: Path, force: bool, config: Any, **options: Any) -> int:
+def measure(
+    cells: tuple[Path, ...], slide: str, output: Path, force: bool, corrections: str, config: Any, **options: Any
+) -> int:
     """Measure the cells in CELLS on their slides.
 
     CELLS are .parquet files made by `wsipipe segment`, or .geojson exported by QuPath with cells that were edited,
@@ -73,6 +76,7 @@ def measure(cells: tuple[Path, ...], slide: str, output: Path, force: bool, conf
         output=output,
         measure=collect(MeasureSettings, options, config),
         slide_settings=collect(SlideSettings, options, config),
+        corrections=corrections,
         stain=collect(StainSettings, options, config),
     )
     with TerminalProgress() as progress:

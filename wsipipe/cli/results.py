@@ -17,6 +17,12 @@ WIDEST = 40
 """Characters of the name of a region in the terminal."""
 
 
+corrections_option = click.option(
+    "--corrections", default="auto", metavar="FILE",
+    help="Corrections by hand, of `wsipipe view`: a file; auto: NAME.corrections.geojson beside the cells; or none.",
+)  # fmt: skip
+
+
 def region_options(function: Function) -> Function:
     """Add ``--regions``, ``--sheet`` and ``--slide``: of which parts there are numbers, and what goes with them."""
     options = (

@@ -91,7 +91,7 @@ def read_drawn(path: Path, origin: tuple[int, int] = (0, 0)) -> list[Drawn]:
         features = content.get("features", [content]) if isinstance(content, dict) else content
         if not isinstance(features, list):
             raise ValueError("it holds no list of features")
-        return [_drawn(f, origin) for f in features if f.get("geometry")]
+        return [drawn_of(f, origin) for f in features if f.get("geometry")]
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
     except MALFORMED as error:
@@ -116,7 +116,8 @@ def _unpacked(raw: bytes) -> bytes:
     return text
 
 
-def _drawn(feature: Mapping[str, Any], origin: tuple[int, int]) -> Drawn:
+def drawn_of(feature: Mapping[str, Any], origin: tuple[int, int]) -> Drawn:
+    """Return the object in a GeoJSON feature; raises what :data:`MALFORMED` lists."""
     properties = feature.get("properties") or {}
     class_ = properties.get("classification") or {}
     colour = class_.get("color")
@@ -169,13 +170,13 @@ def import_geojson(path: Path, out: Path, about: Mapping[str, Any]) -> Imported:
     """
     drawn = read_drawn(path, qupath_origin(about["size"], about["bounds"]))
     um2 = about["mpp"][0] * about["mpp"][1]
-    outlines = np.array([_polygon(d.shape) for d in drawn], np.object_)
+    outlines = np.array([outline_of(d.shape) for d in drawn], np.object_)
     area = shapely.area(outlines) * um2 if len(drawn) else np.zeros(0)
     kept = np.flatnonzero((area > 0) & (area <= LARGEST_UM2))
     chosen = [drawn[i] for i in kept]
     if not chosen:
         raise StoreError(f"{path}: none of its {len(drawn)} objects is the outline of a cell")
-    table = _table(chosen, outlines[kept], about)
+    table = table_of(chosen, outlines[kept], about)
     colours = {d.kind: d.colour for d in chosen if d.kind}
     with scratch_folder(out) as folder:
         write_part(table, folder / "part.arrow")
@@ -183,10 +184,10 @@ def import_geojson(path: Path, out: Path, about: Mapping[str, Any]) -> Imported:
     return Imported(len(chosen), len(drawn) - len(chosen))
 
 
-def _table(drawn: Sequence[Drawn], outlines: NDArray[np.object_], about: Mapping[str, Any]) -> pa.Table:
-    """Return the cells as a table, with measurements that are not known yet."""
+def table_of(drawn: Sequence[Drawn], outlines: NDArray[np.object_], about: Mapping[str, Any]) -> pa.Table:
+    """Return cells as a table, with measurements that are not known yet; what is a UUID stays their identity."""
     classes = sorted({d.kind for d in drawn if d.kind})
-    nuclei = np.array([_polygon(d.nucleus or d.shape) for d in drawn], np.object_)
+    nuclei = np.array([outline_of(d.nucleus or d.shape) for d in drawn], np.object_)
     whole = any(d.nucleus is not None for d in drawn)
     centres = shapely.get_coordinates(shapely.centroid(nuclei))
     scale = np.array(about["working_mpp"]) / np.array(about["mpp"])
@@ -210,7 +211,7 @@ def _table(drawn: Sequence[Drawn], outlines: NDArray[np.object_], about: Mapping
     return table.set_column(table.schema.get_field_index("cell_id"), "cell_id", pa.array(ids, pa.string()))
 
 
-def _polygon(shape: shapely.Geometry) -> shapely.Polygon:
+def outline_of(shape: shapely.Geometry) -> shapely.Polygon:
     """Return the largest polygon of *shape*, without holes, to 1/100 px; an empty one for points and lines."""
     parts = shapely.get_parts(shapely.get_parts(shape))
     polygons = parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]

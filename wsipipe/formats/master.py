@@ -105,6 +105,18 @@ def check_master(path: str | os.PathLike[str]) -> dict[str, Any]:
     return about
 
 
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """Return the digest that a master file states of itself; "" of one that was written before there was any.
+
+    Raises
+    ------
+    StoreError
+    """
+    check_master(path)
+    found = _about((pq.read_metadata(path).metadata or {})[b"wsipipe"], os.fspath(path)).get(SEAL, "")
+    return str(found)
+
+
 def _refuse_export(name: str) -> None:
     """Say what to give in place of a file that was made of a cells file, by its ending."""
     ending = next((end for end in _EXPORTS if name.lower().endswith(end)), None)

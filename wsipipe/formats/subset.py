@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wsipipe.errors import SettingsError
+from wsipipe.formats.conditions import Condition, met, read_conditions
 from wsipipe.formats.parquet import CellWriter, metadata, row_groups
 from wsipipe.settings import SubsetSettings
 
@@ -28,7 +30,7 @@ def write_subset(master: str | os.PathLike[str], out: str | os.PathLike[str], se
     StoreError
         When *master* is not a master file of wsipipe.
     SettingsError
-        When a class is not one of the file's.
+        When a class is not one of the file's, or a condition is none.
     OutputError
     """
     about = metadata(master)
@@ -39,17 +41,20 @@ def write_subset(master: str | os.PathLike[str], out: str | os.PathLike[str], se
             "classes": wanted,
             "min_probability": settings.min_probability,
             "drop_oversize": settings.drop_oversize,
-        }
+        } | ({"where": settings.where} if settings.where else {})
         if settings.bounds is not None:
             kept |= {"analysed": list(settings.bounds), "tissue_area_um2": None}
     schema = pq.read_schema(master).remove_metadata()
+    conditions = read_conditions(settings.where, schema)
     with CellWriter(out, schema, kept) as writer:
         for table in row_groups(master):
-            writer.write(table.filter(chosen(table, settings, wanted)))
+            writer.write(table.filter(chosen(table, settings, wanted, conditions)))
     return writer.cells
 
 
-def chosen(table: pa.Table, settings: SubsetSettings, classes: list[str]) -> pa.ChunkedArray:
+def chosen(
+    table: pa.Table, settings: SubsetSettings, classes: list[str], conditions: Sequence[Condition] = ()
+) -> pa.ChunkedArray:
     """Return which rows of *table* are taken."""
     keep = pc.greater_equal(pc.fill_null(table["probability"], 1.0), settings.min_probability)
     if settings.min_probability <= 0:
@@ -58,6 +63,8 @@ def chosen(table: pa.Table, settings: SubsetSettings, classes: list[str]) -> pa.
         keep = pc.and_(keep, pc.invert(table["oversize"]))
     if classes:
         keep = pc.and_(keep, pc.is_in(table["class"], pa.array(classes, pa.string())))
+    if conditions:
+        keep = pc.and_(keep, pa.chunked_array([pa.array(met(table, conditions))]))
     if settings.bounds is not None:
         x0, y0, x1, y1 = settings.bounds
         for name, low, high in (("x", x0, x1), ("y", y0, y1)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wsipipe.analysis.classify import Classifier, Scores, learn
@@ -17,6 +18,7 @@ from wsipipe.formats.labelled import read_labels
 from wsipipe.formats.parquet import MASTER, metadata
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.corrected import AUTO, corrected
 from wsipipe.segmentation.results import (
     claim_of,
     each_slide,
@@ -52,6 +54,8 @@ class ClassifyJob:
         Where a fitted classifier is kept.
     questions : Path, optional
         Where the least certain cells go, for QuPath: GeoJSON; of several slides a folder.
+    corrections : str
+        Of all cells; see :mod:`wsipipe.segmentation.corrected`.
     """
 
     cells: tuple[Path, ...]
@@ -62,6 +66,7 @@ class ClassifyJob:
     save: Path | None = None
     questions: Path | None = None
     classify: ClassifySettings = field(default_factory=ClassifySettings)
+    corrections: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Classified:
     questions : mapping of str to int
         Cells to ask for on each slide, where they were wanted.
     failed : tuple of (name, reason)
+    made : tuple of str
+        Names of the slides whose typed cells were written.
     """
 
     cells: dict[str, int]
@@ -81,6 +88,7 @@ class Classified:
     scores: Scores | None
     questions: Mapping[str, int] = field(default_factory=dict)
     failed: tuple[tuple[str, str], ...] = ()
+    made: tuple[str, ...] = ()
 
 
 @claims(lambda job: (job.output and claim_of(job.cells, job.output), job.save))
@@ -93,10 +101,28 @@ def run_classify(job: ClassifyJob, progress: Progress) -> Classified:
     ------
     SettingsError, StoreError, ModelError, OutputError
     """
-    masters = list_results(job.cells)
-    outputs = _check(job, masters)
-    for cells in (*masters.values(), *(cells for cells, _ in job.also)):
+    found = list_results(job.cells)
+    outputs = _check(job, found)
+    for cells in (*found.values(), *(cells for cells, _ in job.also)):
         metadata(cells)  # refuses what is no cells file
+    beside = next(path for path in (job.output, job.save, job.questions) if path)
+    with contextlib.ExitStack() as stack:
+
+        def as_corrected(path: Path) -> Path:
+            return stack.enter_context(corrected(path, job.corrections, beside, progress.say))
+
+        masters = {name: as_corrected(path) for name, path in found.items()}
+        also = tuple((as_corrected(cells), labels) for cells, labels in job.also)
+        done = _classify(replace(job, also=also), masters, outputs, progress)
+    for name in set(done.made):
+        pass_on(found[name], outputs[name])
+    return done
+
+
+def _classify(
+    job: ClassifyJob, masters: Mapping[str, Path], outputs: Mapping[str, Path], progress: Progress
+) -> Classified:
+    """Type the cells of *masters*."""
     own = {name: read_labels(path, masters[name]) for name, path in _labels(job, masters).items()}
     read = [*((masters[name], labels) for name, labels in own.items())]
     read += [(cells, read_labels(labels, cells)) for cells, labels in job.also]
@@ -113,6 +139,7 @@ def run_classify(job: ClassifyJob, progress: Progress) -> Classified:
         classifier.save(job.save)
     found = Counter[str](dict.fromkeys(classifier.classes, 0))
     failed: tuple[tuple[str, str], ...] = ()
+    done: tuple[str, ...] = ()
     if outputs:
 
         def typed(name: str, master: Path) -> dict[str, int]:
@@ -121,10 +148,9 @@ def run_classify(job: ClassifyJob, progress: Progress) -> Classified:
         made, failed = each_slide(masters, progress, typed)
         for each in made.values():
             found.update(each)
-        for name in made:
-            pass_on(masters[name], outputs[name])
+        done = tuple(made)
     asked = ask(job.questions, masters, is_many(job.cells), classifier, own, job.classify.ask) if job.questions else {}
-    return Classified(dict(found) if outputs else {}, counts, classifier, scores, asked, failed)
+    return Classified(dict(found) if outputs else {}, counts, classifier, scores, asked, failed, done)
 
 
 def _check(job: ClassifyJob, masters: Mapping[str, Path]) -> dict[str, Path]:

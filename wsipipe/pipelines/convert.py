@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import OutputError, SettingsError
+from wsipipe.formats.conditions import read_conditions
 from wsipipe.formats.exports import Format, Style, format_of
 from wsipipe.formats.ngff import label_grid
 from wsipipe.formats.parquet import metadata
@@ -17,6 +20,7 @@ from wsipipe.formats.subset import class_names, write_subset
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.runs import claims, scratch_folder
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.corrected import AUTO, corrected
 from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 from wsipipe.slide import fingerprint, open_slide
@@ -35,6 +39,8 @@ class ConvertJob:
         Name of the format of all outputs; "" tells by their endings.
     slide : str
         The slide, to add its picture to Zarr outputs; "" for none.
+    corrections : str
+        See :mod:`wsipipe.segmentation.corrected`.
     """
 
     cells: Path
@@ -45,6 +51,7 @@ class ConvertJob:
     export: ExportSettings = field(default_factory=ExportSettings)
     zarr: ZarrSettings = field(default_factory=ZarrSettings)
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
+    corrections: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -66,13 +73,19 @@ def run_convert(job: ConvertJob, progress: Progress) -> Converted:
         When the input is not a cells file of wsipipe.
     SettingsError, OutputError, SlideError
     """
-    about = metadata(job.cells)
+    with corrected(job.cells, job.corrections, job.outputs[0], progress.say) as cells:
+        return _convert(job, cells, progress)
+
+
+def _convert(job: ConvertJob, source: Path, progress: Progress) -> Converted:
+    """Write the cells of *source*, those of the job as they were corrected."""
+    about = metadata(source)
     warn_of_none(job.cells, about, progress)
     wanted = [(path, format_of(path, job.to)) for path in job.outputs]
-    _check(job, about, wanted)
+    _check(job, source, about, wanted)
     progress.start("writing", len(wanted))
     files: list[Path] = []
-    with _master(job) as master, _picture(job, about) as raster:
+    with _master(job, source) as master, _picture(job, about) as raster:
         cells, style = metadata(master)["cells"], Style(job.export, job.zarr, raster)
         if about["cells"] and not cells:
             progress.say(f"warning: none of the {about['cells']:,} cells in {job.cells} is left by what was asked for")
@@ -82,9 +95,10 @@ def run_convert(job: ConvertJob, progress: Progress) -> Converted:
         return Converted(cells, about["cells"], tuple(files))
 
 
-def _check(job: ConvertJob, about: dict[str, Any], wanted: list[tuple[Path, Format]]) -> None:
+def _check(job: ConvertJob, source: Path, about: dict[str, Any], wanted: list[tuple[Path, Format]]) -> None:
     """Refuse, before any work, outputs that cannot be written and options that mean nothing for them."""
     class_names(job.subset.classes, about)
+    read_conditions(job.subset.where, pq.read_schema(source))
     if job.slide and not any(kind.folder for _, kind in wanted):
         raise SettingsError("--slide adds the slide's picture to .zarr and .ome.zarr; none of the outputs is one")
     for path, kind in wanted:
@@ -95,14 +109,14 @@ def _check(job: ConvertJob, about: dict[str, Any], wanted: list[tuple[Path, Form
 
 
 @contextlib.contextmanager
-def _master(job: ConvertJob) -> Iterator[Path]:
-    """Yield the master file of the wanted cells: the input, or a part of it in a temporary file."""
+def _master(job: ConvertJob, source: Path) -> Iterator[Path]:
+    """Yield the master file of the wanted cells: *source*, or a part of it in a temporary file."""
     if job.subset.everything:
-        yield job.cells
+        yield source
         return
     with scratch_folder(job.outputs[0]) as folder:
         part = folder / "cells.parquet"
-        write_subset(job.cells, part, job.subset)
+        write_subset(source, part, job.subset)
         yield part
 
 

@@ -26,6 +26,7 @@ from wsipipe.quality.map import QualityMap
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.runs import claims, scratch_folder
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.corrected import AUTO, corrected
 from wsipipe.segmentation.measurer import Measurer
 from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.segmentation.results import pass_on
@@ -48,6 +49,8 @@ class MeasureJob:
         Where the quality map of the slide is kept; by default beside the output.
     request : str
         Digest of what was asked for, which the run record beside the output tells.
+    corrections : str
+        As of :mod:`wsipipe.segmentation.corrected`.
     """
 
     cells: Path
@@ -58,6 +61,7 @@ class MeasureJob:
     stain: StainSettings = field(default_factory=StainSettings)
     quality: Path | None = None
     request: str = ""
+    corrections: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
     settings = job.slide_settings
     if _is_master(job.cells):
         settings = replace(settings, mpp=settings.mpp or float(metadata(job.cells)["mpp"][0]))
-    with open_slide(job.slide, settings) as slide, _master(job, slide) as (master, left_out):
+    with open_slide(job.slide, settings) as slide, _master(job, slide, progress) as (master, left_out):
         about = metadata(master)
         warn_of_none(job.cells, about, progress)
         raster = _raster(job, slide, about)
@@ -121,10 +125,11 @@ def _is_master(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _master(job: MeasureJob, slide: Slide) -> Iterator[tuple[Path, int]]:
-    """Yield the master file of the cells, and how many objects of a GeoJSON file are none."""
+def _master(job: MeasureJob, slide: Slide, progress: Progress) -> Iterator[tuple[Path, int]]:
+    """Yield the master file of the cells, as they were corrected, and how many objects of a GeoJSON file are none."""
     if _is_master(job.cells):
-        yield job.cells, 0
+        with corrected(job.cells, job.corrections, job.output, progress.say) as master:
+            yield master, 0
         return
     info, base = slide.info, require_mpp(slide.info, job.slide_settings)
     mpp = job.measure.measure_mpp or DEFAULT_MPP

@@ -21,6 +21,7 @@ class SubsetSettings(Checked):
     classes: str = knob("", "Only cells of these classes, separated by commas.")
     min_probability: float = knob(0.0, "Only cells with at least this probability.", low=0, high=1)
     drop_oversize: bool = knob(False, "No cells that were cut out of objects larger than any cell.")
+    where: str = knob("", 'Only cells that meet conditions such as "area_um2>=20, probability>=0.8, oversize=no".')
 
     @property
     def everything(self) -> bool:

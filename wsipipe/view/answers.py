@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from wsipipe.errors import SettingsError
+from wsipipe.quality.map import Quality
 from wsipipe.slide import Slide
 from wsipipe.stain.unmix import StainVectors, vectors_of
 from wsipipe.view import areas, layer
 from wsipipe.view.areas import Area, Areas
 from wsipipe.view.index import CellIndex
 from wsipipe.view.pyramid import TILE, Pyramid
+from wsipipe.view.wanted import Wanted
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -24,11 +27,14 @@ AT_ONCE = 2
 """Tiles of cells made at a time: far ones pass through many cells."""
 MOST_DIGITS = 9
 """Digits of a number in an address."""
+MOST_TEXT = 2000
+"""Characters of conditions in an address."""
 ASSETS = {
     "viewer.css": "text/css",
     "viewer.js": "text/javascript",
     "cells.js": "text/javascript",
     "panel.js": "text/javascript",
+    "filters.js": "text/javascript",
     "openseadragon/openseadragon.min.js": "text/javascript",
     "openseadragon/LICENSE.txt": "text/plain",
 }
@@ -96,6 +102,8 @@ def routes(shown: Shown) -> list[Any]:
             Route("/cell", handlers.cell),
             Route("/density.png", handlers.density),
             Route("/spread/{measure}", handlers.spread),
+            Route("/histogram", handlers.histogram),
+            Route("/count", handlers.count),
         ]
     return found
 
@@ -148,17 +156,22 @@ class _Handlers:
             return answer(None)
         scale = 2.0 ** (self._pyramid.max_level - at["level"])
         with self._turn:
-            data = layer.tile_bytes(index, scale, at["column"], at["row"], _hidden(request.query_params), measure)
+            wanted = self._wanted(request)
+            data = wanted and layer.tile_bytes(index, scale, at["column"], at["row"], wanted, measure)
         return answer(data, "application/octet-stream")
 
     def cell(self, request: Request) -> Response:
         x, y = (number(request.query_params.get(name)) for name in ("x", "y"))
-        if x is None or y is None:
+        wanted = self._wanted(request)
+        if x is None or y is None or wanted is None:
             return answer(None)
-        return as_json(self._index.at(x, y, _hidden(request.query_params)))
+        return as_json(self._index.at(x, y, wanted))
 
     def density(self, request: Request) -> Response:
-        heat = layer.density(self._index, _hidden(request.query_params))
+        wanted = self._wanted(request)
+        if wanted is None:
+            return answer(None)
+        heat = layer.density(self._index, wanted)
         told = {"x-width": f"{heat.width:.3f}", "x-height": f"{heat.height:.3f}", "x-top": f"{heat.top:.1f}"}
         return answer(heat.png, "image/png", KEEP | told)
 
@@ -167,6 +180,22 @@ class _Handlers:
         if measure not in self._index.measures:
             return answer(None)
         return as_json(self._index.spread(measure))
+
+    def histogram(self, request: Request) -> Response:
+        name = request.query_params.get("of", "")
+        return as_json(self._index.histogram(name)) if name in self._index.filters else answer(None)
+
+    def count(self, request: Request) -> Response:
+        """Return how many cells are wanted, or one line that says what is wrong with the conditions."""
+        try:
+            return as_json({"cells": self._index.count(_asked(request.query_params)), "of": self._index.cells})
+        except SettingsError as error:
+            return as_json({"error": str(error)})
+
+    def _wanted(self, request: Request) -> Wanted | None:
+        """Return which cells a request wants; None where its conditions are none."""
+        wanted = _asked(request.query_params)
+        return wanted if self._index.understands(wanted.where) else None
 
 
 def about(shown: Shown, pyramid: Pyramid) -> dict[str, Any]:
@@ -179,6 +208,9 @@ def about(shown: Shown, pyramid: Pyramid) -> dict[str, Any]:
             "cells": index.cells,
             "classes": index.classes(),
             "measures": list(index.measures),
+            "filters": list(index.filters),
+            "flags": list(index.flags),
+            "qualities": [kind.label for kind in Quality],
             "bad": index.about.get("bad_boxes") or [],
             "model": model.get("name", ""),
             "cell_tile": layer.TILE,
@@ -195,6 +227,11 @@ def about(shown: Shown, pyramid: Pyramid) -> dict[str, Any]:
         "warnings": list(shown.warnings),
         "stains": [name for name, _ in shown.stains.stains] if shown.stains else [],
     } | cells
+
+
+def _asked(query: Mapping[str, str]) -> Wanted:
+    """Return which cells ``?hide=0,3&where=area_um2>=20`` asks for."""
+    return Wanted(_hidden(query), query.get("where", "")[:MOST_TEXT])
 
 
 def _hidden(query: Mapping[str, str]) -> frozenset[int]:

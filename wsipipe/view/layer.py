@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsipipe.figure.overlay import heat_map
 from wsipipe.view.index import CellIndex, ranges
+from wsipipe.view.wanted import ALL, Wanted
 
 TILE = 512
 """Side of a tile of cells in pixels."""
@@ -35,9 +36,7 @@ class Heat(NamedTuple):
     top: float
 
 
-def tile_bytes(
-    index: CellIndex, scale: float, column: int, row: int, hidden: frozenset[int] = frozenset(), measure: str = ""
-) -> bytes:
+def tile_bytes(index: CellIndex, scale: float, column: int, row: int, wanted: Wanted = ALL, measure: str = "") -> bytes:
     """Return the cells of a tile, little-endian: what it holds (1 outlines, 2 dots), their number n, and then
 
     - outlines: n codes (bytes), n numbers of vertices (16 bits), all vertices (pairs of 16 bits);
@@ -51,8 +50,8 @@ def tile_bytes(
     scale : float
         Base pixels per tile pixel.
     column, row : int
-    hidden : frozenset of int
-        Classes that are not shown.
+    wanted : Wanted
+        Which cells are shown.
     measure : str
         Codes are places in its spread, in place of classes.
     """
@@ -61,15 +60,15 @@ def tile_bytes(
     if index.diameter_px / scale >= NEAR_PX:
         bleed = _BLEED * scale
         box = (x0 - bleed, y0 - bleed, x0 + side + bleed, y0 + side + bleed)
-        return _outline_bytes(index, box, (x0, y0), scale, hidden, measure)
-    return _dot_bytes(index, (x0, y0, x0 + side, y0 + side), scale, hidden, measure)
+        return _outline_bytes(index, box, (x0, y0), scale, wanted, measure)
+    return _dot_bytes(index, (x0, y0, x0 + side, y0 + side), scale, wanted, measure)
 
 
-def density(index: CellIndex, hidden: frozenset[int] = frozenset()) -> Heat:
+def density(index: CellIndex, wanted: Wanted = ALL) -> Heat:
     """Return the density of the cells of the whole slide, smoothed over about 25 µm."""
     mpp = math.sqrt(index.about["mpp"][0] * index.about["mpp"][1])
     bin_px = max(max(index.about["size"]) / _DENSITY_SIDE, _DENSITY_UM / mpp)
-    counts = index.counts(bin_px, hidden)
+    counts = index.counts(bin_px, wanted)
     heat, top = heat_map(counts, max(1.0, _SMOOTH_UM / (bin_px * mpp)))
     _, data = cv2.imencode(".png", cv2.cvtColor(heat, cv2.COLOR_RGBA2BGRA))
     mm2 = (bin_px * mpp) ** 2 * 1e-6
@@ -81,10 +80,10 @@ def _outline_bytes(
     box: tuple[float, float, float, float],
     corner: tuple[float, float],
     scale: float,
-    hidden: frozenset[int],
+    wanted: Wanted,
     measure: str,
 ) -> bytes:
-    codes, lengths, xy = index.outlines(box, hidden, measure)
+    codes, lengths, xy = index.outlines(box, wanted, measure)
     step = thinning(lengths, index.diameter_px / scale)
     if step > 1:
         starts = np.cumsum(lengths) - lengths
@@ -105,10 +104,10 @@ def _dot_bytes(
     index: CellIndex,
     box: tuple[float, float, float, float],
     scale: float,
-    hidden: frozenset[int],
+    wanted: Wanted,
     measure: str,
 ) -> bytes:
-    codes, xy = index.dots(box, hidden, measure)
+    codes, xy = index.dots(box, wanted, measure)
     placed = (
         np.rint((xy - np.asarray(box[:2], np.float32)) * (_SIXTEENTHS / scale))
         .clip(0, TILE * _SIXTEENTHS - 1)

@@ -21,6 +21,8 @@ export function query(state) {
   const parts = new URLSearchParams();
   if (state.hidden.size) parts.set("hide", [...state.hidden].sort((a, b) => a - b).join(","));
   if (state.by) parts.set("by", state.by);
+  if (state.where) parts.set("where", state.where);
+  if (state.revision) parts.set("revision", state.revision);  // of corrections: what was drawn before them is old
   const text = parts.toString();
   return text ? `?${text}` : "";
 }

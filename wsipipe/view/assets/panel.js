@@ -8,6 +8,13 @@ const NAMES = { area_um2: "area", perimeter_um: "perimeter", hematoxylin_od_mean
   class_probability: "probability of class" };
 const UNITS = { area_um2: "µm²", perimeter_um: "µm" };
 
+// Return an element with these properties and children.
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
 export const title = (name) => NAMES[name] ?? name.replaceAll("_", " ");
 export const number = (n) => (Math.abs(n) >= 1000 ? Math.round(n).toLocaleString("en") : String(+n.toPrecision(3)));
 

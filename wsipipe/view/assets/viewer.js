@@ -1,9 +1,10 @@
 // The viewer: the slide, the layers over it, and where the eye is. Positions are level-0 pixels ("base").
 
 import { cellSource, query } from "./cells.js";
+import { showFilters } from "./filters.js";
 import { $, fillPanel, hideTip, note, number, roundLength, showScale, showState, showTip } from "./panel.js";
 
-const state = { cells: true, cellsOpacity: 1, filled: false, density: false, densityOpacity: 0.85, by: "", hidden: new Set(),
+const state = { cells: true, cellsOpacity: 1, filled: false, density: false, densityOpacity: 0.85, by: "", where: "", hidden: new Set(),
   stain: "", areas: true, areasOpacity: 1, hiddenAreas: new Set() };
 const layers = { cells: null, density: null, stain: null, areas: null, pending: null, wanted: null };  // wanted: what is not yet shown
 let info, viewer, hovered = null, pinned = null, busy = false, next = null;
@@ -38,6 +39,7 @@ viewer.addOnceHandler("open", () => {
     swapCells();
     if (state.density) showDensity();
     showColours();
+    showFilters(info, state, () => changed("classes"));
   }
   moved();
   if (matchMedia("(max-width: 640px)").matches) fold(true);  // a small window begins with the slide, all of it
@@ -81,6 +83,7 @@ function readLink() {
   state.areas = told.get("areas") !== "0";
   for (const code of (told.get("hide-areas") ?? "").split(",")) if (/^\d+$/.test(code)) state.hiddenAreas.add(+code);
   if (info.measures?.includes(told.get("by"))) state.by = told.get("by");
+  state.where = told.get("where") ?? "";
   for (const code of (told.get("hide") ?? "").split(",")) if (/^\d+$/.test(code)) state.hidden.add(+code);
   const [x, y, s] = ["x", "y", "s"].map((name) => parseFloat(told.get(name)));
   return [x, y, s].every(Number.isFinite) && s > 0 ? { x, y, s } : null;
@@ -92,6 +95,7 @@ function writeLink() {
   if (state.density) told.set("density", "1");
   if (state.filled) told.set("filled", "1");
   if (state.by) told.set("by", state.by);
+  if (state.where) told.set("where", state.where);
   if (state.stain) told.set("stain", state.stain);
   if (!state.areas) told.set("areas", "0");
   if (state.hiddenAreas.size) told.set("hide-areas", [...state.hiddenAreas].join(","));
@@ -253,8 +257,8 @@ function clearHover() {
 
 $("slide").addEventListener("pointermove", (event) => {
   const at = new OpenSeadragon.Point(event.clientX, event.clientY), { x, y } = toBase(at);
-  $("where").hidden = false;
-  $("where").textContent = `x ${Math.floor(x).toLocaleString("en")}, y ${Math.floor(y).toLocaleString("en")} px`;
+  $("place").hidden = false;
+  $("place").textContent = `x ${Math.floor(x).toLocaleString("en")}, y ${Math.floor(y).toLocaleString("en")} px`;
   if (!event.buttons) hover(at);
 });
 $("slide").addEventListener("pointerleave", () => { if (!pinned) clearHover(); });
@@ -368,6 +372,6 @@ for (const [id, act] of Object.entries(acts)) $(id).addEventListener("click", ac
 const keys = { p: acts.shot, l: acts.link, h: acts.fold, 0: acts.home, "+": acts.closer, "-": acts.farther,
   a: () => $("areas-on").click(), s: nextStain, c: () => $("cells-on").click(), d: () => $("density-on").click(), f: () => $("filled").click(), Escape: clearHover };
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select, input:not([type=checkbox], [type=range])")) return;
   if (keys[event.key] && (info.cells !== undefined || !"cdf".includes(event.key))) keys[event.key]();
 });
