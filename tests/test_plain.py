@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from wsipipe.analysis import core_names
 from wsipipe.analysis.classify import Classifier
 from wsipipe.artifacts.plain import readable, text_of
 from wsipipe.cli.options import read_config
 from wsipipe.corpus.sources import find_sources
 from wsipipe.errors import WsipipeError, in_words
+from wsipipe.evaluate.scoring_groups import read_groups
 from wsipipe.formats.imported import read_drawn
 from wsipipe.formats.parquet import metadata
 from wsipipe.labels.qupath import read_objects
 from wsipipe.segmentation.slides import read_table
+from wsipipe.stain.unmix import read_vectors
 
 DOORS: dict[str, Callable[[Path], object]] = {
     "cells": metadata,
@@ -28,6 +31,9 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "classifier": Classifier.load,
     "slides": read_table,
     "sheet.csv": lambda path: find_sources([path]),
+    "names.csv": core_names._read,
+    "stains.json": read_vectors,
+    "groups.csv": lambda path: read_groups(path, []),
 }
 
 

@@ -135,6 +135,12 @@ def _attributes(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], No
     return spoil
 
 
+def _grid_key(folder: Path) -> None:
+    """Misspell a key that Zarr itself reads."""
+    path = folder / "slide.zarr/pixels/zarr.json"
+    path.write_text(path.read_text().replace('"chunk_shape"', '"chunk_shapg"', 1))
+
+
 def _shard(folder: Path) -> None:
     path = max((p for p in (folder / "slide.zarr").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -224,6 +230,11 @@ def _loop(folder: Path) -> None:
     (folder / "slides/again").symlink_to(folder / "slides", target_is_directory=True)
 
 
+def _empty_folder(folder: Path) -> None:
+    (folder / "slides/a.tiff").unlink()
+    (folder / "slides/a.tiff").mkdir()
+
+
 def _odd_name(folder: Path) -> None:
     (folder / "slides/a.tiff").rename(folder / os.fsdecode(b"slides/caf\xe9.tiff"))
 
@@ -240,6 +251,7 @@ CASES: dict[str, Case] = {
     "damaged pages of a table": Case("cells → measure", _page),
     "a store whose grid is text": Case("store → segment", _attributes(lambda about: about.update(grid="x"))),
     "a store whose grid lacks numbers": Case("store → segment", _attributes(lambda about: about["grid"].clear())),
+    "a key of Zarr's own misspelt": Case("store → segment", _grid_key),
     "a shard cut short": Case("store → segment", _shard),
     "a model's card of another type": Case("model → segment", _card("backbone", {"widths": "x"})),
     "a model's card whose rules are a list": Case("model → models show", _card("rules", [1])),
@@ -267,6 +279,7 @@ CASES: dict[str, Case] = {
     "regions that are none": Case("regions → score", _text("regions.geojson", "{")),
     "a pipe among the slides": Case("folder → segment", _pipe, strict=False),
     "a folder that leads back to itself": Case("folder → segment", _loop),
+    "an empty folder in place of a slide": Case("folder → segment", _empty_folder),
     "a name that is not UTF-8": Case("folder → segment", _odd_name, strict=False),
     "a slide that is none among others": Case("folder → segment", _text("slides/a.tiff", "no slide"), strict=False),
 }  # fmt: skip

@@ -77,8 +77,7 @@ class Target:
         path = rng.choice(sorted(p for p in work.glob(self.files) if p.is_file()))
         if self.named and rng.random() < SOME:
             if rng.random() < 0.5:
-                mutate.replace(path, rng)
-                return path, True
+                return path, mutate.replace(path, rng) or self.kind != "folder"  # nobody misses what is not there
             return mutate.rename(path, rng), False
         raw, used = path.read_bytes(), []
         changed = raw

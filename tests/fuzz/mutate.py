@@ -327,8 +327,14 @@ EDITS = (nest, word, field, setting, known, cell, outline, column, about, card)
 # --- what a path leads to ---------------------------------------------------------------------------------------------
 
 
-def replace(path: Path, rng: random.Random) -> None:
-    """Put something else where a file was: nothing, a folder, a pipe, a link to itself or to nowhere."""
+def replace(path: Path, rng: random.Random) -> bool:
+    """Put something else where a file was: nothing, a folder, a pipe, a link to itself or to nowhere.
+
+    Returns
+    -------
+    bool
+        Whether anything of that name is there now.
+    """
     path.unlink()
     what = rng.randrange(6)
     if what == 0:
@@ -341,6 +347,7 @@ def replace(path: Path, rng: random.Random) -> None:
         path.symlink_to(path.name)
     elif what == 4:
         path.symlink_to("nowhere")
+    return what < 5
 
 
 def rename(path: Path, rng: random.Random) -> Path:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from wsipipe.errors import SettingsError, SlideNotFound
+from wsipipe.errors import SettingsError, SlideNotFound, UnreadableSlide
 from wsipipe.segmentation.job import SegmentJob
 from wsipipe.segmentation.slides import Entry, is_batch, list_slides
 from wsipipe.settings import SlideSettings
+from wsipipe.slide import open_slide
 
 
 @pytest.fixture
@@ -115,6 +116,16 @@ def test_a_link_back_to_a_folder_above_lists_no_slide_twice(folder: Path) -> Non
     assert [name for name in names(folder) if name in expected] == expected
     assert len(names(folder)) == 11, "each once, and once more under another name"
     assert names(f"{folder}/**/*.svs") == ["a/x", "b/x", "mixed/two", "other/x"]
+
+
+def test_an_empty_folder_with_the_name_of_a_slide_fails_alone(folder: Path) -> None:
+    (folder / "a" / "lost.svs").mkdir()
+    (folder / "a" / "rooms").mkdir()
+    (folder / "a" / "kept.svs").mkdir()
+    (folder / "a" / "kept.svs" / "y.tiff").touch()
+    assert {"a/lost", "a/kept.svs/y", "a/x"} <= set(names(folder)) and "a/rooms" not in names(folder)
+    with pytest.raises(UnreadableSlide, match=r"lost\.svs is a folder without DICOM files"):
+        open_slide(folder / "a" / "lost.svs")
 
 
 def test_a_folder_that_may_not_be_read_fails_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import shapely
 
 from wsipipe.analysis.tma import Cores, DrawnCore, find_cores, letters, place_of
-from wsipipe.errors import SettingsError
+from wsipipe.artifacts.plain import text_of
+from wsipipe.errors import SettingsError, in_words
 from wsipipe.formats.annotations import Annotation
 from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.imported import SUFFIXES, read_drawn
@@ -115,9 +116,11 @@ def with_sheet(cores: Cores, path: Path, tell: Callable[[str], None]) -> Cores:
 def _read(path: Path) -> list[dict[str, str]]:
     """Return the lines of a CSV file by column."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path, "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--names {path}: cannot be read ({error}); expected a CSV file or GeoJSON") from error
+        raise SettingsError(
+            f"--names {path}: cannot be read ({in_words(error)}); expected a CSV file or GeoJSON"
+        ) from error
     lines = text.splitlines()
     if not lines:
         raise SettingsError(f"--names {path}: is empty; expected a CSV file with a column core")
@@ -129,7 +132,9 @@ def _read(path: Path) -> list[dict[str, str]]:
         return [{k: (v or "").strip() for k, v in row.items() if k} for row in reader if any(row.values())]
     except csv.Error as error:
         where = f"--names {path}, line {reader.line_num + 1}"
-        raise SettingsError(f"{where}: cannot be read as a CSV table ({error}); expected short values") from error
+        raise SettingsError(
+            f"{where}: cannot be read as a CSV table ({in_words(error)}); expected short values"
+        ) from error
 
 
 def _place(row: Mapping[str, str], where: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from wsipipe.artifacts import atomic_write
-from wsipipe.errors import DatasetError
+from wsipipe.artifacts.plain import text_of
+from wsipipe.errors import DatasetError, in_words
 from wsipipe.evaluate.metrics import Counts, Interval, SizeCounts, Summary, size_classes, summarise
 from wsipipe.labels import Annotated
 from wsipipe.settings import EvaluateSettings
@@ -31,10 +33,11 @@ def read_groups(path: Path, images: Sequence[Annotated]) -> list[str]:
         When the file cannot be read, has a line that is not two values, names one thing twice, or leaves an image out.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+        rows = [row for row in csv.reader(io.StringIO(text_of(path, "utf-8-sig"), newline="")) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} is not a readable table of groups ({error}); expected a CSV file") from error
+        raise DatasetError(
+            f"{path} is not a readable table of groups ({in_words(error)}); expected a CSV file"
+        ) from error
     group: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         if len(row) != GROUPED or not all(value.strip() for value in row):

@@ -135,13 +135,13 @@ def _entries(source: str, recursive: bool) -> Iterator[Entry]:
 def _search(folder: Path, top: Path, recursive: bool) -> Iterator[Path]:
     """Yield the slides in *folder*; a folder that is itself a slide (DICOM, tile store) counts as one.
 
-    So does a folder that may not be read, which then fails alone.
+    So does a folder that may not be read, and an empty one with the name of a slide; it then fails alone.
     """
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            if not os.access(path, os.R_OK | os.X_OK) or _is_slide_folder(path):
+            if not os.access(path, os.R_OK | os.X_OK) or _is_slide_folder(path) or _holds_nothing(path):
                 yield path
             elif recursive and not _goes_round(path, top):
                 yield from _search(path, top, recursive)
@@ -161,6 +161,11 @@ def _is_slide_folder(folder: Path) -> bool:
         return True
     suffixes = [p.suffix.lower() for p in folder.iterdir() if not p.name.startswith(".")]
     return bool(suffixes) and set(suffixes) == {".dcm"}
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether *folder* has the name of a slide and nothing in it, as a copy that was broken off leaves it."""
+    return folder.suffix.lower() in SLIDE_SUFFIXES and not any(folder.iterdir())
 
 
 def _is_slide(path: Path) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsipipe.artifacts import atomic_write, from_json
+from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import SettingsError, in_words
 
 Triple = tuple[float, float, float]
@@ -153,13 +154,13 @@ def read_vectors(path: Path) -> StainVectors:
     SettingsError
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = text_of(path, "utf-8-sig")
     except FileNotFoundError as error:
         raise SettingsError(
             f"--stain-vectors {path}: neither he, hdab, estimate or auto, nor a file that is there"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"--stain-vectors {path}: cannot be read ({error})") from error
+        raise SettingsError(f"--stain-vectors {path}: cannot be read ({in_words(error)})") from error
     found = CALL.search(text)
     try:
         return vectors_of(from_json(found.group(1) if found else text), path.stem)

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from wsipipe.artifacts import digest, from_json
-from wsipipe.errors import StoreError
+from wsipipe.errors import StoreError, in_words
 from wsipipe.geometry import intersect
 from wsipipe.raster import CHUNK, ChunkRaster, Pixels, Raster, open_slide_raster, slide_grid
 from wsipipe.raster.tiling import TileGrid, pixels_read
@@ -105,7 +105,7 @@ def whole_store(where: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise StoreError(
-            f"{where}: the store is damaged ({' '.join(str(error).split())[:200]}); copy it again, or make it again "
+            f"{where}: the store is damaged ({in_words(error)[:200]}); copy it again, or make it again "
             "with `wsipipe tile`"
         ) from error
 
