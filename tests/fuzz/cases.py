@@ -266,6 +266,7 @@ CASES: dict[str, Case] = {
     "a key of 50,000 parts": Case("settings → convert", _text("run.toml", ".".join(["a"] * 50_000) + " = 1\n")),
     "a table of a header alone": Case("sheet → segment", _text("sheet.csv", "path,mpp\n")),
     "results beside the folder": Case("sheet → segment", _text("sheet.csv", "path,name\nslide.tiff,.\n")),
+    "a table whose slide is the root": Case("sheet → segment", _text("sheet.csv", "path\n/\n")),
     "a table with a quote that never ends": Case("sheet → segment", _text("sheet.csv", 'path,mpp\n"slide.tiff,0.5\n')),
     "a slide cut short": Case("svs → info", _cut("slide.svs", 0.9)),
     "an overview that cannot be read": Case("svs → segment", _small_level),

@@ -64,6 +64,14 @@ def test_slides_that_are_not_below_the_root(folder: Path) -> None:
         list_slides([str(folder / "top.NDPI")], root=str(folder / "a"))
 
 
+def test_a_path_that_names_no_file(folder: Path) -> None:
+    (table := folder / "t.csv").write_text("path\n/\n")
+    for sources in ([str(table)], ["s3://", "a.svs"]):
+        with pytest.raises(SettingsError, match="names no file; expected a slide"):
+            list_slides(sources)
+    assert names(folder / "series", root=str(folder / "series")) == ["series"]
+
+
 def test_a_table(folder: Path) -> None:
     table = folder / "cohort.csv"
     table.write_text(

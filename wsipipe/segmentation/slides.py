@@ -9,23 +9,22 @@ import glob
 import os
 import typing
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from wsipipe.artifacts.plain import readable, text_of
+from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import SettingsError, SlideNotFound, in_words
 from wsipipe.segmentation import qupath_project
 from wsipipe.segmentation.job import SegmentJob
+from wsipipe.segmentation.slide_names import absolute, names_of
 from wsipipe.settings import CellSettings, GridSettings, SlideSettings, StainSettings, TissueSettings, TypeSettings
 from wsipipe.slide.suffixes import SLIDES
 from wsipipe.store import is_store
 
 SLIDE_SUFFIXES = (*SLIDES, ".zarr")
 """What a folder is searched for. Pictures (PNG, JPEG) are taken only when they are named, or by a pattern."""
-ENDINGS = (".ome.tiff", ".ome.tif", ".ome.btf")
-"""Double endings that belong to the format, not to the name."""
 SECTIONS: dict[str, type[Any]] = {
     "slide": SlideSettings,
     "tissue": TissueSettings,
@@ -90,8 +89,8 @@ def list_slides(sources: Sequence[str], root: str = "", recursive: bool = True) 
     entries: list[Entry] = []
     for source in sources:
         entries += [entry for entry in _entries(source, recursive) if entry not in entries]
-    named = _names(list({_absolute(entry.source): None for entry in entries}), root)
-    entries = [replace(entry, name=entry.name or named[_absolute(entry.source)]) for entry in entries]
+    named = names_of(list({absolute(entry.source): None for entry in entries}), root)
+    entries = [replace(entry, name=entry.name or named[absolute(entry.source)]) for entry in entries]
     twice = [name for name, count in Counter(entry.name.casefold() for entry in entries).items() if count > 1]
     if twice:
         raise SettingsError(f"two slides would have the results {twice[0]}; give each a name, in a CSV column `name`")
@@ -257,44 +256,3 @@ def _value(text: str, kind: type[Any], where: str) -> Any:
     except (ValueError, KeyError) as error:
         words_of = {bool: "true or false", tuple: "four whole numbers x0 y0 x1 y1", int: "a whole number"}
         raise SettingsError(f"{where} is {text!r}; expected {words_of.get(kind, 'a number')}") from error
-
-
-# --- names ------------------------------------------------------------------------------------------------------------
-
-
-def _absolute(source: str) -> str:
-    return source if "://" in source else os.path.abspath(source)
-
-
-def _names(paths: Sequence[str], root: str) -> dict[str, str]:
-    """Return a name for each of the absolute *paths*: its path below the root, without ending where that is unique.
-
-    Bytes that are not UTF-8 are written out: few libraries write files of such names.
-    """
-    parts = {path: PurePosixPath(path.split("://", 1)[-1].replace(os.sep, "/")) for path in paths}
-    top = PurePosixPath(os.path.abspath(root).replace(os.sep, "/")) if root else _common(parts.values())
-    for path, part in parts.items():
-        if not part.is_relative_to(top):
-            raise SettingsError(f"{path} is not below --root {root}")
-    below = {path: part.relative_to(top) for path, part in parts.items()}
-    short = {path: str(part.with_name(_stem(part.name))) for path, part in below.items()}
-    count = Counter(name.casefold() for name in short.values())
-    named = {path: name if count[name.casefold()] == 1 else str(below[path]) for path, name in short.items()}
-    return {path: readable(name) for path, name in named.items()}
-
-
-def _common(paths: Iterable[PurePosixPath]) -> PurePosixPath:
-    """Return the deepest folder that all *paths* are in."""
-    folders = [path.parent.parts for path in paths]
-    shared = 0
-    for level in zip(*folders, strict=False):
-        if len(set(level)) > 1:
-            break
-        shared += 1
-    return PurePosixPath(*folders[0][:shared]) if folders else PurePosixPath()
-
-
-def _stem(name: str) -> str:
-    """Return a file's name without its ending."""
-    ending = next((e for e in ENDINGS if name.lower().endswith(e)), PurePosixPath(name).suffix)
-    return name[: len(name) - len(ending)] or name
