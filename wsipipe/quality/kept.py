@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import atomic_write, canonical_json, from_json
 from wsipipe.errors import FAILURES, OutputError
 from wsipipe.quality.map import QualityMap, quality_map
@@ -85,7 +85,7 @@ def _about(info: SlideInfo, base_mpp: Pair) -> dict[str, Any]:
         "scene": info.scene,
         "size": list(info.size),
         "mpp": list(base_mpp),
-        "version": wsipipe.__version__,
+        "version": __version__,
     }
 
 
