@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+GIVEN = re.compile(rf"({NUMBER.pattern})(?:–({NUMBER.pattern}))?")
 CLOSE = 0.5
 """Counts in the expected output may differ by this share: processors round differently, and models get better."""
 
@@ -53,7 +54,8 @@ def wsipipe_commands(text: str) -> Iterator[list[str]]:
 def missing(expected: str, output: str) -> str | None:
     """Return the first line of *expected* that *output* lacks, in order; None when it has all.
 
-    ``…`` stands for anything, a run of blanks for any other, and a number for one within half of it.
+    ``…`` stands for anything, a run of blanks for any other, a number for one within half of it, and
+    a range (``120–180``) for a number in it.
     """
     lines = iter(output.splitlines())
     for wanted in filter(str.strip, expected.splitlines()):
@@ -64,9 +66,18 @@ def missing(expected: str, output: str) -> str | None:
 
 def agrees(wanted: str, line: str) -> bool:
     """Whether *line* begins as *wanted* says."""
-    words = [NUMBER.sub("\0", re.sub(r"\s+", " ", part)) for part in wanted.strip().split("…")]
+    words = [GIVEN.sub("\0", re.sub(r"\s+", " ", part)) for part in wanted.strip().split("…")]
     patterns = [re.escape(part).replace("\0", f"({NUMBER.pattern})").replace(r"\ ", r"\s+") for part in words]
     found = re.match(r"\s*" + ".*?".join(patterns), line)
-    numbers = [float(n.replace(",", "")) for n in NUMBER.findall(wanted)]
-    got = [float(g.replace(",", "")) for g in found.groups()] if found else []
-    return bool(found) and all(abs(a - b) <= CLOSE * a for a, b in zip(numbers, got, strict=True))
+    got = [_value(number) for number in found.groups()] if found else []
+    return bool(found) and all(low <= g <= high for (low, high), g in zip(_bounds(wanted), got, strict=True))
+
+
+def _bounds(wanted: str) -> list[tuple[float, float]]:
+    """Return the least and the largest value of each number that an expected line names."""
+    pairs = [(_value(a), _value(b or a), bool(b)) for a, b in GIVEN.findall(wanted)]
+    return [(a, b) if is_range else (a * (1 - CLOSE), a * (1 + CLOSE)) for a, b, is_range in pairs]
+
+
+def _value(number: str) -> float:
+    return float(number.replace(",", ""))

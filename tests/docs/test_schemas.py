@@ -57,7 +57,9 @@ def written(small_slide: Path, tiny_model: Path, tmp_path_factory: pytest.TempPa
 def test_columns_of_the_parquet_file(written: Path) -> None:
     schema = pq.read_schema(written / "cells.parquet")
     said = rows("outputs.md", "GeoParquet: the master file", "column")
-    assert set(said) - set(schema.names) == {"class_probability", "probability_NAME"}, "the model of this test tells no classes"
+    assert set(said) - set(schema.names) == {"class_probability", "probability_NAME"}, (
+        "the model of this test tells no classes"
+    )
     assert set(schema.names) <= set(said)
     for name in schema.names:
         kind = str(schema.field(name).type).replace(" not null", "")

@@ -80,6 +80,9 @@ def test_every_page_has_a_test_and_checks_what_it_writes() -> None:
         ("1,000 cells", "1100 cells", True),
         ("wrote a.csv", "wrote b.csv", False),
         ("a   1", "a 1", True),
+        ("1,200–1,800 cells in 0.06 mm²", "1,790 cells in 0.061 mm²", True),
+        ("120–180 cells", "181 cells", False),
+        ("120–180 cells", "120–180 cells", False),
     ],
 )
 def test_how_output_is_compared(wanted: str, line: str, agreeing: bool) -> None:

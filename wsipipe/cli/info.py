@@ -77,6 +77,8 @@ def _show(report: SlideReport) -> None:
 
 def _rows(report: SlideReport) -> list[tuple[str, str]]:
     """Return name and value of every line."""
+    from wsipipe.slide.planes import listed
+
     rows = [("reader", report.backend), ("format", report.vendor or "unknown")]
     if report.file_bytes is not None:
         rows.append(("file", f"{report.file_bytes / 1e6:,.1f} MB"))
@@ -90,6 +92,8 @@ def _rows(report: SlideReport) -> list[tuple[str, str]]:
     if len(report.scenes) > 1:
         names = ", ".join(f"{i} {name!r}" for i, name in enumerate(report.scenes))
         rows.append(("scenes", f"{names}; shown: {report.scene}"))
+    if report.planes:
+        rows.append(("planes", f"{listed(report.planes)}; shown: {report.plane}"))
     return [*rows, ("fingerprint", report.fingerprint)]
 
 

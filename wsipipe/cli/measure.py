@@ -11,6 +11,7 @@ import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.results import ANY, WIDEST, corrections_option
+from wsipipe.errors import SOME_FAILED
 from wsipipe.settings import MeasureSettings, SlideSettings, StainSettings
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def measure(
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.measure import ManyJob, cells_files, measure_many, slide_for
     from wsipipe.segmentation.measuring import MeasureJob, run_measure
-    from wsipipe.segmentation.results import SOME_FAILED, is_many
+    from wsipipe.segmentation.results import is_many
 
     like = MeasureJob(
         cells=cells[0],

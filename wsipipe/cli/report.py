@@ -21,7 +21,7 @@ from wsipipe.settings import SlideSettings
 @click.option("--title", default="", metavar="TEXT", help="Heading, in place of the slide's file name.")
 @click.option("--force", is_flag=True, help="In a folder: make pages again that are up to date.")
 @click.option("--quality", is_flag=True, help="Add a panel on blur, pen, folds and so on; reads the whole slide.")
-@options_for(SlideSettings, exclude=("mpp", "strict_mpp", "force_mpp", "scene"))
+@options_for(SlideSettings, exclude=("mpp", "strict_mpp", "force_mpp", "scene", "plane"))
 def report(results: Path, out: Path | None, slide: str, title: str, force: bool, quality: bool, **options: Any) -> None:
     """Show RESULTS as HTML: a cells file (.parquet), or a folder of them.
 

@@ -262,6 +262,7 @@ _MAYBE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bad_boxes": (_are_boxes, "boxes"),
     "tissue_area_um2": (_is_area, "an area in µm²"),
     "oversize": (_is_count, "a number of cells"),
+    "plane": (_is_count, "the number of a focal plane"),
     "settings": (_are_settings, "settings by section"),
     "model": (_is(dict), "an object"),
     "recipe": (_is(dict), "an object"),

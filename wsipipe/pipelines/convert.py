@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.runs import claims, scratch_folder
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.corrected import AUTO, corrected
+from wsipipe.segmentation.found_before import plane_of_run
 from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 from wsipipe.slide import fingerprint, open_slide
@@ -129,7 +130,8 @@ def _picture(job: ConvertJob, about: dict[str, object]) -> Iterator[SlideRaster 
     found = fingerprint(job.slide)
     if found != about["fingerprint"]:
         raise SettingsError(f"--slide {job.slide}: not the slide that these cells were found on (fingerprints differ)")
-    with open_slide(job.slide, job.slide_settings) as slide:
+    settings = replace(job.slide_settings, plane=plane_of_run(job.slide_settings, about))
+    with open_slide(job.slide, settings) as slide:
         grid = label_grid(about, job.zarr)
         base = grid.mpp[0] / grid.scale[0], grid.mpp[1] / grid.scale[1]
         working = slide_grid(slide.info, base, grid.mpp[0], allow_upsample=True)

@@ -30,6 +30,8 @@ class SlideReport:
     background: tuple[int, int, int]
     scenes: tuple[str, ...]
     scene: int
+    planes: tuple[str, ...]
+    plane: int
     fingerprint: str
     warnings: tuple[str, ...]
 
@@ -63,6 +65,8 @@ def _report(info: SlideInfo) -> SlideReport:
         background=info.background,
         scenes=info.scenes,
         scene=info.scene,
+        planes=info.planes,
+        plane=info.plane,
         fingerprint=fingerprint(info.path),
         warnings=info.warnings,
     )

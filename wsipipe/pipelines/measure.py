@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import wsipipe
+from wsipipe._version import __version__
 from wsipipe.artifacts import check_writable, digest, make_parents
 from wsipipe.errors import OutputBusy, SettingsError
 from wsipipe.formats.imported import SUFFIXES
 from wsipipe.formats.parquet import MASTER
 from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.corrected import corrections_of
 from wsipipe.segmentation.found_before import record_of, slide_of
 from wsipipe.segmentation.measuring import MeasureJob, run_measure
 from wsipipe.segmentation.outcome import DONE, FAILED, SKIPPED, Attempt, Outcome, Report
@@ -146,7 +147,8 @@ def _request(job: MeasureJob) -> str:
         "measure": determining(job.measure),
         "settings": determining(job.slide_settings),
         "stain": content_of(job.stain.stain_vectors) or job.stain.stain_vectors,
-        "version": wsipipe.__version__,
+        "corrections": content_of(str(corrections_of(job.cells, job.corrections) or "")),
+        "version": __version__,
     }
     return digest(key)
 

@@ -22,7 +22,8 @@ class Part(NamedTuple):
 
 PARTS = {
     "view": Part("viewer, and the page to start from (wsipipe view, wsipipe app)", ("starlette", "uvicorn")),
-    "dicom": Part("DICOM slides that OpenSlide refuses", ("wsidicom",)),
+    "dicom": Part("DICOM slides that OpenSlide refuses, DICOMweb servers", ("wsidicom",)),
+    "czi": Part("Zeiss CZI with several focal planes, and single scenes of a file", ("pylibCZIrw",)),
     "remote": Part("slides in buckets and on web servers (s3://, gs://, https://)", ("aiohttp", "s3fs", "gcsfs")),
     "xlsx": Part("tables as .xlsx (wsipipe summarise)", ("openpyxl",)),
     "texture": Part("texture of cells (wsipipe measure --add texture)", ("mahotas",)),

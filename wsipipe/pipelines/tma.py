@@ -14,7 +14,7 @@ from wsipipe.figure.areas import check_areas, write_areas
 from wsipipe.formats.annotations import write_annotations
 from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import SHARPEST, SlideSettings
 from wsipipe.slide import fingerprint, open_slide, require_mpp
 
 
@@ -45,6 +45,8 @@ def run_tma(job: TmaJob, progress: Progress) -> Cores:
     """
     check_areas(job.outputs, job.overlay)
     with open_slide(job.slide, job.slide_settings) as slide:
+        for line in slide.info.warnings if job.slide_settings.plane == SHARPEST else ():
+            progress.say(f"warning: {line}")
         cores = cores_of(slide, require_mpp(slide.info, job.slide_settings), job.names, progress.say)
         about = {"size": slide.info.size, "bounds": slide.info.bounds, "fingerprint": fingerprint(slide.info.path)}
         for path in job.outputs:

@@ -66,6 +66,26 @@ def quality_warnings(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Po
     return tuple(warnings)
 
 
+def tissue_sharpness(slide: Slide, base_mpp: Pair, polygons: Sequence[shapely.Polygon]) -> float:
+    """Return the median sharpness of fields of the tissue, in grey levels as :func:`~wsipipe.quality.focus.sharpness`.
+
+    Parameters
+    ----------
+    slide : Slide
+    base_mpp : (float, float)
+    polygons : sequence of shapely.Polygon
+        Tissue, in base pixels. Fields that are mostly glass count only where there are no others.
+
+    Returns
+    -------
+    float
+        0 where nothing could be read.
+    """
+    fields = [measure_field(pixels) for pixels in _fields(slide, base_mpp, polygons)]
+    judged = [f for f in fields if f.stained_share >= LEAST_STAINED] or fields
+    return float(np.median([f.sharpness for f in judged])) if judged else 0.0
+
+
 def _blurred(fields: Sequence[Field]) -> list[str]:
     """Return a line when more of the *fields* are out of focus than by chance."""
     judged = [f.sharpness for f in fields if f.stained_share >= LEAST_STAINED]

@@ -54,7 +54,9 @@ class Scratch:
 
     def all_bad(self) -> list[Box]:
         """Return the unreadable boxes of all blocks, in this run and in interrupted ones before it, sorted."""
-        found = {tuple(box) for path in self.maps_folder.glob("*.bad.json") for box in from_json(path.read_text())}
+        found = {
+            tuple(box) for path in self.maps_folder.glob("*.bad.json") for box in from_json(path.read_text("utf-8"))
+        }
         return sorted((x0, y0, x1, y1) for x0, y0, x1, y1 in found)
 
     def predicted(self) -> set[int]:

@@ -193,7 +193,7 @@ class Plan:
     @classmethod
     def load(cls, folder: Path) -> Plan:
         """Return the plan that :meth:`save` wrote."""
-        data: dict[str, Any] = from_json((folder / "plan.json").read_text())
+        data: dict[str, Any] = from_json((folder / "plan.json").read_text("utf-8"))
         numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.pop("working").items()}
         parts: dict[str, Any] = {
             "working": Grid(**numbers),

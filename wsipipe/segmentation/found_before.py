@@ -14,7 +14,7 @@ from wsipipe.artifacts import read_json
 from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import MASTER, metadata
 from wsipipe.quality.kept import beside
-from wsipipe.settings import SlideSettings, TissueSettings
+from wsipipe.settings import SHARPEST, SlideSettings, TissueSettings
 from wsipipe.slide import Slide, fingerprint, open_slide
 from wsipipe.store import is_store, open_store
 from wsipipe.tissue import Tissue, find_tissue
@@ -69,6 +69,7 @@ def open_pair(path: str, master: Path | None, settings: SlideSettings) -> tuple[
     slide = open_slide(location, _as_run(settings, about))
     try:
         warnings = [] if about is None else _doubts(slide, location, about, str(master))
+        warnings += slide.info.warnings if settings.plane == SHARPEST else ()
     except BaseException:
         slide.close()
         raise
@@ -119,7 +120,13 @@ def _as_run(settings: SlideSettings, about: Mapping[str, Any] | None) -> SlideSe
         return settings
     used = (about.get("settings") or {}).get("slide") or {}
     mpp = settings.mpp or (about["mpp"][0] if about.get("mpp_source") == "override" else None)
-    return dataclasses.replace(settings, mpp=mpp, scene=settings.scene or int(used.get("scene") or 0))
+    scene = settings.scene or int(used.get("scene") or 0)
+    return dataclasses.replace(settings, mpp=mpp, scene=scene, plane=plane_of_run(settings, about))
+
+
+def plane_of_run(settings: SlideSettings, about: Mapping[str, Any]) -> str | None:
+    """Return the focal plane to be read: the one asked for, else the one that a run read, as its file says."""
+    return settings.plane or (str(int(about["plane"])) if about.get("plane") is not None else None)
 
 
 def _doubts(slide: Slide, path: str, about: Mapping[str, Any], master: str) -> list[str]:

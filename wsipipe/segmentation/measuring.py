@@ -27,11 +27,12 @@ from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.runs import claims, scratch_folder
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.corrected import AUTO, corrected
+from wsipipe.segmentation.found_before import plane_of_run
 from wsipipe.segmentation.measurer import Measurer
 from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.segmentation.results import pass_on
 from wsipipe.segmentation.stains import boxes_around, pixels_in, stain_doubts, stains_of
-from wsipipe.settings import MeasureSettings, SlideSettings, StainSettings, determining
+from wsipipe.settings import SHARPEST, MeasureSettings, SlideSettings, StainSettings, determining
 from wsipipe.slide import fingerprint, open_slide, require_mpp
 from wsipipe.slide.protocol import Slide
 from wsipipe.units import Pair
@@ -93,9 +94,12 @@ def run_measure(job: MeasureJob, progress: Progress) -> Measured:
     _check_output(job)
     settings = job.slide_settings
     if _is_master(job.cells):
-        settings = replace(settings, mpp=settings.mpp or float(metadata(job.cells)["mpp"][0]))
+        about = metadata(job.cells)
+        settings = replace(settings, mpp=settings.mpp or float(about["mpp"][0]), plane=plane_of_run(settings, about))
     with open_slide(job.slide, settings) as slide, _master(job, slide, progress) as (master, left_out):
         about = metadata(master)
+        for line in slide.info.warnings if settings.plane == SHARPEST else ():
+            progress.say(f"warning: {line}")
         warn_of_none(job.cells, about, progress)
         raster = _raster(job, slide, about)
         _check_places(job, master, about)
@@ -139,6 +143,7 @@ def _master(job: MeasureJob, slide: Slide, progress: Progress) -> Iterator[tuple
         "bounds": list(info.bounds) if info.bounds else None,
         "mpp": list(base),
         "mpp_source": str(info.mpp_source or "override"),
+        **({"plane": info.plane} if info.planes else {}),
         "working_mpp": list(slide_grid(info, base, mpp, allow_upsample=True).mpp),
         "imported": job.cells.name,
         "version": __version__,

@@ -167,6 +167,7 @@ def file_metadata(prepared: Prepared, bad: Sequence[Box], tissue_um2: float) -> 
         "bounds": list(info.bounds) if info.bounds else None,
         "mpp": list(prepared.base_mpp),
         "mpp_source": str(info.mpp_source or "override"),
+        **({"plane": info.plane} if info.planes else {}),
         "working_mpp": list(plan.working.mpp),
         "model": {"name": card.name, "sha256": network.sha256, "licence": card.licence},
         "classes": {name: list(rgb) for name, rgb in own_colours(network).items()},

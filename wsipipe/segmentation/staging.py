@@ -20,6 +20,7 @@ from wsipipe.artifacts import read_json, write_json
 from wsipipe.errors import OutputError
 from wsipipe.runs import Holder
 from wsipipe.slide import Stamp, changed, fingerprint, stamp
+from wsipipe.slide.dicomweb import is_dicomweb
 
 SCATTERED = (".vms", ".vmu", ".dcm")
 """Slides of several files that lie loose beside others; they are read where they are."""
@@ -136,6 +137,8 @@ class Stager:
 def _files(source: str) -> list[str]:
     """Return the files and folders that make a slide, the one to open first; none when they cannot be told."""
     path = Path(source)
+    if is_dicomweb(source):
+        return []
     if path.suffix.lower() in SCATTERED and not path.is_dir():
         return []
     beside = path.with_suffix("")

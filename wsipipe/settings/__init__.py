@@ -71,6 +71,9 @@ from wsipipe.settings.slides import (
     ENGINE_NAMES as ENGINE_NAMES,
 )
 from wsipipe.settings.slides import (
+    SHARPEST as SHARPEST,
+)
+from wsipipe.settings.slides import (
     BatchSettings as BatchSettings,
 )
 from wsipipe.settings.slides import (

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wsipipe.errors import SettingsError
 from wsipipe.settings.knob import Checked, knob
+
+SHARPEST = "sharpest"
 
 
 @dataclass(frozen=True)
@@ -14,13 +17,19 @@ class SlideSettings(Checked):
     backend: str = knob(
         "auto",
         "Reader to use; auto tries each in turn.",
-        choices=("auto", "openslide", "tiffslide", "cucim", "dicom", "picture"),
+        choices=("auto", "openslide", "tiffslide", "cucim", "dicom", "czi", "picture"),
         result=False,
     )
     mpp: float | None = knob(None, "Resolution of level 0, in place of what the file says.", unit="µm/px", low=1e-6)
     strict_mpp: bool = knob(False, "Refuse a resolution that is only inferred from the objective power.", result=False)
     force_mpp: bool = knob(False, "Accept a resolution outside 0.05-5 µm/px.", result=False)
     scene: int = knob(0, "Scene of a multi-scene file.", low=0)
+    plane: str | None = knob(None, "Focal plane of a stack: its number, from 0, or sharpest.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plane is not None and self.plane != SHARPEST and not (self.plane.isascii() and self.plane.isdecimal()):
+            raise SettingsError(f"plane is {self.plane!r}; expected a number, 0 or more, or {SHARPEST}")
 
 
 @dataclass(frozen=True)

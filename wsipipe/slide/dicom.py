@@ -1,4 +1,4 @@
-"""DICOM whole-slide images through wsidicom (extra ``dicom``): a folder of instances, or one of its files."""
+"""DICOM slides through wsidicom (extra ``dicom``): a folder of instances, one of its files, or a DICOMweb series."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from wsidicom import WsiDicom
 from wsidicom import errors as wsidicom_errors
 
 from wsipipe.errors import FAILURES, UnsupportedSlide
+from wsipipe.slide.dicomweb import open_series
+from wsipipe.slide.planes import names_of, plane_of
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.slide.reader import Reader, pyramid
+from wsipipe.slide.remote import is_url
 from wsipipe.slide.resolution import choose_mpp, number
 
 DICOM_FAILURES: tuple[type[Exception], ...] = (
@@ -37,6 +40,8 @@ class DicomReader(Reader[WsiDicom]):
     failures = DICOM_FAILURES
 
     def _open(self) -> WsiDicom:
+        if is_url(self._path):
+            return open_series(self._path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom remarks on values that break the standard and reads on
             instances = _instances(Path(self._path))
@@ -46,8 +51,12 @@ class DicomReader(Reader[WsiDicom]):
 
     def _describe(self, handle: WsiDicom) -> SlideInfo:
         base = handle.levels[0]
-        if len(base.focal_planes) > 1:
-            raise UnsupportedSlide(f"{self._path} holds {len(base.focal_planes)} focal planes; expected one")
+        heights = sorted(base.focal_planes)
+        planes = names_of(heights)
+        plane = plane_of(self._path, self._settings.plane, planes)
+        self._height_um = heights[min(plane, len(heights) - 1)]
+        levels = [level for level in handle.levels if self._height_um in level.focal_planes]
+        self._exponents = [level.level for level in levels]
         if len(base.optical_paths) > 1 or base.default_instance.dataset.samples_per_pixel != 3:
             raise UnsupportedSlide(
                 f"{self._path} holds {len(base.optical_paths)} optical path(s) of "
@@ -58,17 +67,19 @@ class DicomReader(Reader[WsiDicom]):
         return SlideInfo(
             path=self._path,
             backend=self.name,
-            levels=pyramid([(level.size.width, level.size.height) for level in handle.levels]),
+            levels=pyramid([(level.size.width, level.size.height) for level in levels]),
             mpp=mpp,
             mpp_source=source,
             objective=objective,
             vendor="dicom",
+            planes=planes,
+            plane=plane,
         )
 
     def _read(self, handle: WsiDicom, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         # wsidicom numbers levels by the power of two; a file may leave some out. Locations are in that level's pixels.
-        exponent = handle.levels[level].level
-        return np.asarray(handle.read_region((x, y), exponent, (width, height), as_array=True))
+        where = (x, y), self._exponents[level], (width, height)
+        return np.asarray(handle.read_region(*where, z=self._height_um, as_array=True))
 
     def _release(self, handle: WsiDicom) -> None:
         handle.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +18,14 @@ from wsipipe.errors import (
     UnsupportedSlide,
     in_words,
 )
-from wsipipe.settings import SlideSettings
+from wsipipe.settings import SHARPEST, SlideSettings
+from wsipipe.slide.dicomweb import is_dicomweb
+from wsipipe.slide.planes import CHOOSER, Chooser
 from wsipipe.slide.protocol import Slide
 from wsipipe.slide.reader import Reader
 from wsipipe.slide.remote import is_url as is_url
 from wsipipe.slide.remote import remote_needs
-from wsipipe.slide.sampling import refuse_special
+from wsipipe.slide.sampling import Stamp, refuse_special
 
 
 class Backend(NamedTuple):
@@ -38,11 +41,15 @@ BACKENDS = {
     "openslide": Backend("wsipipe.slide.openslide", "OpenSlideReader", ("openslide-python",), ""),
     "tiffslide": Backend("wsipipe.slide.tiffslide", "TiffSlideReader", ("tiffslide",), ""),
     "dicom": Backend("wsipipe.slide.dicom", "DicomReader", ("wsidicom",), "dicom"),
+    "czi": Backend("wsipipe.slide.czi", "CziReader", ("pylibCZIrw",), "czi"),
     "picture": Backend("wsipipe.slide.picture", "PictureReader", ("pillow",), ""),
     "cucim": Backend("wsipipe.slide.cucim", "CucimReader", ("cucim-cu12", "cucim-cu13", "cucim"), "cucim"),
 }
 """The readers, ``auto`` tries those of AUTO in turn; cuCIM opens nothing that they do not, and is taken by name."""
-AUTO = ("openslide", "tiffslide", "dicom", "picture")
+AUTO = ("openslide", "tiffslide", "dicom", "czi", "picture")
+
+STARTS = {"dicom": (128, b"DICM"), "czi": (0, b"ZISRAWFILE")}
+"""Where in a file, and how, it says that it is one for a reader which is not asked otherwise."""
 
 
 def open_slide(path: str | os.PathLike[str], settings: SlideSettings | None = None, **changes: Any) -> Slide:
@@ -51,7 +58,8 @@ def open_slide(path: str | os.PathLike[str], settings: SlideSettings | None = No
     Parameters
     ----------
     path : path or URL
-        A file, a folder of DICOM instances, or a URL that fsspec knows (``s3://...``, read by TiffSlide).
+        A file, a folder of DICOM instances, a URL that fsspec knows (``s3://...``, read by TiffSlide), or a series on
+        a DICOMweb server (``dicomweb://.../studies/UID/series/UID``).
     settings : SlideSettings, optional
     **changes
         Single settings in place of those, as in ``open_slide(path, backend="tiffslide", mpp=0.25)``.
@@ -73,9 +81,33 @@ def open_slide(path: str | os.PathLike[str], settings: SlideSettings | None = No
     MissingDependency
         When the backend asked for is not installed.
     SettingsError
-        When the scene asked for does not exist.
+        When the scene or focal plane asked for does not exist.
     """
     settings = dataclasses.replace(settings or SlideSettings(), **changes)
+    return _open_sharpest(path, settings) if settings.plane == SHARPEST else _open(path, settings)
+
+
+def _open_sharpest(path: str | os.PathLike[str], settings: SlideSettings) -> Slide:
+    """Return the slide at the sharpest of its focal planes; a slide that is no stack as it is."""
+    first = _open(path, dataclasses.replace(settings, plane="0"))
+    if not first.info.planes:
+        return first
+    first.close()
+    plane, told = _sharpest(first.info.path, settings, first.stamp)
+    slide = _open(path, dataclasses.replace(settings, plane=str(plane)))
+    slide.tell(told)
+    return slide
+
+
+@lru_cache(64)
+def _sharpest(path: str, settings: SlideSettings, _stamp: Stamp) -> tuple[int, str]:
+    """Return number and words of the sharpest plane; remembered, as a run opens its slide more than once."""
+    module, name = CHOOSER
+    choose: Chooser = getattr(importlib.import_module(module), name)
+    return choose(lambda n: _open(path, dataclasses.replace(settings, plane=str(n))))
+
+
+def _open(path: str | os.PathLike[str], settings: SlideSettings) -> Reader[Any]:
     location = os.fspath(path) if is_url(os.fspath(path)) else os.path.abspath(path)
     refusals = []
     for name in _candidates(location, settings.backend):
@@ -83,8 +115,8 @@ def open_slide(path: str | os.PathLike[str], settings: SlideSettings | None = No
         if isinstance(outcome, Reader):
             return outcome
         refusals.append(f"{name}: {outcome}")
-    far = "; from afar only TIFF files are read (SVS, OME-TIFF, ...): download it first" if is_url(location) else ""
-    raise UnreadableSlide(f"cannot open {location}: {'; '.join(refusals)}{far}")
+    far = "; from afar only TIFF files (SVS, OME-TIFF, ...) and DICOMweb are read: download it first"
+    raise UnreadableSlide(f"cannot open {location}: {'; '.join(refusals)}{far if is_url(location) else ''}")
 
 
 def backend_versions() -> dict[str, str | None]:
@@ -114,7 +146,8 @@ def _candidates(path: str, backend: str) -> tuple[str, ...]:
     """Return the readers worth asking; raise for what none could open."""
     names = AUTO if backend == "auto" else (backend,)
     if is_url(path):
-        return ("tiffslide",) if backend == "auto" else names
+        far = "dicom" if is_dicomweb(path) else "tiffslide"
+        return (far,) if backend == "auto" else names
     local = Path(path)
     try:
         is_folder, size = local.is_dir(), local.stat().st_size
@@ -142,8 +175,8 @@ def _check_folder(folder: Path, names: tuple[str, ...]) -> None:
 
 def _attempt(name: str, path: str, settings: SlideSettings) -> Reader[Any] | str:
     """Return the open slide, or why this reader refuses it. What no reader could cure is raised."""
-    if name == "dicom" and not _may_be_dicom(path):
-        return "not a DICOM file"
+    if name in STARTS and not _starts_as(path, name):
+        return f"not a {name.upper()} file"
     try:
         reader = load_reader(name)
     except MissingDependency as error:
@@ -166,11 +199,13 @@ def _attempt(name: str, path: str, settings: SlideSettings) -> Reader[Any] | str
         return in_words(error).replace(path, os.path.basename(path))
 
 
-def _may_be_dicom(path: str) -> bool:
+def _starts_as(path: str, name: str) -> bool:
+    """Whether a file begins as those that the reader called *name* opens; of folders and URLs only it can tell."""
     if is_url(path) or os.path.isdir(path):
         return True
+    at, magic = STARTS[name]
     with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return file.read(at + len(magic))[at:] == magic
 
 
 def _version(backend: Backend) -> str | None:

@@ -15,11 +15,14 @@ from collections.abc import Mapping
 import numpy as np
 import openslide
 from numpy.typing import NDArray
+from tifffile import TiffFile
 
 from wsipipe.errors import FAILURES, UnsupportedSlide
+from wsipipe.slide.planes import refuse_plane
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
+from wsipipe.slide.tiff_planes import planes_of
 from wsipipe.slide.tiff_tiles import refuse_endless_tiles
 from wsipipe.units import Box
 
@@ -35,7 +38,17 @@ class OpenSlideReader(Reader[openslide.OpenSlide]):
 
     def _open(self) -> openslide.OpenSlide:
         refuse_endless_tiles(self._path)
+        if self._path.lower().endswith(".ndpi"):
+            self._leave_stack()
         return openslide.OpenSlide(self._path)
+
+    def _leave_stack(self) -> None:
+        """Leave an NDPI file of several focal planes, of which OpenSlide sees the middle one, to TiffSlide."""
+        with TiffFile(self._path) as tiff:
+            planes = planes_of(tiff, 0)
+        refuse_plane(self._path, self._settings.plane, planes)
+        if planes:
+            raise ValueError(f"a stack of {len(planes)} focal planes, of which it sees one: left to TiffSlide")
 
     def _describe(self, handle: openslide.OpenSlide) -> SlideInfo:
         properties = handle.properties

@@ -55,6 +55,10 @@ class SlideInfo:
     scenes : tuple of str
         Names of the scenes of a multi-scene file (one entry otherwise).
     scene : int
+    planes : tuple of str
+        Names of the focal planes of a stack, with their heights where these are known; empty for other slides.
+    plane : int
+        The one that is read.
     """
 
     path: str
@@ -69,6 +73,8 @@ class SlideInfo:
     scenes: tuple[str, ...] = ("0",)
     scene: int = 0
     warnings: tuple[str, ...] = field(default=())
+    planes: tuple[str, ...] = ()
+    plane: int = 0
 
     @property
     def size(self) -> Size:

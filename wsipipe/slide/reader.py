@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsipipe.errors import FAILURES, SettingsError, SlideError, TileReadError, in_words
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.settings import SlideSettings
+from wsipipe.slide.planes import refuse_plane
 from wsipipe.slide.protocol import Level, MppSource, SlideInfo
 from wsipipe.slide.resolution import concerns
 from wsipipe.slide.sampling import Stamp, changed, stamp
@@ -132,25 +133,32 @@ class Reader(ABC, Generic[Handle]):
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._path, self._settings), self.stamp
+    def tell(self, line: str) -> None:
+        """Add a line to the warnings of the slide."""
+        self._info = replace(self._info, warnings=(*self._info.warnings, line))
 
-    def __setstate__(self, was: Stamp) -> None:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._path, self._settings), (self.stamp, self._info.warnings)
+
+    def __setstate__(self, state: tuple[Stamp, tuple[str, ...]]) -> None:
         """Check that a copy has opened the same file."""
+        was, warnings = state
         try:
             self._check_same(was)
         except SlideError:
             self.close()
             raise
+        self._info = replace(self._info, warnings=warnings)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._path!r}>"
 
 
 def _finish(info: SlideInfo, settings: SlideSettings) -> SlideInfo:
-    """Return *info* with the settings' scene checked, their mpp in place and the warnings about the resolution."""
+    """Return *info* with the settings' scene and plane checked, their mpp in place, and warnings about resolution."""
     if settings.scene >= len(info.scenes):
         raise SettingsError(f"{info.path} has no scene {settings.scene}; it has {len(info.scenes)}: {scene_list(info)}")
+    refuse_plane(info.path, settings.plane, info.planes)
     if settings.mpp is not None:
         info = replace(info, mpp=(settings.mpp, settings.mpp), mpp_source=MppSource.OVERRIDE)
     return replace(info, warnings=(*info.warnings, *concerns(info)))

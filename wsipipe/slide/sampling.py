@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from wsipipe.errors import SlideChanged, SlideNotFound, UnreadableSlide, WsipipeError
+from wsipipe.slide.dicomweb import is_dicomweb, series_digest
 from wsipipe.slide.remote import Blocks, is_url, remote_size
 
 ENDS = 1 << 16
@@ -28,7 +29,7 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
     ----------
     path : path or URL
         A file (for ``.mrxs`` with the data folder beside it), or a folder of DICOM instances: then over its files,
-        sorted by name.
+        sorted by name. Of a DICOMweb series the identities and sizes of its instances.
 
     Raises
     ------
@@ -36,6 +37,8 @@ def fingerprint(path: str | os.PathLike[str]) -> str:
         When the file is missing or cannot be read.
     """
     location = os.fspath(path)
+    if is_dicomweb(location):
+        return series_digest(location)
     digest = hashlib.sha256(b"wsipipe slide fingerprint 1")
     try:
         for name, part in _parts(location):
@@ -68,6 +71,8 @@ def stamp(path: str | os.PathLike[str]) -> Stamp:
     """
     location = os.fspath(path)
     try:
+        if is_dicomweb(location):
+            return Stamp(0, 0)
         if is_url(location):
             return Stamp(remote_size(location), 0)
         found = [os.stat(part) for _, part in _parts(location)]

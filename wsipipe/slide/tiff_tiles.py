@@ -84,9 +84,10 @@ def _present(tiff: TiffFile, part: Placed, box: Box) -> Iterator[Box]:
     for index, tile in _tiles_over(part, inside):
         if page.databytecounts[index]:
             _check_place(tiff, page.dataoffsets[index], page.databytecounts[index], tile)
-            if page.keyframe.compression in (OLD_JPEG, NEW_JPEG):
+            in_one = page.keyframe.jpegheader is not None  # of NDPI: a part of one large JPEG has no ends of its own
+            if page.keyframe.compression in (OLD_JPEG, NEW_JPEG) and not in_one:
                 _check_end(tiff, page.dataoffsets[index], page.databytecounts[index], tile)
-            if page.keyframe.compression == NEW_JPEG:
+            if page.keyframe.compression == NEW_JPEG and not in_one:
                 _check_start(tiff, page.dataoffsets[index], tile)
             yield intersect(inside, tile)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
@@ -14,14 +15,16 @@ from tifffile import TiffFile, TiffFileError, TiffPageSeries
 from tiffslide import TiffSlide
 
 from wsipipe.errors import FAILURES, SettingsError, UnsupportedSlide
+from wsipipe.settings import SlideSettings
+from wsipipe.slide.planes import plane_of
 from wsipipe.slide.protocol import SlideInfo
 from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.remote import Blocks, is_url
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
+from wsipipe.slide.tiff_planes import UM, planes_of, take_plane
 from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha, parts_held
 from wsipipe.units import Box, Pair
 
-UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "\u00b5m": 1.0, "\u03bcm": 1.0, "um": 1.0, "nm": 1e-3}
 ASSOCIATED = ("label", "macro", "overview", "thumbnail")
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # damage is raised, not logged
@@ -53,7 +56,10 @@ class TiffSlideReader(Reader[TiffSlide]):
     def _open(self) -> TiffSlide:
         handle = RemoteTiffSlide(self._path) if is_url(self._path) else TiffSlide(self._path)
         try:
-            _select_scene(handle, self._path, self._settings.scene)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it remarks on what it does not know of NDPI and Ventana files
+                self._planes = _select(handle, self._path, self._settings)
+                _ = handle.properties
         except BaseException:
             handle.close()
             raise
@@ -76,6 +82,8 @@ class TiffSlideReader(Reader[TiffSlide]):
             vendor=properties["tiffslide.vendor"] or ("ome-tiff" if is_ome else "generic-tiff"),
             scenes=tuple(_scene_names(handle)),
             scene=scene,
+            planes=self._planes,
+            plane=int(self._settings.plane or 0),
         )
 
     def _read(self, handle: TiffSlide, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
@@ -123,20 +131,29 @@ def _scene_names(handle: TiffSlide) -> list[str]:
     return [tiff.series[i].name or str(n) for n, i in enumerate(_scene_indices(tiff))]
 
 
-def _select_scene(handle: TiffSlide, path: str, scene: int) -> None:
-    """Check that the scene is an 8-bit brightfield plane, and point TiffSlide, which knows only series 0, at it."""
-    indices = _scene_indices(handle.ts_tifffile)
-    if scene >= len(indices):
+def _select(handle: TiffSlide, path: str, settings: SlideSettings) -> tuple[str, ...]:
+    """Point TiffSlide, which knows only series 0 and no stacks, at scene and focal plane; return the planes' names."""
+    tiff, indices = handle.ts_tifffile, _scene_indices(handle.ts_tifffile)
+    if settings.scene >= len(indices):
         names = ", ".join(f"{i} {name!r}" for i, name in enumerate(_scene_names(handle)))
-        raise SettingsError(f"{path} has no scene {scene}; it has {len(indices)}: {names}")
-    series = _series(handle, indices[scene])
-    _refuse_other_than_rgb(path, series)
-    if indices[scene] == 0:
+        raise SettingsError(f"{path} has no scene {settings.scene}; it has {len(indices)}: {names}")
+    index = indices[settings.scene]
+    planes = planes_of(tiff, index)
+    plane = plane_of(path, settings.plane, planes)
+    for i in {0, index}:
+        take_plane(tiff, i, plane if i == index else 0)
+    _refuse_other_than_rgb(path, _series(handle, index))
+    _select_scene(handle, index)
+    return planes
+
+
+def _select_scene(handle: TiffSlide, index: int) -> None:
+    if index == 0:
         return
-    properties: dict[str, Any] = handle.properties
+    series, properties = _series(handle, index), handle.properties
     for key in [k for k in properties if k.startswith("tiffslide.level[")]:
         del properties[key]
-    properties["tiffslide.series-index"], properties["tiffslide.series-axes"] = indices[scene], series.axes
+    properties["tiffslide.series-index"], properties["tiffslide.series-axes"] = index, series.axes
     for i, level in enumerate(series.levels):
         height, width = level.shape[:2]
         properties[f"tiffslide.level[{i}].width"], properties[f"tiffslide.level[{i}].height"] = width, height
@@ -144,10 +161,8 @@ def _select_scene(handle: TiffSlide, path: str, scene: int) -> None:
 
 def _refuse_other_than_rgb(path: str, series: TiffPageSeries) -> None:
     sizes = dict(zip(series.axes, series.shape, strict=True))
-    stacked = {axis: sizes[axis] for axis in "ZT" if sizes.get(axis, 1) > 1}
-    if stacked:
-        what = " and ".join(f"{n} {'focal planes' if axis == 'Z' else 'time points'}" for axis, n in stacked.items())
-        raise UnsupportedSlide(f"{path} holds {what}; expected one plane of RGB")
+    if sizes.get("T", 1) > 1:
+        raise UnsupportedSlide(f"{path} holds {sizes['T']} time points; expected one")
     if sizes.get("S", 1) not in (3, 4):
         channels = sizes.get("C", sizes.get("S", 1))
         raise UnsupportedSlide(
