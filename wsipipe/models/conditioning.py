@@ -74,7 +74,7 @@ class Encoder:
         float32 (B, D)
         """
         if self.token == "patch":
-            return np.asarray(self.tokens(images).mean((1, 2)))
+            return np.asarray(self.tokens(images).mean((1, 2)), np.float32)
         out = cast(Tensor, self.network(self._input(images)))
         return (out[:, 0] if out.ndim == 3 else out).float().cpu().numpy()
 
