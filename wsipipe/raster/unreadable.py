@@ -29,7 +29,7 @@ def covered_px(boxes: NDArray[np.int64]) -> int:
 def kept_bad(work: Path, raster: Raster) -> list[Box]:
     """Return the unreadable boxes met so far, and keep them in *work* for a run that goes on with this one."""
     path = work / "bad.json"
-    before = {tuple(box) for box in json.loads(path.read_text())} if path.exists() else set()
+    before = {tuple(box) for box in json.loads(path.read_text("utf-8"))} if path.exists() else set()
     bad = sorted(before | set(raster.bad))
     if bad:
         write_json(path, bad)
