@@ -98,8 +98,7 @@ def dataset(tmp_path: Path) -> Path:
 def job(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluateJob:
     """Return a job on the test part of *dataset* with a predictor that sees darkness."""
     monkeypatch.setattr(story, "_load", lambda job: DARK)
-    monkeypatch.setattr(story, "resolve", Path)
-    monkeypatch.setattr(story, "model_hash", lambda path: "0" * 64)
+    monkeypatch.setattr(story, "weights_digest", lambda model: "0" * 64)
     spec = DatasetSpec(str(dataset), 0.25, r"(\d+)_", str(dataset / "split.json"), default_split="")
     return EvaluateJob(spec, tmp_path / "out", scoring=EvaluateSettings(resamples=20, pictures=1))
 

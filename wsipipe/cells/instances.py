@@ -19,7 +19,7 @@ from wsipipe.cells.rules import FOREGROUND, MARKER, TYPE, CellRules, halo, level
 from wsipipe.geometry import grow, intersect, is_empty
 from wsipipe.units import Box, Size
 
-__all__ = ["CellRules", "Cells", "find_cells", "halo"]
+__all__ = ["CellRules", "Cells", "cells_of", "find_cells", "halo"]
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.int32]
@@ -122,7 +122,7 @@ def find_cells(
     maps = np.ascontiguousarray(maps[:, y0 : y0 + h, x0 : x0 + w])
     near = intersect(grow(core, rules.max_diameter_px), inside)
     labels, flagged = _label(maps, names, inside, inside if neighbours or is_empty(near) else near, rules)
-    cells = _measure(labels, flagged, maps, names, inside, core, rules, neighbours)
+    cells = cells_of(labels, flagged, maps, names, inside, core, rules, neighbours)
     return cells if inside == window else _reframed(cells, window, (y0, x0))
 
 
@@ -222,7 +222,7 @@ def _square(radius: int) -> Image:
     return np.ones((2 * radius + 1, 2 * radius + 1), np.uint8)
 
 
-def _measure(
+def cells_of(
     labels: Labels,
     flagged: NDArray[np.bool_],
     maps: Image,

@@ -9,17 +9,15 @@ import click
 
 def show_notice(model: str) -> None:
     """Print the notice on stderr once per model and user."""
-    from wsipipe.models.checkpoint import model_hash, read_card
-    from wsipipe.models.zoo import resolve
+    from wsipipe.plugins.opening import card_of, weights_digest
 
-    path = resolve(model)
-    card = read_card(path)
-    seen = Path(click.get_app_dir("wsipipe")) / "noticed" / model_hash(path)[:16]
+    card = card_of(model)
+    seen = Path(click.get_app_dir("wsipipe")) / "noticed" / weights_digest(model)[:16]
     if seen.exists():
         return
+    about = f"{card.name}: weights under {card.licence}" if card else f"{model}: weights under their own licence"
     click.echo(
-        f"wsipipe: for research use only, not for diagnosis. Model {card.name}: weights under {card.licence}. "
-        "(This notice is shown once.)",
+        f"wsipipe: for research use only, not for diagnosis. Model {about}. (This notice is shown once.)",
         err=True,
     )
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from wsipipe.cells.rules import FOREGROUND, TYPE
 from wsipipe.geometry import Grid
 from wsipipe.infer.blend import blend
 from wsipipe.infer.predict import Predictor
-from wsipipe.labels import Annotated
 from wsipipe.models.checkpoint import ModelCard, Rules
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.raster.fill import fill_edges
@@ -28,8 +27,6 @@ from wsipipe.units import Size
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.int32]
-IMAGES_AT_ONCE = 16
-"""At most so many images share a pass through the network."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +131,7 @@ def maps_of_all(
 ) -> list[ImageMaps]:
     """Return the maps of several (image, mpp); their tiles share the predictor's batches."""
     wanted = settings or GridSettings()
-    rasters = [_raster(image, mpp, wanted, predictor.card.mpp) for image, mpp in pictures]
+    rasters = [raster_of(image, mpp, wanted, predictor.card.mpp) for image, mpp in pictures]
     grids = [TileGrid(raster.grid.size, wanted.overlap) for raster in rasters]
     tiles = [_shown(raster, grid, wanted.stain, predictor.card) for raster, grid in zip(rasters, grids)]
     pixels = [rgb for shown in tiles for rgb in shown.values()]
@@ -156,7 +153,8 @@ def _shown(raster: SlideRaster, grid: TileGrid, stain: str, card: ModelCard) -> 
     return {ij: normalise(rgb, change) for ij, rgb in read.items() if not is_glass(rgb)}
 
 
-def _raster(image: Image, mpp: float, settings: GridSettings, model_mpp: float) -> SlideRaster:
+def raster_of(image: Image, mpp: float, settings: GridSettings, model_mpp: float) -> SlideRaster:
+    """Return a picture at the resolution of *settings*, or else of the model."""
     slide = ArraySlide([image], mpp)
     target = settings.target_mpp or model_mpp
     return SlideRaster(slide, slide_grid(slide.info, (mpp, mpp), target, settings.allow_upsample), fingerprint="")
@@ -183,13 +181,3 @@ def rasterise(polygons: NDArray[np.object_], size: Size) -> Labels:
     offsets = np.searchsorted(owner[:-1][inner], np.arange(len(order) + 1))
     fill_edges(labels, edges, offsets, (order + 1).astype(np.int32))
     return labels
-
-
-def predicted(
-    images: list[Annotated], predictor: Predictor, settings: GridSettings
-) -> Iterator[tuple[Annotated, ImageMaps]]:
-    """Yield every image with its maps; a few images at a time share the network's batches."""
-    step = max(1, min(IMAGES_AT_ONCE, predictor.batch))
-    for start in range(0, len(images), step):
-        group = images[start : start + step]
-        yield from zip(group, maps_of_all([(a.image, a.mpp) for a in group], predictor, settings), strict=True)

@@ -6,17 +6,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from wsipipe.errors import DatasetError, SettingsError
-from wsipipe.evaluate.image import Labels, predicted
+from wsipipe.evaluate.image import ImageMaps, Labels
+from wsipipe.evaluate.objects import predicted
 from wsipipe.evaluate.pictures import ranked, write_labels, write_pictures
 from wsipipe.evaluate.scoring import write_trials
 from wsipipe.evaluate.scoring_groups import read_groups
 from wsipipe.evaluate.tally import Evaluation, Tally
 from wsipipe.evaluate.tuning import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
-from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
-from wsipipe.models.checkpoint import Rules, model_hash
+from wsipipe.models.checkpoint import Rules
 from wsipipe.models.threads import set_threads
-from wsipipe.models.zoo import DEFAULT, resolve
+from wsipipe.models.zoo import DEFAULT
+from wsipipe.plugins.opening import AnyPredictor, check_settings, is_plugin, open_predictor, weights_digest
 from wsipipe.runs import claims, result_folder
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
@@ -95,12 +96,15 @@ def run_tune(job: EvaluateJob, progress: Progress) -> list[Trial]:
     """
     if job.dataset.split and job.part == "test":
         raise SettingsError("thresholds are not to be chosen on test images; expected --part val (or train)")
+    if is_plugin(job.model):
+        raise SettingsError(f"--tune chooses thresholds of wsipipe's own networks; {job.model} has none of these")
     predictor = _load(job)
     images = read_images(job, predictor.card.mpp)
     _warn(job, images, progress)
     progress.start("images", len(images))
     pairs = []
     for item, maps in predicted(images, predictor, job.grid):
+        assert isinstance(maps, ImageMaps)
         pairs.append((maps, item.labels))
         progress.advance("images")
     progress.start("rules", len(THRESHOLDS) * len(MARKER_THRESHOLDS))
@@ -133,17 +137,19 @@ def _warn(job: EvaluateJob, images: list[Annotated], progress: Progress) -> None
         progress.say(f"warning: {job.dataset.path}: none of the images has an annotated nucleus; check the labels")
 
 
-def _load(job: EvaluateJob) -> Predictor:
+def _load(job: EvaluateJob) -> AnyPredictor:
     set_threads(network_threads())
     run = job.run
-    return load_predictor(resolve(job.model), run.device, run.precision, run.batch, run.engine)
+    if is_plugin(job.model):
+        check_settings(job.model, job.cells, job.grid)
+    return open_predictor(job.model, run.device, run.precision, run.batch, run.engine)
 
 
-def _about(job: EvaluateJob, predictor: Predictor, rules: Rules) -> dict[str, object]:
+def _about(job: EvaluateJob, predictor: AnyPredictor, rules: Rules) -> dict[str, object]:
     """Return what found the nuclei: model, rules and arithmetic."""
     return {
         "model": predictor.card.name,
-        "model_sha256": model_hash(resolve(job.model)),
+        "model_sha256": weights_digest(job.model),
         "working_mpp": job.grid.target_mpp or predictor.card.mpp,
         "rules": asdict(rules),
         "recipe": asdict(predictor.recipe),

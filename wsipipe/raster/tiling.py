@@ -1,7 +1,8 @@
 """Integer arithmetic of tiles and blocks on the working grid: who covers a pixel, who owns a tile.
 
-Tiles are what the network sees: 256 px, overlapping, on one grid anchored at the slide's origin. Blocks are how the
-work is cut up: disjoint cores that cover the slide. Nothing here reads a file, and no tile depends on a block.
+Tiles are what the network sees: 256 px, or what a plug-in asks for, overlapping, on one grid anchored at the slide's
+origin. Blocks are how the work is cut up: disjoint cores that cover the slide. Nothing here reads a file, and no tile
+depends on a block.
 """
 
 from __future__ import annotations
@@ -31,22 +32,25 @@ class TileGrid:
     size : (int, int)
         Width and height of the slide in grid pixels.
     overlap : int
-        Pixels shared by neighbouring tiles, 0 to 128.
+        Pixels shared by neighbouring tiles, from 0 to half a tile.
+    side : int
+        Side of a tile in grid pixels.
     """
 
     size: Size
     overlap: int
+    side: int = TILE
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= TILE // 2:
-            raise SettingsError(f"overlap is {self.overlap} px; expected 0 to {TILE // 2} px")
+        if not 0 <= self.overlap <= self.side // 2:
+            raise SettingsError(f"overlap is {self.overlap} px; expected 0 to {self.side // 2} px")
         if min(self.size) < 1:
             raise SettingsError(f"the grid is {self.size[0]} x {self.size[1]} px; expected at least one pixel")
 
     @property
     def stride(self) -> int:
         """Distance of neighbouring tiles in grid pixels."""
-        return TILE - self.overlap
+        return self.side - self.overlap
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -61,14 +65,14 @@ class TileGrid:
     def box(self, i: int, j: int) -> Box:
         """Return the pixels that tile (i, j) reads; it may stick out of the slide to the right and below."""
         x, y = self.origin(i, j)
-        return x, y, x + TILE, y + TILE
+        return x, y, x + self.side, y + self.side
 
     def tiles_over(self, box: Box) -> Box:
         """Return the half-open index range ``(i0, j0, i1, j1)`` of the tiles that overlap *box* (grid pixels)."""
         (x0, y0, x1, y1), (nx, ny) = box, self.counts
         if is_empty(box):
             return 0, 0, 0, 0
-        first = (x0 - TILE) // self.stride + 1, (y0 - TILE) // self.stride + 1
+        first = (x0 - self.side) // self.stride + 1, (y0 - self.side) // self.stride + 1
         last = (x1 - 1) // self.stride + 1, (y1 - 1) // self.stride + 1
         return intersect((*first, *last), (0, 0, nx, ny))
 
@@ -76,7 +80,7 @@ class TileGrid:
         """Return the boxes of all tiles, int64 (ny, nx, 4), in grid pixels."""
         nx, ny = self.counts
         x, y = np.meshgrid(np.arange(nx, dtype=np.int64) * self.stride, np.arange(ny, dtype=np.int64) * self.stride)
-        return np.stack([x, y, x + TILE, y + TILE], axis=-1)
+        return np.stack([x, y, x + self.side, y + self.side], axis=-1)
 
     def cores(self) -> NDArray[np.int64]:
         """Return the part of each tile where it counts most, int64 (ny, nx, 4), in grid pixels: they cover the slide.
@@ -92,7 +96,7 @@ class TileGrid:
 
     def centres(self) -> NDArray[np.int64]:
         """Return the pixel at the centre of each tile, clamped into the slide: int64 (ny, nx, 2) as x, y."""
-        return np.asarray(np.minimum(self.boxes()[..., :2] + TILE // 2, np.array(self.size) - 1), dtype=np.int64)
+        return np.asarray(np.minimum(self.boxes()[..., :2] + self.side // 2, np.array(self.size) - 1), dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from wsipipe._version import __version__
 from wsipipe.errors import ClusterError, WsipipeError
-from wsipipe.infer.predict import Predictor
+from wsipipe.plugins.opening import AnyPredictor
 from wsipipe.schedule.engine import Forward, Report
 from wsipipe.schedule.local import local_cluster
 from wsipipe.schedule.order import Lanes, Order, Pace
@@ -48,7 +48,7 @@ class DaskEngine:
         Hears the link to the dashboard, and why nothing happens.
     """
 
-    predictor: Predictor | None = None
+    predictor: AnyPredictor | None = None
 
     def __init__(self, run: RunSettings, cluster: ClusterSettings, say: Callable[[str], None]) -> None:
         self.settings, self.workers, self.say = cluster, run.workers, say

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from wsipipe.infer.predict import Predictor
+from wsipipe.models.checkpoint import ModelCard
+from wsipipe.plugins.opening import AnyPredictor
+from wsipipe.plugins.protocol import Looks
 from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.task import Board, Receipt
 from wsipipe.settings import RunSettings
@@ -25,10 +27,15 @@ class Forward:
         Maps, in order.
     recipe : dict
         See :class:`wsipipe.infer.predict.Recipe`.
+    card : ModelCard
+    looks : Looks or None
+        How a plug-in looks at a slide; None for wsipipe's own networks.
     """
 
     names: tuple[str, ...]
     recipe: dict[str, Any]
+    card: ModelCard
+    looks: Looks | None = None
 
     @property
     def batch(self) -> int:
@@ -36,9 +43,9 @@ class Forward:
         return int(self.recipe["batch"])
 
     @classmethod
-    def of(cls, predictor: Predictor) -> Forward:
+    def of(cls, predictor: AnyPredictor) -> Forward:
         """Return what there is to know of *predictor*."""
-        return cls(predictor.names, asdict(predictor.recipe))
+        return cls(predictor.names, asdict(predictor.recipe), predictor.card, getattr(predictor, "looks", None))
 
 
 class Engine(Protocol):
@@ -46,7 +53,7 @@ class Engine(Protocol):
 
     Attributes
     ----------
-    predictor : Predictor or None
+    predictor : AnyPredictor or None
         The network, where this process has it.
     lanes : tuple of int
         Blocks that are predicted, and blocks whose cells are made, at a time.
@@ -57,7 +64,7 @@ class Engine(Protocol):
     local: bool
 
     @property
-    def predictor(self) -> Predictor | None: ...  # noqa: D102
+    def predictor(self) -> AnyPredictor | None: ...  # noqa: D102
 
     @property
     def lanes(self) -> tuple[int, int]: ...  # noqa: D102

@@ -8,10 +8,8 @@ from dataclasses import asdict
 from functools import lru_cache
 
 from wsipipe.errors import ClusterError
-from wsipipe.infer.predict import Predictor, load_predictor
-from wsipipe.models.checkpoint import model_hash
 from wsipipe.models.device import SmallerBatch
-from wsipipe.models.zoo import resolve
+from wsipipe.plugins.opening import AnyPredictor, open_predictor, weights_digest
 from wsipipe.schedule.task import Plan
 
 DEVICE = "WSIPIPE_DEVICE"
@@ -19,7 +17,7 @@ DEVICE = "WSIPIPE_DEVICE"
 
 
 @lru_cache(maxsize=1)
-def loaded(model: str, sha256: str, device: str, precision: str, batch: int, engine: str) -> Predictor:
+def loaded(model: str, sha256: str, device: str, precision: str, batch: int, engine: str) -> AnyPredictor:
     """Return a predictor, loaded once per worker process for any number of slides.
 
     Raises
@@ -27,13 +25,12 @@ def loaded(model: str, sha256: str, device: str, precision: str, batch: int, eng
     ClusterError
         When the checkpoint here is another one.
     """
-    path = resolve(model)
-    if model_hash(path) != sha256:
+    if weights_digest(model) != sha256:
         raise ClusterError(f"the model {model} on {socket.gethostname()} is another file than where the run started")
-    return load_predictor(path, os.environ.get(DEVICE, device), precision, batch, engine)
+    return open_predictor(model, os.environ.get(DEVICE, device), precision, batch, engine)
 
 
-def checked_predictor(plan: Plan) -> Predictor:
+def checked_predictor(plan: Plan) -> AnyPredictor:
     """Return this worker process's predictor for *plan*.
 
     Raises

@@ -11,9 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from wsipipe.infer.predict import Predictor, load_predictor
 from wsipipe.models.threads import set_threads
-from wsipipe.models.zoo import resolve
+from wsipipe.plugins.opening import AnyPredictor, open_predictor
 from wsipipe.schedule.engine import Forward, Report
 from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.resources import allowed_cores, network_threads
@@ -36,7 +35,7 @@ class PoolEngine:
     def __init__(self) -> None:
         set_threads(network_threads())
         self._loading = threading.Lock()
-        self._loaded: OrderedDict[tuple[str, str, str, int, str], Predictor] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str, str, int, str], AnyPredictor] = OrderedDict()
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +51,7 @@ class PoolEngine:
         return 1, allowed_cores()
 
     @property
-    def predictor(self) -> Predictor | None:
+    def predictor(self) -> AnyPredictor | None:
         """The network that was asked for last."""
         return next(reversed(self._loaded.values()), None)
 
@@ -60,14 +59,13 @@ class PoolEngine:
         """Load the network, unless it is loaded; see :class:`~wsipipe.schedule.engine.Engine`."""
         return Forward.of(self._load(model, sha256, run, batch))
 
-    def _load(self, model: str, sha256: str, run: RunSettings, batch: int) -> Predictor:
+    def _load(self, model: str, sha256: str, run: RunSettings, batch: int) -> AnyPredictor:
         key = sha256, run.device, run.precision, batch, run.engine
         with self._loading:  # the next slide is prepared in another thread
             if key not in self._loaded:
                 while len(self._loaded) >= KEPT_NETWORKS:
                     self._loaded.popitem(last=False)
-                path = resolve(model)
-                self._loaded[key] = load_predictor(path, run.device, run.precision, batch, run.engine)
+                self._loaded[key] = open_predictor(model, run.device, run.precision, batch, run.engine)
             self._loaded.move_to_end(key)
             return self._loaded[key]
 

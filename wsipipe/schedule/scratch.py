@@ -115,7 +115,7 @@ def write_maps(
     pixels: Mapping[Box, NDArray[np.uint8]],
     bad: Iterable[Box],
 ) -> None:
-    """Write a block's tile maps (K, 256, 256), pixel pieces (h, w, 3) and unreadable boxes to *path*, atomically."""
+    """Write a block's tile maps (K, side, side), pixel pieces (h, w, 3) and unreadable boxes to *path*, atomically."""
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for (i, j), maps in tiles.items():
             archive.writestr(f"tile/{i}_{j}", _pack(maps))
@@ -124,13 +124,15 @@ def write_maps(
         archive.writestr("bad", json.dumps(sorted(bad)))
 
 
-def read_maps(path: Path, tiles: Iterable[tuple[int, int]], channels: int) -> dict[tuple[int, int], NDArray[np.uint8]]:
-    """Return the maps (channels, 256, 256) of those of the given *tiles* that have some: the others show only glass."""
+def read_maps(
+    path: Path, tiles: Iterable[tuple[int, int]], channels: int, side: int = TILE
+) -> dict[tuple[int, int], NDArray[np.uint8]]:
+    """Return the maps (channels, side, side) of those *tiles* that have some: the others show only glass."""
     with zipfile.ZipFile(path) as archive:
         names = set(archive.namelist())
         there = [(i, j) for i, j in tiles if f"tile/{i}_{j}" in names]
         raw = {(i, j): _CODEC.decode(archive.read(f"tile/{i}_{j}")) for i, j in there}
-    return {key: np.frombuffer(value, np.uint8).reshape(channels, TILE, TILE) for key, value in raw.items()}
+    return {key: np.frombuffer(value, np.uint8).reshape(channels, side, side) for key, value in raw.items()}
 
 
 def read_pixels(path: Path, core: Box, window: Box, out: NDArray[np.uint8]) -> list[Box]:

@@ -22,7 +22,9 @@ from wsipipe.artifacts import atomic_path, digest, from_json, write_json
 from wsipipe.cells.instances import CellRules, halo
 from wsipipe.cells.polygons import expand_px
 from wsipipe.geometry import Grid, grow, intersect, is_empty
-from wsipipe.raster.tiling import BlockGrid, TileGrid, tile_owners
+from wsipipe.plugins import stitch
+from wsipipe.plugins.levels import Levels
+from wsipipe.raster.tiling import TILE, BlockGrid, TileGrid, tile_owners
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings
 from wsipipe.stain import Change
 from wsipipe.stain.unmix import HE, StainVectors, vectors_of
@@ -87,6 +89,10 @@ class Plan:
         Change that gives the slide's pixels the colours of the training images; see :mod:`wsipipe.stain`.
     stain_vectors : dict
         Stains that cells are measured by; see :meth:`wsipipe.stain.unmix.StainVectors.as_dict`.
+    tiling : (int, int) or ()
+        Side and overlap of the tiles of a plug-in; wsipipe's own networks have tiles of one side.
+    levels : three pairs of float, or ()
+        Black and white of each channel for a plug-in; see :mod:`wsipipe.plugins.levels`.
     """
 
     source: str
@@ -109,6 +115,8 @@ class Plan:
     stain: Change = ()
     stamp: tuple[int, int] = (0, 0)
     stain_vectors: dict[str, str] = field(default_factory=HE.as_dict)
+    tiling: tuple[int, ...] = ()
+    levels: Levels = ()
 
     @cached_property
     def vectors(self) -> StainVectors:
@@ -118,7 +126,8 @@ class Plan:
     @cached_property
     def tiles(self) -> TileGrid:
         """The global grid of tiles."""
-        return TileGrid(self.working.size, self.grid.overlap)
+        side, overlap = self.tiling or (TILE, self.grid.overlap)
+        return TileGrid(self.working.size, overlap, side)
 
     @cached_property
     def blocks(self) -> tuple[Box, ...]:
@@ -138,7 +147,10 @@ class Plan:
     @cached_property
     def halo(self) -> int:
         """How far cells of a block depend on pixels around it, in grid pixels."""
-        return halo(self.rules, self.names, expand_px(self.expand_um, self.working))
+        grown = expand_px(self.expand_um, self.working)
+        if stitch.is_objects(self.names):
+            return stitch.halo(self.rules, grown)
+        return halo(self.rules, self.names, grown)
 
     def window(self, block: int) -> Box:
         """Return the part of the slide that the cells of *block* depend on."""
@@ -161,7 +173,9 @@ class Plan:
 
     def tiles_of(self, block: int) -> list[tuple[int, int]]:
         """Return (i, j) of the selected tiles that *block* owns, row-major."""
-        return [(i, j) for i, j in self.tiles_over(grow(self.blocks[block], 256)) if self.owners[j, i] == block]
+        return [
+            (i, j) for i, j in self.tiles_over(grow(self.blocks[block], self.tiles.side)) if self.owners[j, i] == block
+        ]
 
     def blocks_over(self, box: Box) -> list[int]:
         """Return the blocks whose core overlaps *box*, in order."""

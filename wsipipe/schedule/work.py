@@ -28,6 +28,8 @@ from wsipipe.formats.parquet import write_part
 from wsipipe.formats.table import cells_table
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.infer.blend import blend
+from wsipipe.plugins.levels import Levels
+from wsipipe.plugins.stitch import BAND_UM, is_objects, stitch
 from wsipipe.raster import Raster, SlideRaster
 from wsipipe.schedule.clock import Clock
 from wsipipe.schedule.network import checked_predictor
@@ -43,7 +45,7 @@ from wsipipe.tissue import Tissue
 from wsipipe.units import Box
 
 Maps = Callable[[], NDArray[np.uint8]]
-"""Waits for a batch of tiles that the network has begun with, and returns its maps (n, K, 256, 256)."""
+"""Waits for a batch of tiles that the network has begun with, and returns its maps (n, K, side, side)."""
 Batch = list[tuple[int, int]]
 """Tiles (i, j) that are read together."""
 Read = list[tuple[tuple[int, int], NDArray[np.uint8]]]
@@ -112,6 +114,11 @@ class Worker:
     def predictor(self) -> Any:
         """The model, on its device."""
         return self._given or checked_predictor(self.plan)
+
+    @property
+    def given(self) -> tuple[Levels, ...]:
+        """What the network is told of the slide beside its tiles: plug-ins, the levels."""
+        return (self.plan.levels,) if self.plan.levels else ()
 
     @cached_property
     def tissue(self) -> Tissue:
@@ -193,9 +200,9 @@ class Worker:
         return deque(ahead.submit(self._read, *one) for one in islice(batches, self.readers + 1)), batches
 
     def maps_of(self, batch: list[tuple[int, int]], pixels: NDArray[np.uint8]) -> Maps:
-        """Begin with the tiles (i, j) in *batch*, whose pixels are (n, 256, 256, 3); return what gives their maps."""
+        """Begin with the tiles (i, j) in *batch*, whose pixels are (n, side, side, 3); return what gives their maps."""
         with self._turn:  # a worker process may be given several tasks at a time
-            begun: Maps = self.predictor.begin(pixels)
+            begun: Maps = self.predictor.begin(pixels, *self.given)
         return begun
 
     def _read(self, k: int, batch: Batch) -> Read:
@@ -212,12 +219,20 @@ class Worker:
         with clock("scratch"):
             tiles = self._tiles(window)
             rgb, bad = self._pixels(window, plan.near(task.block))
-        with clock("blend"):
-            maps = blend(window, plan.tiles, tiles, len(plan.names))
-        with clock("cells"):
-            core, size = plan.blocks[task.block], plan.working.size
-            cells = find_cells(maps, plan.names, window, core, size, plan.rules, neighbours=plan.expand_um > 0)
-        table = self._table(cells, maps[plan.names.index("foreground")], rgb, bad, clock)
+        core, size, around = plan.blocks[task.block], plan.working.size, plan.expand_um > 0
+        if is_objects(plan.names):
+            band = BAND_UM / plan.working.mpp[0]
+            with clock("cells"):
+                cells, foreground = stitch(
+                    window, plan.tiles, tiles, plan.names, core, plan.rules, band, neighbours=around
+                )
+        else:
+            with clock("blend"):
+                maps = blend(window, plan.tiles, tiles, len(plan.names))
+            with clock("cells"):
+                cells = find_cells(maps, plan.names, window, core, size, plan.rules, neighbours=around)
+                foreground = maps[plan.names.index("foreground")]
+        table = self._table(cells, foreground, rgb, bad, clock)
         with clock("scratch"):
             write_part(table, self.scratch.part(task.block))
         return Receipt(task, table.num_rows, dict(clock.seconds))
@@ -229,7 +244,7 @@ class Worker:
             by_owner[int(self.plan.owners[j, i])].append((i, j))
         maps: dict[tuple[int, int], NDArray[np.uint8]] = {}
         for owner, tiles in by_owner.items():
-            maps |= read_maps(self.scratch.maps(owner), tiles, len(self.plan.names))
+            maps |= read_maps(self.scratch.maps(owner), tiles, len(self.plan.names), self.plan.tiles.side)
         return maps
 
     def _pixels(self, window: Box, near: Box) -> tuple[NDArray[np.uint8], list[Box]]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsipipe.raster.tiling import TILE
 from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import free_memory
@@ -37,7 +36,7 @@ def estimate(job: SegmentJob, progress: Progress) -> list[tuple[str, str]]:
         ("tissue", f"{prepared.tissue_um2 * 1e-6:.3g} mm² in {pieces} pieces ({prepared.tissue.source})"),
         ("grid", f"{grid.size[0]:,} x {grid.size[1]:,} px at {grid.mpp[0]:.4g} µm/px, from level {grid.level}"),
         ("model", "{name} on {device} in {dtype}, {batch} tiles a pass".format(**plan.recipe | {"name": name})),
-        ("tiles", f"{tiles:,} of {plan.selected.size:,} ({TILE} px, overlap {plan.grid.overlap} px)"),
+        ("tiles", f"{tiles:,} of {plan.selected.size:,} ({plan.tiles.side} px, overlap {plan.tiles.overlap} px)"),
         ("blocks", f"{len(board.all_cells):,} of {plan.run.block} px, halo {plan.halo} px"),
         ("pixels", f"{tiles * plan.tiles.stride**2 * 3 / 2**20:,.0f} MiB of RGB at the working resolution"),
         ("memory", f"about {memory / 2**30:.1f} GiB besides the model; {free_memory() / 2**30:.1f} GiB are free"),
@@ -77,7 +76,8 @@ def survey(batch: BatchJob, progress: Progress) -> Iterator[Survey]:
 def forward_seconds(prepared: Prepared) -> float:
     """Return the seconds per tile of one forward pass, measured."""
     assert prepared.predictor is not None
-    batch = np.zeros((prepared.predictor.batch, TILE, TILE, 3), np.uint8)
+    side = prepared.plan.tiles.side
+    batch = np.zeros((prepared.predictor.batch, side, side, 3), np.uint8)
     start = time.perf_counter()
     prepared.predictor.maps(batch)
     return (time.perf_counter() - start) / len(batch)

@@ -23,8 +23,10 @@ from wsipipe.errors import SettingsError
 from wsipipe.formats.parquet import write_part
 from wsipipe.formats.table import BlankCells, cells_table
 from wsipipe.geometry import Grid, grow, is_empty
-from wsipipe.infer.predict import Predictor
 from wsipipe.models.checkpoint import ModelCard, Rules
+from wsipipe.plugins.levels import levels_of
+from wsipipe.plugins.opening import AnyPredictor
+from wsipipe.plugins.stitch import tiling
 from wsipipe.raster.tiling import TileGrid, select_tiles
 from wsipipe.schedule.pool import PoolEngine
 from wsipipe.schedule.progress import Progress
@@ -70,7 +72,7 @@ class Prepared:
         return "normalised" if self.plan.stain else "as-is"
 
     @property
-    def predictor(self) -> Predictor | None:
+    def predictor(self) -> AnyPredictor | None:
         """The network, where this process runs it."""
         return self.network.predictor
 
@@ -123,6 +125,9 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
         stain_warnings = stain_doubts(job.stain.stain_vectors, vectors, seen)
         stains = vectors.as_dict()
         plan = replace(plan, stain=change, stain_vectors=stains, fingerprint=digest([plan.fingerprint, change, stains]))
+        if looks := network.forward.looks:
+            levels = levels_of((source.raster.read(boxes[k]) for k in sampled(len(boxes))), looks.percentiles)
+            plan = replace(plan, levels=levels, fingerprint=digest([plan.fingerprint, levels]))
         check_types(job, plan, source.raster.slide)
         if isinstance(source.raster, StoreRaster):
             source.raster.require(plan.tiles, plan.selected)
@@ -156,7 +161,8 @@ def _plan(job: SegmentJob, network: Network, source: Source, batch: int) -> Plan
         "bounds": job.bounds,
         "version": __version__,
     }
-    head = network.card.head
+    head, looks = network.card.head, network.forward.looks
+    rules = cell_rules(network.card.rules, job.cells, source.raster.grid)
     return Plan(
         source=job.read_from if "://" in job.read_from else os.path.abspath(job.read_from),
         slide=job.slide,
@@ -166,7 +172,8 @@ def _plan(job: SegmentJob, network: Network, source: Source, batch: int) -> Plan
         model_sha256=network.sha256,
         recipe=network.forward.recipe,
         working=source.raster.grid,
-        rules=cell_rules(network.card.rules, job.cells, source.raster.grid),
+        rules=rules,
+        tiling=tiling(looks, rules, source.raster.grid.mpp[0]) if looks else (),
         names=network.forward.names,
         classes=head.types if head else (),
         expand_um=job.cells.expand_um,

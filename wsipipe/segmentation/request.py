@@ -10,9 +10,8 @@ from typing import Any
 from wsipipe._version import __version__
 from wsipipe.artifacts import digest, read_json
 from wsipipe.errors import SettingsError, SlideError
-from wsipipe.infer.predict import Predictor
-from wsipipe.models.checkpoint import ModelCard, model_hash, read_card
-from wsipipe.models.zoo import resolve, shipped
+from wsipipe.models.checkpoint import ModelCard
+from wsipipe.plugins.opening import AnyPredictor, card_of, check_settings, full_name, weights_digest
 from wsipipe.schedule.engine import Engine, Forward
 from wsipipe.segmentation.job import SegmentJob, SegmentResult
 from wsipipe.settings import GridSettings, determining
@@ -28,8 +27,8 @@ class Network:
     Attributes
     ----------
     name : str
-        Of a shipped model, else the checkpoint's absolute path.
-    predictor : Predictor or None
+        Of a shipped model, else the checkpoint's absolute path; of a plug-in with its name before.
+    predictor : AnyPredictor or None
         The loaded network, where this process runs it.
     """
 
@@ -37,7 +36,7 @@ class Network:
     card: ModelCard
     sha256: str
     forward: Forward
-    predictor: Predictor | None = None
+    predictor: AnyPredictor | None = None
 
 
 def network_of(job: SegmentJob, engine: Engine, batch: int = 0) -> Network:
@@ -52,12 +51,13 @@ def network_of(job: SegmentJob, engine: Engine, batch: int = 0) -> Network:
     ------
     ModelError, SettingsError
     """
-    path = resolve(job.model).resolve()
-    name = job.model if job.model in shipped() else str(path)
-    card, sha = read_card(path), model_hash(path)
-    if card.head is None:
+    name, card, sha = full_name(job.model), card_of(job.model), weights_digest(job.model)
+    if card is not None and card.head is None:
         raise SettingsError(f"--model {job.model} is a backbone without a head; fit one with `wsipipe fit`")
-    return Network(name, card, sha, engine.forward(name, sha, job.run, batch or job.run.batch), engine.predictor)
+    forward = engine.forward(name, sha, job.run, batch or job.run.batch)
+    if forward.looks is not None:
+        check_settings(job.model, job.cells, job.grid)
+    return Network(name, card or forward.card, sha, forward, engine.predictor)
 
 
 def grid_settings(job: SegmentJob, network: Network) -> GridSettings:

@@ -1,0 +1,1 @@
+"""Other networks through this pipeline: StarDist, Cellpose, InstanSeg, TorchScript, ONNX, and one's own."""
