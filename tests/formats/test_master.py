@@ -43,7 +43,7 @@ def test_what_was_written_passes_and_is_read_once(cells: Path, monkeypatch: pyte
     about = metadata(cells)
     assert about["cells"] == 40 and "digest" not in about
     about["size"] = "changed by a caller"
-    monkeypatch.setattr("wsipipe.formats.master._check_rows", lambda *args: pytest.fail("read again"))
+    monkeypatch.setattr("wsipipe.formats.master.check_rows", lambda *args: pytest.fail("read again"))
     assert metadata(cells)["size"] == [1200, 800]
 
 
@@ -51,7 +51,7 @@ def test_what_this_process_wrote_is_not_read_again_until_it_changes(
     cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
-    monkeypatch.setattr("wsipipe.formats.master._check_rows", lambda table, about, where: looked.append(where))
+    monkeypatch.setattr("wsipipe.formats.master.check_rows", lambda table, about, where: looked.append(where))
     assert metadata(cells)["cells"] == 40 and not looked
     cells.rename(tmp_path / "moved.parquet")
     assert metadata(tmp_path / "moved.parquet")["cells"] == 40 and not looked
