@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from wsipipe.cli.main import main
+from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.slide import open_slide
 
 
@@ -34,6 +35,16 @@ def test_info_shows_an_absurd_resolution(shared_data: Path, capsys: pytest.Captu
     code, out, _ = run(capsys, "info", path, "--mpp", "0.499", "--json")
     report = json.loads(out)
     assert (code, report["mpp"], report["mpp_source"], report["warnings"]) == (0, [0.499, 0.499], "override", [])
+
+
+@pytest.mark.parametrize("kept", [0.05, 0.5, 0.9])
+def test_a_slide_cut_short_is_told_in_words(kept: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cut.svs"
+    write_phantom(path, PhantomSettings(width=300, height=200, seed=1, mpp=0.5))
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    code, _, said = run(capsys, "info", path)
+    assert code == 3 and said.startswith("wsipipe: error: cannot open") and said.count("\n") == 1
+    assert "cut.svs" in said and "ends before all that it announces" in said
 
 
 def test_info_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
