@@ -34,6 +34,33 @@ CLASSES = {_heading(cls): cls for cls in [*SETTINGS, *SECTIONS.values()]}
 SECTION = {cls: name for name, cls in SECTIONS.items()}
 PYTHON = {
     "Segmenting": ["wsipipe.segmentation.run.segment", "wsipipe.segmentation.job.SegmentJob"],
+    "Stage by stage": [
+        "wsipipe.raster.slide.open_slide_raster", "wsipipe.raster.slide.SlideRaster", "wsipipe.geometry.Grid",
+        "wsipipe.tissue.regions.find_tissue", "wsipipe.tissue.regions.Tissue",
+        "wsipipe.quality.map.quality_map", "wsipipe.raster.tiling.TileGrid",
+        "wsipipe.models.zoo.resolve", "wsipipe.infer.predict.Predictor", "wsipipe.infer.blend.blend",
+        "wsipipe.segmentation.prepare.cell_rules", "wsipipe.cells.instances.find_cells", "wsipipe.cells.polygons.trace",
+    ],
+    "Commands as functions": [
+        "wsipipe.segmentation.run.run_segment", "wsipipe.segmentation.batch.run_batch",
+        "wsipipe.segmentation.batch.BatchJob",
+        *(f"{module}.{name}" for module, names in {
+            "wsipipe.segmentation.measuring": ("run_measure", "MeasureJob"),
+            "wsipipe.pipelines.convert": ("run_convert", "ConvertJob"),
+            "wsipipe.pipelines.classify": ("run_classify", "ClassifyJob"),
+            "wsipipe.pipelines.score": ("run_score", "ScoreJob"),
+            "wsipipe.pipelines.summarise": ("run_summarise", "SummariseJob"),
+            "wsipipe.pipelines.tma": ("run_tma", "TmaJob"),
+            "wsipipe.pipelines.quality": ("run_quality", "QualityJob"),
+            "wsipipe.pipelines.report": ("run_report", "ReportJob"),
+            "wsipipe.pipelines.features": ("run_features", "FeaturesJob"),
+            "wsipipe.pipelines.corpus": ("run_build_corpus", "CorpusJob"),
+            "wsipipe.pipelines.pretrain": ("run_pretrain", "PretrainJob"),
+            "wsipipe.pipelines.fit": ("run_fit", "FitJob"),
+            "wsipipe.pipelines.evaluate": ("run_evaluate", "EvaluateJob"),
+            "wsipipe.pipelines.visualize": ("run_visualize", "VisualizeJob"),
+        }.items() for name in names),
+    ],
     "In a notebook": ["wsipipe.view.notebook.show.show"],
     "Slides": [
         "wsipipe.slide.opening.open_slide", "wsipipe.slide.protocol.Slide", "wsipipe.slide.protocol.SlideInfo",
@@ -197,7 +224,7 @@ def python_page() -> str:
         "# Python",
         "`import wsipipe` is instant and offers `wsipipe.segment`, `wsipipe.show`, `wsipipe.open_slide`, the settings of a run and "
         "`wsipipe.WsipipeError`; the rest is imported from where it stands below. Settings classes: "
-        "[Settings](settings.md).",
+        "[Settings](settings.md). `examples/stage_by_stage.py` goes through the stages of a run by hand.",
     ]
     for heading, names in PYTHON.items():
         parts += [f"## {heading}", *(f"::: {name}" for name in names)]

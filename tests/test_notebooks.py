@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import json
 import os
@@ -23,6 +25,22 @@ def test_they_are_kept_without_outputs() -> None:
         assert cells and all(not cell["outputs"] and cell["execution_count"] is None for cell in cells), book
         for cell in cells:
             compile("".join(cell["source"]), str(book), "exec")
+
+
+@pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
+def test_what_a_notebook_imports_is_there(book: Path) -> None:
+    """Running them is slow, and skipped without Jupyter; a module that moved is noticed here."""
+    content = json.loads(book.read_text(encoding="utf-8"))
+    source = "\n".join("".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code")
+    names = [
+        (node.module, name.name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wsipipe")
+        for name in node.names
+    ]
+    assert names
+    for module, name in names:
+        assert hasattr(importlib.import_module(str(module)), name), f"{module} has no {name}"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import importlib.util
@@ -12,6 +13,7 @@ import click
 import pytest
 
 import wsipipe
+from tests.conftest import ROOT
 from tests.docs.reading import DOCS
 from wsipipe import errors
 from wsipipe.cli.options import SECTIONS
@@ -69,6 +71,22 @@ def test_public_names_exist_and_are_there(hooks: ModuleType) -> None:
     for name, value in vars(errors).items():
         if isinstance(value, type):
             assert f"| `{name}` |" in page
+
+
+def test_what_the_stages_need_is_there(hooks: ModuleType) -> None:
+    """What the example of the stages imports, and a function for each command that writes results."""
+    named = {name.rpartition(".")[2] for names in hooks.PYTHON.values() for name in names}
+    tree = ast.parse((ROOT / "examples/stage_by_stage.py").read_text(encoding="utf-8"))
+    used = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("wsipipe")
+        for alias in node.names
+    }
+    assert used - named <= {name for name in used if name.endswith("Settings")} | {"write_phantom"}
+    commands = {"segment", "measure", "convert", "classify", "score", "summarise", "tma", "quality", "report"}
+    commands |= {"features", "build_corpus", "pretrain", "fit", "evaluate", "visualize"}
+    assert {f"run_{name}" for name in commands} <= named
 
 
 def test_cards_are_those_that_the_program_shows(hooks: ModuleType) -> None:
