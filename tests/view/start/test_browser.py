@@ -11,14 +11,12 @@ import sys
 import threading
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.view.start.test_start import ALL, CHILD, TOKEN
-from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.pipelines.app import models, show
 from wsipipe.segmentation.slides import SLIDE_SUFFIXES
 from wsipipe.view.server import listen
@@ -42,29 +40,20 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 @pytest.fixture
 def address(desk: Desk, tmp_path: Path) -> Iterator[str]:
+    import uvicorn
+
     slides = tmp_path / "slides"
     (slides / "older").mkdir(parents=True)
     for name in ("one.svs", "two <b>.tiff", "older/three.svs"):
         (slides / name).write_bytes(b"12345")
-    with served(slides, desk) as address:
-        yield address
-
-
-@contextmanager
-def served(slides: Path, desk: Desk) -> Iterator[str]:
-    """Serve the page for a folder of slides; yield its address."""
-    import uvicorn
-
     office = Office(Folders((slides,), SLIDE_SUFFIXES), desk, ALL, models(), show)
     with listen(0) as listener:
         server = uvicorn.Server(uvicorn.Config(application(office, TOKEN), log_level="error", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/"
-        finally:
-            server.should_exit = True
-            thread.join()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/"
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture
@@ -115,44 +104,6 @@ def test_from_slides_to_a_run(browser: Any, address: str, desk: Desk) -> None:
     run.get_by_role("button", name="Go on").wait_for()
     run.get_by_text("What it says").click()
     assert "a warning" in run.locator("pre").inner_text()
-    assert not complaints
-
-
-def test_start_watch_look_score_and_report(browser: Any, tmp_path: Path) -> None:
-    """A real slide and the command line behind the page; a page opened again knows of the run, and goes on with it."""
-    (tmp_path / "slides").mkdir()
-    write_phantom(tmp_path / "slides/drawn.tiff", PhantomSettings(width=512, height=512, seed=3, mpp=0.5, tissue=1))
-    desk = Desk(tmp_path / "results")
-    complaints: list[str] = []
-    with served(tmp_path / "slides", desk) as address:
-        page = opened(browser, address, complaints)
-        page.set_default_timeout(10 * PATIENCE)
-        page.get_by_label("drawn.tiff").check()
-        page.fill("#name", "first")
-        page.click("#start")
-        run = page.locator("[data-run='first']")
-        run.get_by_role("button", name="Run again").wait_for()
-        assert run.locator(".state").inner_text() == "done"
-
-        with page.expect_popup() as popup:
-            run.get_by_role("link", name="look").click()
-        popup.value.wait_for_selector("canvas")
-        assert "/look/first/0/" in popup.value.url
-        with page.expect_popup() as popup:
-            run.get_by_role("link", name="Report").click()
-        assert "drawn" in popup.value.inner_text("h1")
-
-        run.locator("select").select_option("ki67")
-        run.get_by_role("button", name="Score").click()
-        with page.expect_popup() as popup:
-            run.get_by_role("link", name="KI67 of drawn").click()
-        popup.value.get_by_text("Positive").first.wait_for()
-
-        again = opened(browser, address, complaints)
-        again.locator("[data-run='first']").get_by_role("button", name="Run again").click()
-        again.locator("[data-run='first']").get_by_text("What it says").click()
-        again.locator("[data-run='first'] pre", has_text="up to date").wait_for()
-    desk.close()
     assert not complaints
 
 
