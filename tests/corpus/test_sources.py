@@ -41,6 +41,13 @@ def test_two_slides_of_one_name_are_two_slides(folder: Path) -> None:
     assert names(find_sources([folder / "a/x_1.png", folder / "b/x_1.png"])) == ["a/x_1.png", "b/x_1.png"]
 
 
+def test_a_link_back_to_a_folder_above_is_not_followed(folder: Path) -> None:
+    before = names(find_sources([folder]))
+    for name in ("one", "two", "three"):  # each leads to all of them, and so on
+        (folder / name).symlink_to(folder, target_is_directory=True)
+    assert names(find_sources([folder])) == before
+
+
 def test_a_dicom_folder_is_one_slide(tmp_path: Path) -> None:
     (tmp_path / "set/one").mkdir(parents=True)
     for i in range(3):
@@ -78,6 +85,8 @@ def test_a_csv_may_name_what_is_not_there(folder: Path) -> None:
         ("path,mpp\n,1\n", "line 2: the path is empty"),
         ("path\nb/none_*.png\n", "nothing matches 'b/none_"),
         ("", "no column 'path' among none"),
+        ("path\n/\n", "line 2: path is '/'; expected a file"),
+        ("path\na\0b.svs\n", r"line 2: path is 'a\\x00b.svs'; expected a file"),
     ],
 )
 def test_bad_csv(folder: Path, text: str, says: str) -> None:

@@ -267,6 +267,8 @@ CASES: dict[str, Case] = {
     "a table of a header alone": Case("sheet → segment", _text("sheet.csv", "path,mpp\n")),
     "results beside the folder": Case("sheet → segment", _text("sheet.csv", "path,name\nslide.tiff,.\n")),
     "a table whose slide is the root": Case("sheet → segment", _text("sheet.csv", "path\n/\n")),
+    "a table whose slide is the root, for a corpus": Case("sheet → build-corpus", _text("sheet.csv", "path\n/\n")),
+    "a table with a zero byte": Case("sheet → build-corpus", _text("sheet.csv", "path\nslide\0.tiff\n")),
     "a table with a quote that never ends": Case("sheet → segment", _text("sheet.csv", 'path,mpp\n"slide.tiff,0.5\n')),
     "a slide cut short": Case("svs → info", _cut("slide.svs", 0.9)),
     "an overview that cannot be read": Case("svs → segment", _small_level),

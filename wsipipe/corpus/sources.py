@@ -15,6 +15,7 @@ from typing import Any
 from wsipipe.artifacts.plain import readable, refuse_special
 from wsipipe.errors import DatasetError, SlideError, in_words
 from wsipipe.slide import fingerprint
+from wsipipe.slide.discover import goes_round
 from wsipipe.slide.opening import is_url
 from wsipipe.slide.suffixes import PICTURES, SLIDES
 
@@ -113,15 +114,18 @@ def _files(path: Path, base: Path) -> Iterator[Source]:
     if not path.is_dir() or _is_slide_folder(path):
         yield Source(str(path), readable(absolute.relative_to(base).as_posix()))
         return
-    found = list(_walk(path))
+    found = list(_walk(path, path))
     if not found:
         raise DatasetError(f"{path}: no slide or picture in this folder; expected files such as .svs, .tiff, .png")
     for file in found:
         yield Source(str(file), readable(Path(os.path.abspath(file)).relative_to(base).as_posix()))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield slides and pictures below *folder*, in the order of their names; hidden ones are left out."""
+def _walk(folder: Path, top: Path) -> Iterator[Path]:
+    """Yield slides and pictures below *folder*, in the order of their names; hidden ones are left out.
+
+    Links that lead back to a folder between it and *top* are not followed.
+    """
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
@@ -130,8 +134,10 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield entry
         elif _is_slide_folder(entry):
             yield entry
-        elif not entry.with_suffix(".mrxs").is_file() and not (entry / "zarr.json").exists():
-            yield from _walk(entry)
+        elif entry.with_suffix(".mrxs").is_file() or (entry / "zarr.json").exists() or goes_round(entry, top):
+            continue
+        else:
+            yield from _walk(entry, top)
 
 
 def _is_slide_folder(path: Path) -> bool:
@@ -164,6 +170,8 @@ def _row(said: Mapping[str, str], base: Path, where: str) -> Iterator[Source]:
     """Yield what one row of a CSV names."""
     if not said["path"]:
         raise DatasetError(f"{where}: the path is empty; expected a file, a folder, or a pattern")
+    if "\0" in said["path"] or os.path.abspath(os.path.join(base, said["path"])) == os.path.abspath(os.sep):
+        raise DatasetError(f"{where}: path is {said['path'][:60]!r}; expected a file, a folder, or a pattern")
     model = Source("", "", _mpp(said.get("mpp", ""), where), said.get("patient", ""), said.get("organ", ""))
     if is_url(said["path"]):
         yield replace(model, path=said["path"], name=said["path"])

@@ -20,6 +20,7 @@ from wsipipe.segmentation import qupath_project
 from wsipipe.segmentation.job import SegmentJob
 from wsipipe.segmentation.slide_names import absolute, names_of
 from wsipipe.settings import CellSettings, GridSettings, SlideSettings, StainSettings, TissueSettings, TypeSettings
+from wsipipe.slide.discover import goes_round
 from wsipipe.slide.suffixes import SLIDES
 from wsipipe.store import is_store
 
@@ -123,7 +124,7 @@ def _entries(source: str, recursive: bool) -> Iterator[Entry]:
     elif glob.has_magic(source) and not os.path.exists(source):
         top = next(folder for folder in Path(source).parents if not glob.has_magic(str(folder)))
         found = glob.glob(source, recursive=True)
-        matches = sorted(path for path in found if _is_slide(Path(path)) and not _goes_round(Path(path), top))
+        matches = sorted(path for path in found if _is_slide(Path(path)) and not goes_round(Path(path), top))
         if not matches:
             raise SlideNotFound(f"no slide matches {source}")
         yield from (Entry(path) for path in matches)
@@ -142,16 +143,10 @@ def _search(folder: Path, top: Path, recursive: bool) -> Iterator[Path]:
         if path.is_dir():
             if not os.access(path, os.R_OK | os.X_OK) or _is_slide_folder(path) or _holds_nothing(path):
                 yield path
-            elif recursive and not _goes_round(path, top):
+            elif recursive and not goes_round(path, top):
                 yield from _search(path, top, recursive)
         elif path.suffix.lower() in SLIDE_SUFFIXES:
             yield path
-
-
-def _goes_round(path: Path, top: Path) -> bool:
-    """Whether *path*, below *top*, leads through a link back to a folder that it has passed."""
-    passed = [os.path.realpath(p) for p in (path, *path.parents) if p == top or top in p.parents]
-    return len(set(passed)) < len(passed)
 
 
 def _is_slide_folder(folder: Path) -> bool:
