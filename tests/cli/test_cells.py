@@ -11,11 +11,9 @@ import pytest
 
 from tests.conftest import Phantom
 from tests.formats.conftest import make_table, master  # noqa: F401
-from wsipipe.cli.convert import NAMES
 from wsipipe.cli.main import main
 from wsipipe.formats.exports import FORMATS
 from wsipipe.formats.parquet import metadata
-from wsipipe.segmentation.job import SUFFIXES
 
 Make = Callable[..., pa.Table]
 Master = Callable[..., Path]
@@ -33,12 +31,6 @@ def cells(make_table: Make, master: Master) -> Path:  # noqa: F811
 
 def run(*args: object) -> int:
     return main([str(arg) for arg in args])
-
-
-def test_the_command_knows_every_format() -> None:
-    assert tuple(FORMATS) == NAMES
-    single = {suffix for f in FORMATS.values() if not f.folder for suffix in f.suffixes}
-    assert single == set(SUFFIXES)
 
 
 def test_converts_into_everything(cells: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from wsipipe.models.checkpoint import ModelCard, read_card
 from wsipipe.models.cmd import CMDConfig
 from wsipipe.models.device import SmallerBatch, choose_device, choose_dtype
 from wsipipe.models.folded import FoldedSegmenter
-from wsipipe.models.heads import HEADS
+from wsipipe.models.heads import kinds
 from wsipipe.models.threads import set_threads
 
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def test_the_number_of_threads_changes_no_byte_of_the_shipped_model(tiles: NDArr
 
 def test_the_network_holds_no_1x1_convolution(path: Path) -> None:
     """On a CPU their sums depend on the number of threads."""
-    for kind in HEADS:
+    for kind in kinds():
         folded = FoldedSegmenter(tiny.segmenter(kind))
         assert not [m for m in folded.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)]
 

@@ -14,8 +14,9 @@ from PIL import Image
 from tests.labels import test_coco, test_hovernet, test_monuseg, test_pannuke, test_qupath
 from tests.labels.scene import instance_map, only, picture, refusal, save
 from wsipipe.errors import DatasetError
-from wsipipe.labels import FORMATS, Annotated, detect, few, read_image
+from wsipipe.labels import Annotated, detect, few, read_image
 from wsipipe.labels.annotated import numbered
+from wsipipe.settings import SET_FORMS
 
 
 def folders(path: Path) -> None:
@@ -47,15 +48,15 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", SET_FORMS)
 def test_every_form_is_recognised(form: str, tmp_path: Path) -> None:
     WRITERS[form](tmp_path)
     assert detect(tmp_path) == form
-    other = FORMATS[FORMATS.index(form) - 1]
+    other = SET_FORMS[SET_FORMS.index(form) - 1]
     assert refusal(tmp_path, format=other) and refusal(tmp_path, format="yolo")
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", SET_FORMS)
 def test_the_form_may_be_given(form: str, tmp_path: Path) -> None:
     for name in ("monuseg", form):
         WRITERS[name](tmp_path)

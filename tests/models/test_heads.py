@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from wsipipe.models.cmd import CMD, cmd_l, cmd_t
-from wsipipe.models.heads import HEADS, INSTANCES, Head, HeadConfig
+from wsipipe.models.heads import Head, HeadConfig, kind_of, kinds
 from wsipipe.train.losses import head_loss
 
 CMD_L = (1024, 1024, 512, 512, 512, 512)
@@ -37,13 +37,13 @@ def test_default_heads_stay_light_on_the_small_backbone(kind: str) -> None:
         assert count(kind, CMD(cmd_t()).feature_widths) < 30_000
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize("types", [(), ("a", "b", "c")])
 def test_maps_are_named_probabilities(kind: str, types: tuple[str, ...]) -> None:
     head = Head(HeadConfig(kind, tiny.FEATURES, types)).eval()
     logits = head(features())
     maps = head.maps(logits)
-    marker = ("marker",) if kind in INSTANCES else ()
+    marker = ("marker",) if kind_of(kind).instances else ()
     assert head.map_names == ("foreground", *marker, *(f"type:{name}" for name in types))
     assert logits.shape == (2, head.channels, 64, 64) and maps.shape == (2, len(head.map_names), 64, 64)
     assert maps.dtype == torch.float32 and maps.min() >= 0 and maps.max() <= 1
@@ -71,7 +71,7 @@ def test_linear_is_one_convolution_on_the_concatenated_features() -> None:
     assert torch.allclose(head(maps), torch.nn.functional.conv2d(whole, weight, levels[0].bias), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", kinds())
 def test_gradients_reach_every_parameter_and_every_feature(kind: str) -> None:
     torch.manual_seed(0)
     head = Head(HeadConfig(kind, tiny.FEATURES)).train()
@@ -83,7 +83,7 @@ def test_gradients_reach_every_parameter_and_every_feature(kind: str) -> None:
     assert all(f.grad is not None and f.grad.any() for f in seen)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", kinds())
 def test_one_batch_is_overfitted(kind: str) -> None:
     network = tiny.segmenter(kind).train()
     x, targets = tiny.disc_batch()

@@ -17,8 +17,8 @@ from tests.damage import TILE_COUNTS, TILE_LENGTH, TILE_WIDTH, pages, set_number
 from tests.slide.helpers import need
 from wsipipe.errors import MissingDependency, SettingsError, SlideNotFound, UnreadableSlide, UnsupportedSlide
 from wsipipe.phantom.slide import PhantomSettings, write_phantom
-from wsipipe.settings import SlideSettings
-from wsipipe.slide import MppSource, backend_versions, open_slide, opening
+from wsipipe.settings import BACKENDS, Backend, SlideSettings
+from wsipipe.slide import MppSource, backend_versions, open_slide
 
 RGB = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
 
@@ -103,16 +103,16 @@ def test_truncated_file(lossless: Path, tmp_path: Path, share: float) -> None:
 
 
 def test_a_reader_that_is_not_installed(lossless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = opening.Backend("wsipipe.slide.no_such_reader", "Reader", ("no-such-package",), "cucim")
-    monkeypatch.setitem(opening.BACKENDS, "cucim", absent)
+    absent = Backend("wsipipe.slide.no_such_reader:Reader", ("no-such-package",), "cucim")
+    monkeypatch.setitem(BACKENDS, "cucim", absent)
     assert backend_versions()["cucim"] is None
     with pytest.raises(MissingDependency, match=r"pip install '.\[cucim\]'"):
         open_slide(lossless, backend="cucim")
 
 
 def test_auto_goes_on_without_a_missing_reader(lossless: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = opening.Backend("wsipipe.slide.no_such_reader", "Reader", ("no-such-package",), "")
-    monkeypatch.setitem(opening.BACKENDS, "openslide", absent)
+    absent = Backend("wsipipe.slide.no_such_reader:Reader", ("no-such-package",), "")
+    monkeypatch.setitem(BACKENDS, "openslide", absent)
     with open_slide(lossless) as slide:
         assert slide.info.backend == "tiffslide"
 

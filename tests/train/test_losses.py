@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from tests.tiny import disc_batch, disc_labels, shown
-from wsipipe.models.heads import HEADS, INSTANCES
+from wsipipe.models.heads import kind_of, kinds
 from wsipipe.train.fitting import targets_of
 from wsipipe.train.losses import Targets, divergence, head_loss, instance_loss, mask_loss, tversky, type_loss
 
 
 def ideal(kind: str, targets: Targets, sure: float = 12.0) -> Tensor:
     """Return logits that give the right answer."""
-    if kind not in INSTANCES:
+    if not kind_of(kind).instances:
         truth = (targets.classes > 0).float()
         return sure * torch.stack([1 - truth, truth], 1)
     classes = torch.nn.functional.one_hot(targets.classes.clamp(min=0), 3).permute(0, 3, 1, 2).float()
@@ -24,24 +24,24 @@ def ideal(kind: str, targets: Targets, sure: float = 12.0) -> Tensor:
     return torch.cat([sure * classes, targets.directions.clamp(-0.9999, 0.9999).atanh(), centres], 1)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", kinds())
 def test_the_right_answer_costs_nothing_and_a_wrong_one_does(kind: str) -> None:
     _, targets = disc_batch()
     best = ideal(kind, targets)
-    assert best.shape[1] == (8 if kind in INSTANCES else 2)
+    assert best.shape[1] == (8 if kind_of(kind).instances else 2)
     assert head_loss(kind, best, targets) < 0.01
     assert head_loss(kind, best.flip(1), targets) > 2
     assert head_loss(kind, torch.zeros_like(best), targets) > 0.5
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", kinds())
 def test_pixels_without_annotation_do_not_count(kind: str) -> None:
     torch.manual_seed(0)
     _, targets = disc_batch()
     classes, weight = targets.classes.clone(), targets.weight.clone()
     classes[:, :, 30:] = -1
     weight[:, :, 30:] = 0
-    logits = torch.randn(2, 8 if kind in INSTANCES else 2, 64, 64)
+    logits = torch.randn(2, 8 if kind_of(kind).instances else 2, 64, 64)
     other = torch.where(classes[:, None] < 0, torch.randn_like(logits) * 5, logits)
     masked = replace(targets, classes=classes, weight=weight)
     assert torch.equal(head_loss(kind, logits, masked), head_loss(kind, other, masked))
@@ -50,9 +50,9 @@ def test_pixels_without_annotation_do_not_count(kind: str) -> None:
     assert logits.grad is not None and not logits.grad[..., 30:].any() and logits.grad[..., :30].any()
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", kinds())
 def test_a_batch_without_annotation_or_nuclei_has_a_finite_loss(kind: str) -> None:
-    logits = torch.randn(1, 8 if kind in INSTANCES else 2, 8, 8)
+    logits = torch.randn(1, 8 if kind_of(kind).instances else 2, 8, 8)
     for value in (-1, 0):
         nothing = torch.zeros(1, 8, 8)
         targets = Targets(torch.full((1, 8, 8), value), torch.zeros(1, 4, 8, 8), nothing, nothing)
@@ -102,12 +102,12 @@ def typed_targets() -> tuple[Targets, Tensor]:
     )
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", kinds())
 def test_right_types_cost_nothing_and_wrong_ones_do(kind: str) -> None:
     targets, weights = typed_targets()
     assert targets.types is not None
     right = 12 * torch.nn.functional.one_hot(targets.types, 3).permute(0, 3, 1, 2).float()
-    if kind in INSTANCES:
+    if kind_of(kind).instances:
         best = torch.cat((ideal(kind, targets), right), 1)
         wrong = torch.cat((ideal(kind, targets), right[:, [0, 2, 1]]), 1)
     else:
@@ -119,12 +119,12 @@ def test_right_types_cost_nothing_and_wrong_ones_do(kind: str) -> None:
     assert head_loss(kind, wrong, targets, weights) > 5
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", kinds())
 def test_types_are_learned_on_nuclei_of_known_type_alone(kind: str) -> None:
     torch.manual_seed(0)
     targets, weights = typed_targets()
     assert targets.types is not None
-    logits = torch.randn(2, (8 if kind in INSTANCES else 0) + 3, 64, 64, requires_grad=True)
+    logits = torch.randn(2, (8 if kind_of(kind).instances else 0) + 3, 64, 64, requires_grad=True)
     untyped = Targets(targets.classes, targets.directions, targets.centres, targets.weight)
     (head_loss(kind, logits, targets, weights) - head_loss(kind, logits, untyped, weights)).backward()
     assert logits.grad is not None

@@ -9,10 +9,9 @@ import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
 from wsipipe.cli.results import corrections_option
+from wsipipe.formats.exports import FORMATS
 from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 
-NAMES = ("parquet", "geojson", "csv", "geopackage", "dsa", "trident", "ngff", "spatialdata")
-"""Keys of :data:`wsipipe.formats.exports.FORMATS`, which is too heavy to import for ``--help``."""
 NOT_OF_CONVERT = ("mpp", "strict_mpp", "force_mpp")
 
 
@@ -22,7 +21,7 @@ NOT_OF_CONVERT = ("mpp", "strict_mpp", "force_mpp")
     "-o", "--output", "outputs", multiple=True, required=True, type=click.Path(path_type=Path), metavar="OUT",
     help="Where the cells go; the ending tells the format. May be given several times.",
 )  # fmt: skip
-@click.option("--to", type=click.Choice(NAMES), default=None, help="Format, where the ending does not tell.")
+@click.option("--to", type=click.Choice(list(FORMATS)), default=None, help="Format, where the ending does not tell.")
 @click.option("--slide", default="", metavar="SLIDE", help="The slide, to put its picture into .zarr and .ome.zarr.")
 @corrections_option
 @config_option

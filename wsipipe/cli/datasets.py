@@ -11,13 +11,13 @@ import click
 
 from wsipipe.cli.types import MppType
 from wsipipe.errors import SettingsError
+from wsipipe.settings import SET_FORMS
 
 if TYPE_CHECKING:
     from wsipipe.cli.options import Config
     from wsipipe.labels import DatasetSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-FORMATS = ("auto", "folders", "monuseg", "hovernet", "pannuke", "coco", "qupath")
 
 FORMS = """
     \b
@@ -34,7 +34,8 @@ FORMS = """
 
 _OPTIONS = (
     click.option(
-        "--format", "form", type=click.Choice(FORMATS), default="auto", show_default=True, help="Form of the set."
+        "--format", "form", type=click.Choice(["auto", *SET_FORMS]), default="auto", show_default=True,
+        help="Form of the set.",
     ),
     click.option(
         "--mpp", "mpp", type=MppType(), default="auto", show_default=True,

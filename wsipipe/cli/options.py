@@ -13,7 +13,7 @@ import stat
 import tomllib
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,11 +188,11 @@ def config_option(function: Function) -> Function:
 
 def _option(cls: type[Any], setting: dataclasses.Field[Any]) -> Callable[[Function], Function]:
     kind, flag = _type(cls, setting.name), _flag(setting.name)
-    choices: tuple[str, ...] = setting.metadata.get("choices", ())
+    choices: Collection[str] = setting.metadata.get("choices", ())
     return click.option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         setting.name,
-        type=click.Choice(choices) if choices else BoxType() if kind is tuple else kind,
+        type=click.Choice(list(choices)) if choices else BoxType() if kind is tuple else kind,
         metavar=None if choices or kind in (bool, tuple) else METAVARS[kind],
         default=None,
         help=_help(setting, kind),

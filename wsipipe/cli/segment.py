@@ -139,14 +139,14 @@ def _write_reports(source: Path) -> None:
 
 def _folder(slides: tuple[str, ...], outputs: tuple[str, ...]) -> Path | None:
     """Return the output folder of a batch, None for one slide whose output files are named."""
-    from wsipipe.segmentation.job import SUFFIXES
+    from wsipipe.formats.exports import file_endings
     from wsipipe.segmentation.slides import is_batch, list_slides
 
     (first, *more) = outputs
     is_folder = os.path.isdir(first) or first.endswith(("/", os.sep))
     if not is_batch(slides) and (more or not is_folder):
         return None
-    if more or (first.endswith(SUFFIXES) and not is_folder):
+    if more or (first.endswith(file_endings()) and not is_folder):
         list_slides(slides)  # that there are none at all is the greater surprise
         raise OutputError(f"-o {' -o '.join(outputs)}: several slides need one folder, as in -o out/")
     return Path(first)

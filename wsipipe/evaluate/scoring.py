@@ -15,6 +15,7 @@ from wsipipe._version import __version__
 from wsipipe.artifacts import atomic_path, atomic_write, write_json
 from wsipipe.evaluate.metrics import (
     MATCH_IOU,
+    METRICS,
     Counts,
     DetectionSummary,
     Interval,
@@ -31,19 +32,6 @@ from wsipipe.labels import DEFAULT_MPP, Annotated
 CLASSES = (("Dice", "dice", "mDice"), ("precision", "precision", "mPrecision"), ("recall", "recall", "mRecall"),
            ("IoU", "iou", "mIoU"))  # fmt: skip
 """Measures that stand side by side: of nuclei only, and mean over nucleus and background."""
-ONE_VALUE = {
-    "mF1": "mF1",
-    "pixel accuracy": "pixel_accuracy",
-    "mean accuracy": "mean_accuracy",
-    "FWIoU": "FWIoU",
-    "BF1": "BF1",
-    "AJI": "AJI",
-    "DQ (F1@0.5)": "DQ",
-    "SQ": "SQ",
-    "PQ": "PQ",
-    "nuclei: precision": "object_precision",
-    "nuclei: recall": "object_recall",
-}
 
 
 @dataclass(frozen=True)
@@ -123,7 +111,8 @@ def _class_table(summary: Summary) -> list[str]:
 
 
 def _value_table(summary: Summary, about: Mapping[str, Any]) -> list[str]:
-    rows = [f"| {title} | {_text(summary.pooled[n])} | {_text(summary.mean[n])} |" for title, n in ONE_VALUE.items()]
+    titles = {"mF1": "mF1"} | {name: metric.title for name, metric in METRICS.items()}
+    rows = [f"| {title} | {_text(summary.pooled[n])} | {_text(summary.mean[n])} |" for n, title in titles.items()]
     return ["| measure | pooled | per image |", "|---|---|---|", *rows]
 
 

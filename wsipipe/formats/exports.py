@@ -1,4 +1,7 @@
-"""Every format that cells are written in: its name, the endings of its files, and who writes it."""
+"""Every format that cells are written in: its name, the endings of its files, and who writes it.
+
+A further format is a file and a line in :data:`FORMATS`. Who writes is named by text, and loaded when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from wsipipe.artifacts import atomic_path
 from wsipipe.errors import OutputError
-from wsipipe.formats.delimited import write_csv
-from wsipipe.formats.dsa import write_dsa
-from wsipipe.formats.geojson import write_geojson
-from wsipipe.formats.geopackage import write_geopackage
-from wsipipe.formats.ngff import write_ngff
-from wsipipe.formats.spatialdata import write_spatialdata
-from wsipipe.formats.trident import write_cell_patches
-from wsipipe.raster import Raster
-from wsipipe.settings import ExportSettings, ZarrSettings
+from wsipipe.settings import ExportSettings, ZarrSettings, named
+
+if TYPE_CHECKING:
+    from wsipipe.raster import Raster
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,6 @@ class Style:
     raster: Raster | None = None
 
 
-Write = Callable[[Path, Path, Style], list[Path]]
-
-
 @dataclass(frozen=True)
 class Format:
     """One format.
@@ -47,19 +43,33 @@ class Format:
     ----------
     suffixes : tuple of str
         Endings of file names, the longest first.
-    write : callable
-        Writes a master file as this format; returns the files.
+    writer : str
+        ``module:function``, which takes a master file, the path to write and parts of the style, and returns the files.
+    parts : tuple of str
+        Those parts of the :class:`Style`.
     folder : bool
         A folder rather than a file.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    write: Write
+    writer: str
+    parts: tuple[str, ...] = ()
     folder: bool = False
 
+    def write(self, master: Path, out: Path, style: Style) -> list[Path]:
+        """Write a master file as this format; return the files.
 
-def _copy(master: Path, out: Path, _style: Style) -> list[Path]:
+        Raises
+        ------
+        StoreError, SettingsError, OutputError
+        """
+        writer = cast(Callable[..., list[Path]], named(self.writer))
+        return writer(master, out, *(getattr(style, part) for part in self.parts))
+
+
+def copy_cells(master: Path, out: Path) -> list[Path]:
+    """Copy a master file, unless it is *out* itself."""
     if out.exists() and os.path.samefile(master, out):
         return [out]
     with atomic_path(out) as temporary:
@@ -70,17 +80,22 @@ def _copy(master: Path, out: Path, _style: Style) -> list[Path]:
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
-        Format("parquet", (".parquet",), _copy),
-        Format("geojson", (".geojson.gz", ".geojson"), lambda m, out, style: write_geojson(m, out, style.export)),
-        Format("csv", (".csv.gz", ".csv"), lambda m, out, _: write_csv(m, out)),
-        Format("geopackage", (".gpkg",), lambda m, out, _: write_geopackage(m, out)),
-        Format("dsa", (".json.gz", ".json"), lambda m, out, style: write_dsa(m, out, style.export)),
-        Format("trident", (".h5",), lambda m, out, style: write_cell_patches(m, out, style.zarr)),
-        Format("ngff", (".ome.zarr",), lambda m, out, style: write_ngff(m, out, style.zarr, style.raster), True),
-        Format("spatialdata", (".zarr",), lambda m, out, s: write_spatialdata(m, out, s.zarr, s.raster), True),
+        Format("parquet", (".parquet",), "wsipipe.formats.exports:copy_cells"),
+        Format("geojson", (".geojson.gz", ".geojson"), "wsipipe.formats.geojson:write_geojson", ("export",)),
+        Format("csv", (".csv.gz", ".csv"), "wsipipe.formats.delimited:write_csv"),
+        Format("geopackage", (".gpkg",), "wsipipe.formats.geopackage:write_geopackage"),
+        Format("dsa", (".json.gz", ".json"), "wsipipe.formats.dsa:write_dsa", ("export",)),
+        Format("trident", (".h5",), "wsipipe.formats.trident:write_cell_patches", ("zarr",)),
+        Format("ngff", (".ome.zarr",), "wsipipe.formats.ngff:write_ngff", ("zarr", "raster"), folder=True),
+        Format("spatialdata", (".zarr",), "wsipipe.formats.spatialdata:write_spatialdata", ("zarr", "raster"), True),
     )
 }
 """Formats by name; an ending belongs to the first that has it."""
+
+
+def file_endings() -> tuple[str, ...]:
+    """Return the endings of the formats that are single files, an ending before those that it ends with."""
+    return tuple(suffix for found in FORMATS.values() if not found.folder for suffix in found.suffixes)
 
 
 def format_of(path: Path, name: str = "") -> Format:

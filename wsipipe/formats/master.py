@@ -23,13 +23,12 @@ from wsipipe.artifacts import from_json
 from wsipipe.artifacts.plain import refuse_special
 from wsipipe.errors import StoreError, in_words
 from wsipipe.formats.content import about_of, check_rows, check_schema, expect
+from wsipipe.formats.exports import file_endings
 
 SEAL, OPEN = "digest", "0" * 64
 """Key of the metadata that holds the SHA-256 of the file, and what stands in its place while that is computed."""
 KEPT = 64
 """Files whose state is remembered."""
-_EXPORTS = (".geojson.gz", ".geojson", ".csv.gz", ".csv", ".gpkg", ".json.gz", ".json", ".h5", ".html")
-"""Endings of what is made of a master file, and is none."""
 
 
 def seal(file: IO[bytes]) -> None:
@@ -95,7 +94,7 @@ def digest_of(path: str | os.PathLike[str]) -> str:
 
 def _refuse_export(name: str) -> None:
     """Say what to give in place of a file that was made of a cells file, by its ending."""
-    ending = next((end for end in _EXPORTS if name.lower().endswith(end)), None)
+    ending = next((end for end in (*file_endings(), ".html") if end != ".parquet" and name.lower().endswith(end)), None)
     if ending is None or not os.path.isfile(name):
         return
     beside = name[: -len(ending)] + ".parquet"

@@ -4,12 +4,10 @@ from wsipipe.labels.annotated import DEFAULT_MPP, UNKNOWN, Annotated, DatasetSpe
 from wsipipe.labels.nuclear_size import nuclear_mpp
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_image, read_labels
 from wsipipe.labels.reading import detect, list_set, read_set
-from wsipipe.labels.sources import FORMATS
 from wsipipe.labels.splits import SPLITS, assign, few, patient, read_split
 
 __all__ = [
     "DEFAULT_MPP",
-    "FORMATS",
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
     "SPLITS",

@@ -44,7 +44,7 @@ class DatasetSpec:
     weight : float
         Share of training samples drawn from this set, relative to the others.
     format : str
-        Form of the set (see :data:`wsipipe.labels.sources.FORMATS`), or ``auto``.
+        Form of the set (see :data:`wsipipe.settings.SET_FORMS`), or ``auto``.
     classes : tuple of str
         Cell types: names of the type numbers 1, 2, ... in order, and ``OLD=NEW`` to rename one. ``ignore`` as a name
         takes its pixels out; an empty name leaves its nuclei without a type.

@@ -8,8 +8,9 @@ from wsipipe.errors import DatasetError
 from wsipipe.labels import coco, folders, hovernet, monuseg, pannuke, qupath
 from wsipipe.labels.annotated import Annotated, DatasetSpec, settle
 from wsipipe.labels.pictures import LABEL_SUFFIXES
-from wsipipe.labels.sources import FORMATS, Item, files_under
+from wsipipe.labels.sources import Item, files_under
 from wsipipe.labels.splits import assign, patient
+from wsipipe.settings import SET_FORMS
 
 
 def read_set(spec: DatasetSpec, split: str, root: Path = Path(), working_mpp: float | None = None) -> list[Annotated]:
@@ -38,8 +39,8 @@ def list_set(spec: DatasetSpec, root: Path = Path(), working_mpp: float | None =
     """Return all images of *spec*, not yet read, in the order of their names."""
     path = root / spec.path
     form = detect(path) if spec.format == "auto" else spec.format
-    if form not in FORMATS:
-        raise DatasetError(f"{spec.path}: format {form!r} is not known; expected auto or one of {', '.join(FORMATS)}")
+    if form not in SET_FORMS:
+        raise DatasetError(f"{spec.path}: format {form!r} is not known; expected auto or one of {', '.join(SET_FORMS)}")
     if form == "qupath":
         items = qupath.items(path, spec, working_mpp)
     else:

@@ -21,8 +21,6 @@ from wsipipe.errors import DatasetError
 from wsipipe.labels.annotated import Content
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, SLIDE_SUFFIXES
 
-FORMATS = ("folders", "monuseg", "hovernet", "pannuke", "coco", "qupath")
-
 
 @dataclass(frozen=True)
 class Item:

@@ -33,7 +33,7 @@ from wsipipe.models.backbone import Backbone, BackboneConfig
 from wsipipe.models.card import Rules as Rules
 from wsipipe.models.card import check_card
 from wsipipe.models.conditioned import EncoderConfig, TileEncoder, WithEncoder
-from wsipipe.models.heads import HEADS, Head, HeadConfig
+from wsipipe.models.heads import Head, HeadConfig, kinds
 from wsipipe.models.intact import check_digest, check_finite, digest_of
 from wsipipe.models.space import InLatents, Latents, SpaceConfig
 from wsipipe.stain import Change, Colours
@@ -92,7 +92,7 @@ class ModelCard:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ModelCard:
         """Return the card of a header entry; ValueError when it is not one."""
-        check_card(data, FORMAT, HEADS)
+        check_card(data, FORMAT, kinds())
         head = data.get("head")
         return cls(
             name=data["name"],

@@ -7,7 +7,6 @@ surely a pixel lies in the core of one nucleus) only when the head learned to te
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsipipe.settings import HEADS, HeadKind, named
+
 TYPED = "cisca-typed"
 """A cisca head whose types are read from the backbone's maps by a layer of their own: for a model that had none."""
-INSTANCES = ("cisca", TYPED)
-"""Heads that tell touching nuclei apart."""
-HEADS = ("linear", "light", "sota", "decoder", *INSTANCES)
 DIRECTIONS = ((1.0, 0.0), (0.0, 1.0), (math.sqrt(0.5), math.sqrt(0.5)), (math.sqrt(0.5), -math.sqrt(0.5)))
 """Unit vectors (x, y) of the four directional distance maps of the cisca head."""
 CENTRE = 3 + len(DIRECTIONS)
 """Channel of a cisca head for the depth inside the nucleus; the types (after "none") follow."""
+
+
+def kind_of(name: str) -> HeadKind:
+    """Return the kind of head called *name*, one of :func:`kinds`."""
+    return HEADS["cisca" if name == TYPED else name]
+
+
+def kinds() -> tuple[str, ...]:
+    """Return the names of all heads that a checkpoint may have."""
+    return (*HEADS, TYPED)
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,8 @@ class HeadConfig:
 
     Attributes
     ----------
-    kind : {'linear', 'light', 'sota', 'decoder', 'cisca', 'cisca-typed'}
+    kind : str
+        One of :func:`kinds`.
     widths : tuple of int
         Channels of the backbone's feature maps, coarse to fine.
     types : tuple of str
@@ -174,16 +183,16 @@ class Head(nn.Module):
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
-        trunk = {"linear": Linear, "light": Light, "sota": Sota, "cisca": Light, TYPED: Light}
-        trunk |= {"decoder": functools.partial(Decoder, scale=config.scale)}  # type: ignore[dict-item]
+        kind = kind_of(config.kind)
+        told = {"scale": config.scale} if kind.scaled else {}
         apart = len(config.types) + 1 if config.kind == TYPED and config.types else 0
-        self.trunk = trunk[config.kind](config.widths, self.channels - apart)
+        self.trunk = cast(nn.Module, named(kind.network)(config.widths, self.channels - apart, **told))
         self.types = Cascade(config.widths, apart) if apart else None
 
     @property
     def instances(self) -> bool:
         """Whether the head tells touching nuclei apart."""
-        return self.config.kind in INSTANCES
+        return kind_of(self.config.kind).instances
 
     @property
     def channels(self) -> int:

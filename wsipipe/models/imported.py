@@ -10,6 +10,7 @@ from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.conditioning import MEAN, STD, encoder_name, read_vit
 from wsipipe.models.encoders import fetched, known, named
 from wsipipe.models.vit_backbone import ViTBackbone, config_of, taken_of
+from wsipipe.runs import claimed
 
 
 def import_encoder(source: str, output: Path, grid: int = 32, blocks: str = "last", mpp: float = 0.5) -> Path:
@@ -52,5 +53,6 @@ def import_encoder(source: str, output: Path, grid: int = 32, blocks: str = "las
         licence=entry.licence if entry else "unknown",
         training={"imported": encoder_name(source)},
     )
-    checkpoint.save(output, backbone, card)
+    with claimed(output):
+        checkpoint.save(output, backbone, card)
     return output

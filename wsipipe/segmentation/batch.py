@@ -14,12 +14,13 @@ from typing import Any
 
 from wsipipe.artifacts import check_writable, read_json
 from wsipipe.errors import OutputBusy, OutputError, SettingsError, SlideError
+from wsipipe.formats.exports import file_endings
 from wsipipe.runs import Lease, acquire, check_free
 from wsipipe.schedule.engine import Engine
 from wsipipe.schedule.engines import open_engine
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.threads import Threads
-from wsipipe.segmentation.job import SUFFIXES, SegmentJob, SegmentResult
+from wsipipe.segmentation.job import SegmentJob, SegmentResult
 from wsipipe.segmentation.outcome import Attempt, Outcome, Report, failed_before, forget_failure, record_failure
 from wsipipe.segmentation.prepare import Prepared, prepare
 from wsipipe.segmentation.publish import Done, publish
@@ -61,9 +62,9 @@ class BatchJob:
         SettingsError
         """
         names = [name.strip().lstrip(".").lower() for name in self.settings.format.split(",") if name.strip()]
-        unknown = [name for name in names if f".{name}" not in (*SUFFIXES, ".png")]
+        unknown = [name for name in names if f".{name}" not in (*file_endings(), ".png")]
         if unknown or not set(names) - {"png"}:
-            known = ", ".join(suffix[1:] for suffix in SUFFIXES)
+            known = ", ".join(suffix[1:] for suffix in file_endings())
             raise SettingsError(
                 f"--format {self.settings.format}: expected one or more of {known}; png adds an overlay"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wsipipe.formats.exports import file_endings
 from wsipipe.models.zoo import DEFAULT
 from wsipipe.quality.kept import beside
 from wsipipe.runs import work_of
@@ -21,9 +22,6 @@ from wsipipe.settings import (
 )
 from wsipipe.units import Box
 
-SUFFIXES = (".parquet", ".geojson", ".geojson.gz", ".csv", ".csv.gz", ".gpkg", ".json", ".json.gz", ".h5")
-"""Endings of the formats that are single files; ``wsipipe convert`` makes the others."""
-
 QUALITY = "quality.npz"
 """The quality map in the folder of an unfinished run."""
 
@@ -37,7 +35,7 @@ class SegmentJob:
     source : str
         Slide, picture, or tile store made by ``wsipipe tile``.
     outputs : tuple of Path
-        Each ends in one of :data:`SUFFIXES`.
+        Each ends in one of :func:`wsipipe.formats.exports.file_endings`.
     model : str
         Name of a shipped model, or a checkpoint.
     bounds : Box, optional
@@ -106,7 +104,7 @@ class SegmentJob:
 
 def stem(output: Path) -> str:
     """Return the name of an output without its ending."""
-    return next((output.name.removesuffix(s) for s in SUFFIXES[::-1] if output.name.endswith(s)), output.name)
+    return next((output.name.removesuffix(s) for s in file_endings() if output.name.endswith(s)), output.name)
 
 
 STAGES = {

@@ -14,6 +14,7 @@ import shapely
 
 from wsipipe.artifacts import atomic_write, check_writable, remove_leftovers
 from wsipipe.errors import OutputError
+from wsipipe.formats.exports import file_endings
 from wsipipe.formats.parquet import read_cells
 from wsipipe.models.device import SmallerBatch
 from wsipipe.quality.kept import write as write_quality
@@ -23,7 +24,7 @@ from wsipipe.schedule.engines import open_engine
 from wsipipe.schedule.progress import Progress, TileCount
 from wsipipe.schedule.scratch import Scratch
 from wsipipe.schedule.task import PREDICT, Board, Plan, Receipt
-from wsipipe.segmentation.job import QUALITY, SUFFIXES, SegmentJob, SegmentResult
+from wsipipe.segmentation.job import QUALITY, SegmentJob, SegmentResult
 from wsipipe.segmentation.memory import check_memory
 from wsipipe.segmentation.origin import refuse_another
 from wsipipe.segmentation.prepare import Prepared, prepare
@@ -98,8 +99,8 @@ def check_outputs(job: SegmentJob) -> None:
                 f"{path}: segment writes single files, convert the rest: `wsipipe segment ... -o cells.parquet`, then "
                 f"`wsipipe convert cells.parquet -o {path}`"
             )
-        if not path.name.endswith(SUFFIXES):
-            raise OutputError(f"{path}: unknown kind of output; expected a name ending in {', '.join(SUFFIXES)}")
+        if not path.name.endswith(file_endings()):
+            raise OutputError(f"{path}: unknown kind of output; expected a name ending in {', '.join(file_endings())}")
     for path in job.wanted:
         check_writable(path)
 

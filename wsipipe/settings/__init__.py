@@ -67,6 +67,24 @@ from wsipipe.settings.knob import (
 from wsipipe.settings.knob import (
     determining as determining,
 )
+from wsipipe.settings.registry import (
+    BACKENDS as BACKENDS,
+)
+from wsipipe.settings.registry import (
+    HEADS as HEADS,
+)
+from wsipipe.settings.registry import (
+    SET_FORMS as SET_FORMS,
+)
+from wsipipe.settings.registry import (
+    Backend as Backend,
+)
+from wsipipe.settings.registry import (
+    HeadKind as HeadKind,
+)
+from wsipipe.settings.registry import (
+    named as named,
+)
 from wsipipe.settings.slides import (
     ENGINE_NAMES as ENGINE_NAMES,
 )

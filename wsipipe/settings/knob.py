@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from wsipipe.errors import SettingsError
@@ -15,7 +16,7 @@ def knob(
     unit: str = "",
     low: float | None = None,
     high: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     result: bool = True,
 ) -> Any:
     """Return a dataclass field with its default, help, unit and inclusive range in the metadata."""

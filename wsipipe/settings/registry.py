@@ -35,6 +35,7 @@ BACKENDS = {
     "tiffslide": Backend("wsipipe.slide.tiffslide:TiffSlideReader", ("tiffslide",)),
     "cucim": Backend("wsipipe.slide.cucim:CucimReader", ("cucim-cu12", "cucim-cu13", "cucim"), "cucim", auto=False),
     "dicom": Backend("wsipipe.slide.dicom:DicomReader", ("wsidicom",), "dicom"),
+    "czi": Backend("wsipipe.slide.czi:CziReader", ("pylibCZIrw",), "czi"),
     "picture": Backend("wsipipe.slide.picture:PictureReader", ("pillow",)),
 }
 """The readers by name. cuCIM opens nothing that the others do not, and is taken by name."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wsipipe.errors import SettingsError
 from wsipipe.settings.knob import Checked, knob
+from wsipipe.settings.registry import BACKENDS
 
 SHARPEST = "sharpest"
 
@@ -17,7 +18,7 @@ class SlideSettings(Checked):
     backend: str = knob(
         "auto",
         "Reader to use; auto tries each in turn.",
-        choices=("auto", "openslide", "tiffslide", "cucim", "dicom", "czi", "picture"),
+        choices=("auto", *BACKENDS),
         result=False,
     )
     mpp: float | None = knob(None, "Resolution of level 0, in place of what the file says.", unit="µm/px", low=1e-6)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wsipipe.errors import SettingsError
 from wsipipe.settings.knob import Checked, knob
+from wsipipe.settings.registry import HEADS
 
 BACKBONES = ("cmd", "attention-unet", "dit", "vit")
 """Kinds of backbones; :data:`wsipipe.models.backbone_kinds.KINDS` lists the same names with their networks."""
@@ -65,7 +66,7 @@ class FitSettings(Checked):
 
     name: str = knob("my-model", "Name of the model in its card and in results.")
     licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
-    head: str = knob("cisca", "Head.", choices=("linear", "light", "sota", "decoder", "cisca"))
+    head: str = knob("cisca", "Head.", choices=HEADS)
     backbone: str = knob(
         "T",
         "Backbone: a size, T, S, B or L, from random weights, of another kind attention-unet-T, dit-T or vit-T; rgb, "

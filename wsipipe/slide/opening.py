@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from wsipipe.errors import (
     MissingDependency,
@@ -18,7 +17,7 @@ from wsipipe.errors import (
     UnsupportedSlide,
     in_words,
 )
-from wsipipe.settings import SHARPEST, SlideSettings
+from wsipipe.settings import BACKENDS, SHARPEST, Backend, SlideSettings, named
 from wsipipe.slide.dicomweb import is_dicomweb
 from wsipipe.slide.planes import CHOOSER, Chooser
 from wsipipe.slide.protocol import Slide
@@ -26,27 +25,6 @@ from wsipipe.slide.reader import Reader
 from wsipipe.slide.remote import is_url as is_url
 from wsipipe.slide.remote import remote_needs
 from wsipipe.slide.sampling import Stamp, refuse_special
-
-
-class Backend(NamedTuple):
-    """A reader: where it is, the packages that may bring its library, and the extra that installs it."""
-
-    module: str
-    reader: str
-    packages: tuple[str, ...]
-    extra: str
-
-
-BACKENDS = {
-    "openslide": Backend("wsipipe.slide.openslide", "OpenSlideReader", ("openslide-python",), ""),
-    "tiffslide": Backend("wsipipe.slide.tiffslide", "TiffSlideReader", ("tiffslide",), ""),
-    "dicom": Backend("wsipipe.slide.dicom", "DicomReader", ("wsidicom",), "dicom"),
-    "czi": Backend("wsipipe.slide.czi", "CziReader", ("pylibCZIrw",), "czi"),
-    "picture": Backend("wsipipe.slide.picture", "PictureReader", ("pillow",), ""),
-    "cucim": Backend("wsipipe.slide.cucim", "CucimReader", ("cucim-cu12", "cucim-cu13", "cucim"), "cucim"),
-}
-"""The readers, ``auto`` tries those of AUTO in turn; cuCIM opens nothing that they do not, and is taken by name."""
-AUTO = ("openslide", "tiffslide", "dicom", "czi", "picture")
 
 STARTS = {"dicom": (128, b"DICM"), "czi": (0, b"ZISRAWFILE")}
 """Where in a file, and how, it says that it is one for a reader which is not asked otherwise."""
@@ -102,8 +80,7 @@ def _open_sharpest(path: str | os.PathLike[str], settings: SlideSettings) -> Sli
 @lru_cache(64)
 def _sharpest(path: str, settings: SlideSettings, _stamp: Stamp) -> tuple[int, str]:
     """Return number and words of the sharpest plane; remembered, as a run opens its slide more than once."""
-    module, name = CHOOSER
-    choose: Chooser = getattr(importlib.import_module(module), name)
+    choose: Chooser = named(CHOOSER)
     return choose(lambda n: _open(path, dataclasses.replace(settings, plane=str(n))))
 
 
@@ -134,7 +111,7 @@ def load_reader(name: str) -> type[Reader[Any]]:
     """
     backend = BACKENDS[name]
     try:
-        reader: type[Reader[Any]] = getattr(importlib.import_module(backend.module), backend.reader)
+        reader: type[Reader[Any]] = named(backend.reader)
     except (ImportError, OSError) as error:
         if _version(backend) is None and backend.extra:
             raise MissingDependency.of(backend.packages[0], backend.extra, f"the {name} reader") from error
@@ -144,7 +121,7 @@ def load_reader(name: str) -> type[Reader[Any]]:
 
 def _candidates(path: str, backend: str) -> tuple[str, ...]:
     """Return the readers worth asking; raise for what none could open."""
-    names = AUTO if backend == "auto" else (backend,)
+    names = tuple(name for name, each in BACKENDS.items() if each.auto) if backend == "auto" else (backend,)
     if is_url(path):
         far = "dicom" if is_dicomweb(path) else "tiffslide"
         return (far,) if backend == "auto" else names

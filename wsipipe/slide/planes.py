@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from wsipipe.errors import SettingsError, UnsupportedSlide
 from wsipipe.slide.protocol import Slide
 
-CHOOSER = "wsipipe.tissue.planes", "sharpest_plane"
+CHOOSER = "wsipipe.tissue.planes:sharpest_plane"
 """Who finds the sharpest plane. What tissue and focus are is known further up; this is the one call in that direction,
 made when ``sharpest`` is asked for."""
 Chooser = Callable[[Callable[[int], Slide]], tuple[int, str]]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsipipe.models.heads import INSTANCES
+from wsipipe.models.heads import kind_of
 from wsipipe.train.targets import NUCLEUS
 
 
@@ -120,7 +120,7 @@ def type_loss(logits: Tensor, types: Tensor, weights: Tensor) -> Tensor:
 
 
 def head_loss(kind: str, logits: Tensor, targets: Targets, type_weights: Tensor | None = None) -> Tensor:
-    """Return the loss of a head of *kind* (see :data:`wsipipe.models.heads.HEADS`), computed in fp32.
+    """Return the loss of a head of *kind* (see :data:`wsipipe.settings.HEADS`), computed in fp32.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def head_loss(kind: str, logits: Tensor, targets: Targets, type_weights: Tensor 
         Of a head with T cell types: how much a pixel of each counts.
     """
     logits = logits.float()
-    if kind in INSTANCES:
+    if kind_of(kind).instances:
         loss, of_types = (
             instance_loss(logits, targets),
             logits[:, -1 - (0 if type_weights is None else len(type_weights)) :],

@@ -3,8 +3,10 @@
 """
 
 from wsipipe.evaluate.metrics.cells import (
+    METRICS,
     Counts,
     Interval,
+    Metric,
     Summary,
     Values,
     boundary,
@@ -21,9 +23,11 @@ from wsipipe.evaluate.metrics.types import TypeSummary, confusion, count_types, 
 
 __all__ = [
     "MATCH_IOU",
+    "METRICS",
     "Counts",
     "DetectionSummary",
     "Interval",
+    "Metric",
     "SizeCounts",
     "Summary",
     "TypeSummary",

@@ -16,7 +16,7 @@ scores: of one image for a mean over images, of a set's sum for a pooled score. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -141,14 +141,54 @@ def _near(points: NDArray[np.bool_], target: NDArray[np.bool_], tolerance: float
     return int((ndimage.distance_transform_edt(~target)[points] <= tolerance).sum())
 
 
+def detection_quality(c: Counts) -> Values:
+    """Return DQ: the F1 of nuclei that match."""
+    return _ratio(2 * c.matched, c.truth + c.found)
+
+
+def segmentation_quality(c: Counts) -> Values:
+    """Return SQ: the mean IoU of nuclei that match."""
+    return _ratio(c.matched_iou, c.matched)
+
+
+def boundary_f1(c: Counts) -> Values:
+    """Return the F1 of boundaries, within a tolerance."""
+    precision, recall = _ratio(c.found_edge_near, c.found_edge), _ratio(c.truth_edge_near, c.truth_edge)
+    return _ratio(2 * precision * recall, precision + recall)
+
+
+def weighted_iou(c: Counts) -> Values:
+    """Return the IoU of nucleus and background, weighted by how much of each there is."""
+    nucleus, other = _both_classes(c)
+    return _ratio(c.truth_px * nucleus["iou"] + (c.pixels - c.truth_px) * other["iou"], c.pixels)
+
+
+class Metric(NamedTuple):
+    """One score: its title in tables, and what it is of the counts of an image, of a sum of images, or of a stack."""
+
+    title: str
+    of: Callable[[Counts], Values]
+
+
+METRICS = {
+    "pixel_accuracy": Metric("pixel accuracy", lambda c: _ratio(c.both_px + _background(c), c.pixels)),
+    "mean_accuracy": Metric("mean accuracy", lambda c: sum(part["recall"] for part in _both_classes(c)) / 2),
+    "FWIoU": Metric("FWIoU", weighted_iou),
+    "BF1": Metric("BF1", boundary_f1),
+    "object_precision": Metric("nuclei: precision", lambda c: _ratio(c.matched, c.found)),
+    "object_recall": Metric("nuclei: recall", lambda c: _ratio(c.matched, c.truth)),
+    "AJI": Metric("AJI", lambda c: _ratio(c.aji_both, c.aji_either)),
+    "DQ": Metric("DQ (F1@0.5)", detection_quality),
+    "SQ": Metric("SQ", segmentation_quality),
+    "PQ": Metric("PQ", lambda c: detection_quality(c) * segmentation_quality(c)),
+}
+"""Scores that are one number, by name. A further one is a function of :class:`Counts` in a file, and a line here."""
+
+
 def scores(c: Counts) -> dict[str, Values]:
     """Return every score of *c*: floats of one image or a sum, arrays (n,) of stacked counts."""
-    background = c.pixels - c.truth_px - c.found_px + c.both_px
-    nucleus = _of_class(c.both_px, c.truth_px, c.found_px)
-    other = _of_class(background, c.pixels - c.truth_px, c.pixels - c.found_px)
+    nucleus, other = _both_classes(c)
     mean = {name: (nucleus[name] + other[name]) / 2 for name in nucleus}
-    dq, sq = _ratio(2 * c.matched, c.truth + c.found), _ratio(c.matched_iou, c.matched)
-    edge_p, edge_r = _ratio(c.found_edge_near, c.found_edge), _ratio(c.truth_edge_near, c.truth_edge)
     return {
         **nucleus,
         "mDice": mean["dice"],
@@ -156,17 +196,17 @@ def scores(c: Counts) -> dict[str, Values]:
         "mRecall": mean["recall"],
         "mF1": mean["dice"],
         "mIoU": mean["iou"],
-        "pixel_accuracy": _ratio(c.both_px + background, c.pixels),
-        "mean_accuracy": mean["recall"],
-        "FWIoU": _ratio(c.truth_px * nucleus["iou"] + (c.pixels - c.truth_px) * other["iou"], c.pixels),
-        "BF1": _ratio(2 * edge_p * edge_r, edge_p + edge_r),
-        "object_precision": _ratio(c.matched, c.found),
-        "object_recall": _ratio(c.matched, c.truth),
-        "AJI": _ratio(c.aji_both, c.aji_either),
-        "DQ": dq,
-        "SQ": sq,
-        "PQ": dq * sq,
+        **{name: metric.of(c) for name, metric in METRICS.items()},
     }
+
+
+def _background(c: Counts) -> Values:
+    return c.pixels - c.truth_px - c.found_px + c.both_px
+
+
+def _both_classes(c: Counts) -> tuple[dict[str, Values], dict[str, Values]]:
+    nucleus = _of_class(c.both_px, c.truth_px, c.found_px)
+    return nucleus, _of_class(_background(c), c.pixels - c.truth_px, c.pixels - c.found_px)
 
 
 def _of_class(both: Values, truth: Values, found: Values) -> dict[str, Values]:
