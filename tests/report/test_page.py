@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from tests.masters import write_master
+from tests.conftest import Phantom
+from tests.masters import truth_master, write_master
+from wsipipe.cli.main import main
 from wsipipe.figure.overlay import View, mean_diameter_um
 from wsipipe.report import Facts, is_current, write_report
 from wsipipe.report.pictures import tissue_share
@@ -214,3 +216,44 @@ def test_each_stain_of_a_marker_alone(slide: ArraySlide, master: Path, tissue: T
         page = (tmp_path / "a.html").read_text()
         assert ("<h2>Stains</h2>" in page) == bool(wanted) and all(name in page for name in wanted)
         Page(page)
+
+
+# --- regions ----------------------------------------------------------------------------------------------------------
+
+
+def test_regions_have_a_panel(phantom: Phantom, tmp_path: Path) -> None:
+    master = truth_master(tmp_path / "cells.parquet", phantom)
+    squares = {"Left & <right>": (100, 100, 700, 700), "Inside": (300, 300, 500, 500)}
+    features = [
+        {
+            "type": "Feature",
+            "geometry": shapely.geometry.mapping(shapely.box(*box)),
+            "properties": {"objectType": "annotation", "name": name, "classification": {"name": "Tumor"}},
+        }
+        for name, box in squares.items()
+    ]
+    regions = tmp_path / "regions.geojson"
+    regions.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    plain, told, folder = tmp_path / "plain.html", tmp_path / "told.html", tmp_path / "results"
+    common = ["report", str(master), "--slide", str(phantom.path)]
+    assert main([*common, "-o", str(plain)]) == 0
+    assert main([*common, "-o", str(told), "--regions", str(regions)]) == 0
+    assert "<h2>Regions</h2>" not in plain.read_text()
+    page = told.read_text()
+    panel = page.partition("<h2>Regions</h2>")[2].partition("</section>")[0]
+    assert "Left &amp; &lt;right&gt;" in panel and panel.count('class="field"') == 2, "outlined, and escaped"
+    for box in squares.values():
+        count = len(phantom.truth.centroids(box))
+        assert f'<td class="n">{count}</td>' in panel, "the cells that were drawn there"
+    # a folder: each slide has its own, a page is made again when they change
+    folder.mkdir()
+    (folder / "a.parquet").write_bytes(master.read_bytes())
+    (folder / "a.run.json").write_text(json.dumps({"slide": str(phantom.path)}))
+    assert main(["report", str(folder), "--regions", str(regions)]) == 2
+    (tmp_path / "drawn").mkdir()
+    own = tmp_path / "drawn" / "a.geojson"
+    own.write_text(regions.read_text())
+    many = ["report", str(folder), "--regions", str(tmp_path / "drawn")]
+    assert main(many) == 0 and "Inside" in (folder / "a.report.html").read_text()
+    own.write_text(regions.read_text().replace("Inside", "Another"))
+    assert main(many) == 0 and "Another" in (folder / "a.report.html").read_text()

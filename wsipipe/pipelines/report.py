@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from wsipipe.analysis.summary import Row
 from wsipipe.artifacts import check_writable, from_json
 from wsipipe.errors import SettingsError, SlideError, StoreError
 from wsipipe.formats.parquet import MASTER
+from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide
 from wsipipe.quality.kept import beside, keep, map_of
 from wsipipe.quality.map import QualityMap
 from wsipipe.report import (
@@ -22,6 +24,7 @@ from wsipipe.report import (
     entries_of,
     is_current,
     label,
+    regions_mark,
     small_charts,
     small_picture,
     write_index,
@@ -31,6 +34,7 @@ from wsipipe.runs import claims
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.found_before import open_pair, record_of, slide_of, tissue_again
 from wsipipe.segmentation.no_cells import warn_of_none
+from wsipipe.segmentation.results import file_for
 from wsipipe.settings import SlideSettings
 from wsipipe.slide import Slide
 from wsipipe.tissue import Tissue
@@ -57,6 +61,8 @@ class ReportJob:
         Make pages again that are there and up to date.
     quality : bool
         Map what is wrong with each slide, which reads all of it.
+    regions : Path, optional
+        GeoJSON of one slide's annotations (cores, hot spots, ...), or a folder with ``NAME.geojson`` for each slide.
     """
 
     source: Path
@@ -65,6 +71,7 @@ class ReportJob:
     title: str = ""
     force: bool = False
     quality: bool = False
+    regions: Path | None = None
     settings: SlideSettings = field(default_factory=SlideSettings)
 
 
@@ -85,6 +92,11 @@ def run_report(job: ReportJob, progress: Progress) -> list[Path]:
         check_writable(out)
         _report_slide(job, job.source, out, progress)
         return [out]
+    if job.regions is not None and not job.regions.is_dir():
+        raise SettingsError(
+            f"--regions {job.regions} holds the regions of one slide, and {job.source} is a folder of results; give a "
+            "folder with NAME.geojson for each"
+        )
     if job.slide:
         raise SettingsError(f"--slide {job.slide} goes with one cells file; {job.source} is a folder of results")
     return _report_folder(job, progress)
@@ -112,12 +124,23 @@ def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -
         slide = stack.enter_context(_open(path, job, master, progress)) if path else None
         if path is None:
             progress.say(f"warning: {master}: its slide was not found, so its report has no pictures; give it: --slide")
-        if job.force or not many or not is_current(out, facts, slide, job.quality):
+        regions = _regions(job, master, path or "", progress)
+        if job.force or not many or not is_current(out, facts, slide, job.quality, regions_mark(regions)):
             tissue = tissue_again(slide, path, master, facts.about) if slide is not None and path else None
-            write_report(master, out, facts, slide, tissue, _quality(job, master, slide, facts))
+            write_report(master, out, facts, slide, tissue, _quality(job, master, slide, facts), regions)
         picture = small_picture(facts, slide) if slide is not None and many else None
     small = small_charts(master, facts) if many else None
     return Entry(_name(job, master, facts.title), facts=facts, picture=picture, small=small)
+
+
+def _regions(job: ReportJob, master: Path, path: str, progress: Progress) -> list[Row]:
+    """Return the numbers of the regions of a slide, none where nobody asks or it has none."""
+    name = master.relative_to(job.source).as_posix().removesuffix(MASTER) if job.source.is_dir() else master.stem
+    regions = file_for(job.regions, name)
+    if regions is None:
+        return []
+    asked = SummariseJob((master,), (), regions, slide=path, slide_settings=job.settings)
+    return rows_of_slide(asked, name, master, progress, None)
 
 
 def _quality(job: ReportJob, master: Path, slide: Slide | None, facts: Facts) -> QualityMap | None:

@@ -2,7 +2,7 @@
 
 from wsipipe.report.batch import FAILED, Entry, entries_of, label, small_charts, small_picture, write_index
 from wsipipe.report.facts import Facts
-from wsipipe.report.page import is_current, write_report
+from wsipipe.report.page import is_current, regions_mark, write_report
 
 __all__ = [
     "FAILED",
@@ -11,6 +11,7 @@ __all__ = [
     "entries_of",
     "is_current",
     "label",
+    "regions_mark",
     "small_charts",
     "small_picture",
     "write_index",

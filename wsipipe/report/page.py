@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
+import shapely
 
-from wsipipe.artifacts import atomic_write
+from wsipipe.artifacts import atomic_write, digest
 from wsipipe.figure.overlay import View, look
 from wsipipe.formats.colours import NO_CLASS, Rgb, class_colours
 from wsipipe.quality.map import QualityMap
@@ -31,6 +32,7 @@ from wsipipe.report.pictures import (
     tissue_share,
 )
 from wsipipe.report.plausible import totals
+from wsipipe.report.regions import region_panel
 from wsipipe.report.survey import Field, Survey, survey
 from wsipipe.slide import Slide
 from wsipipe.tissue import Tissue
@@ -57,7 +59,7 @@ class ClassRow(NamedTuple):
 
 def write_report(
     master: Path, out: Path, facts: Facts, slide: Slide | None = None, tissue: Tissue | None = None,
-    quality: QualityMap | None = None,
+    quality: QualityMap | None = None, regions: Sequence[Mapping[str, Any]] = (),
 ) -> None:  # fmt: skip
     """Write the report of a slide as one HTML file, atomically.
 
@@ -77,6 +79,8 @@ def write_report(
     tissue : Tissue, optional
     quality : QualityMap, optional
         Of the slide, for a panel of its own.
+    regions : sequence of mapping, optional
+        Rows of `wsipipe summarise`, for a panel, too.
 
     Raises
     ------
@@ -89,7 +93,7 @@ def write_report(
     page = render(
         "slide.html",
         facts=facts,
-        stamp=stamp_of(facts, slide, quality is not None),
+        stamp=stamp_of(facts, slide, quality is not None, regions_mark(regions)),
         found=found,
         checks=checks(facts, found, totals(master)),
         classes=class_rows(facts, found, colours),
@@ -98,21 +102,30 @@ def write_report(
         timings=timings(facts.stages),
         how=how_found(facts),
         quality=_faults(master, facts, slide, quality),
+        regions=region_panel(whole if slide is not None else None, regions),
         **_pictures(master, facts, found, whole, slide, tissue, colours),
     )
     write_page(out, page)
 
 
-def stamp_of(facts: Facts, slide: Slide | None, quality: bool = False) -> str:
-    """Return what :func:`is_current` compares: a digest of the facts, and what pictures there are."""
-    return f"{facts.stamp}-{'blank' if slide is None else 'slide'}{'-quality' if quality else ''}"
+def stamp_of(facts: Facts, slide: Slide | None, quality: bool = False, regions: str = "") -> str:
+    """Return what :func:`is_current` compares: a digest of the facts, what pictures there are, and the regions."""
+    return f"{facts.stamp}-{'blank' if slide is None else 'slide'}{'-quality' if quality else ''}{regions}"
 
 
-def is_current(out: Path, facts: Facts, slide: Slide | None, quality: bool = False) -> bool:
+def regions_mark(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what tells these regions from others, "" without any."""
+    if not rows:
+        return ""
+    shapes = [None if row["geometry"] is None else shapely.to_wkb(row["geometry"], hex=True) for row in rows]
+    return f"-{digest([[row['region'] for row in rows], shapes])[:12]}"
+
+
+def is_current(out: Path, facts: Facts, slide: Slide | None, quality: bool = False, regions: str = "") -> bool:
     """Whether *out* is a report of the same facts already."""
     try:
         with open(out, encoding="utf-8") as file:
-            return f'content="{stamp_of(facts, slide, quality)}"' in file.read(4096)
+            return f'content="{stamp_of(facts, slide, quality, regions)}"' in file.read(4096)
     except (OSError, UnicodeDecodeError):
         return False
 
