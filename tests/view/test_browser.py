@@ -29,6 +29,7 @@ from wsipipe.view.index import CellIndex
 from wsipipe.view.labelling import Labelling
 from wsipipe.view.server import application
 from wsipipe.view.session import Session
+from wsipipe.view.slides import SlideViewers
 
 pytestmark = needs_chromium
 
@@ -142,7 +143,8 @@ def test_labelling(page: Any, phantom: Phantom, tmp_path: Path) -> None:
     none = Examples.none(candidates.columns)
     session = Session(candidates, none, ("Tumor", "Stroma"), ClassifySettings(), tmp_path / "types.json")
     pictures = CloseUps(candidates, lambda _: open_slide(phantom.path))
-    with served(application(Labelling(session, pictures), TOKEN)) as address:
+    viewers = SlideViewers(candidates.names, candidates.masters, lambda _: open_slide(phantom.path))
+    with served(application(Labelling(session, pictures, viewers), TOKEN)) as address:
         page.goto(address)
         eventually(page, lambda: bool(page.evaluate("() => document.getElementById('picture').naturalWidth > 0")))
         for k in range(4):
@@ -161,6 +163,7 @@ def test_labelling(page: Any, phantom: Phantom, tmp_path: Path) -> None:
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
         page.goto("about:blank")  # pictures that are still on their way are not asked of a server that is gone
     pictures.close()
+    viewers.close()
 
 
 def test_hover_tells_and_click_keeps(page: Any, address: str, phantom: Phantom) -> None:

@@ -20,11 +20,12 @@ from wsipipe.formats.parquet import read_cells
 from wsipipe.pipelines.label import LabelJob, run_label
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import ClassifySettings
-from wsipipe.slide import open_slide
+from wsipipe.slide import Slide, open_slide
 from wsipipe.view.closeup import CloseUps
 from wsipipe.view.labelling import Labelling
 from wsipipe.view.server import application
 from wsipipe.view.session import Session
+from wsipipe.view.slides import OPEN, SlideViewers
 
 COLUMNS = ("area_um2", "eccentricity", "solidity")
 TOKEN = "a-token"
@@ -124,9 +125,11 @@ def client(phantom: Phantom, tmp_path: Path) -> Iterator[TestClient]:
         candidates, Examples.none(candidates.columns), ("A", "B"), ClassifySettings(), tmp_path / "t.json"
     )
     pictures = CloseUps(candidates, lambda _: open_slide(phantom.path))
-    app = application(Labelling(session, pictures), TOKEN)
+    viewers = SlideViewers(candidates.names, candidates.masters, lambda _: open_slide(phantom.path))
+    app = application(Labelling(session, pictures, viewers), TOKEN)
     yield TestClient(app, base_url=f"http://127.0.0.1:8000/{TOKEN}/")
     pictures.close()
+    viewers.close()
 
 
 def test_answers_go_to_the_session(client: TestClient, tmp_path: Path) -> None:
@@ -156,6 +159,69 @@ def test_pictures_show_the_cell(client: TestClient) -> None:
     )
     assert client.get("picture/999999.jpg").status_code == 404
     assert client.get(f"picture/{cell}.jpg?um=nan").status_code == 404
+
+
+def test_a_slide_has_its_viewer(client: TestClient, phantom: Phantom) -> None:
+    state = client.get("state").json()
+    place = state["place"]
+    assert place["slide"] == 0 and place["mpp"] == 0.5 and len(place["outline"]) > 3
+    page = client.get("slide/0/")
+    assert "openseadragon" in page.text and "frame-ancestors 'self'" in page.headers["content-security-policy"]
+    assert client.get("slide/0/assets/viewer.js").status_code == 200
+    told = client.get("slide/0/info").json()
+    assert told["name"] == "phantom" and told["size"] == [1536, 1024] and told["cells"] == state["candidates"]
+    assert client.get(f"slide/0/tiles/{told['max_level']}/0_0.jpg").headers["content-type"] == "image/jpeg"
+    cell = client.get(f"slide/0/cell?x={place['x']}&y={place['y']}").json()
+    assert cell["outline"] == place["outline"]
+    assert client.get("slide/1/").status_code == client.get("slide/x/").status_code == 404
+    assert client.post("slide/0/info", json={}).status_code == 404
+
+
+def test_a_cell_that_is_pointed_at_comes_next(client: TestClient) -> None:
+    first = client.get("state").json()
+    x, y = 700, 500
+    cell = next(c for d in range(0, 300, 3) if (c := client.get(f"slide/0/cell?x={x + d}&y={y}").json()))
+    state = client.post("ask", json={"slide": 0, "id": cell["cell_id"]}).json()
+    assert state["place"]["outline"] == cell["outline"] and state["ahead"][0] == first["cell"] != state["cell"]
+    assert client.post("answer", json={"cell": state["cell"], "kind": "A"}).json()["labelled"] == 1
+    for wrong, words in (
+        ({"slide": 0, "id": cell["cell_id"]}, "this cell has a label"),
+        ({"slide": 1, "id": cell["cell_id"]}, "not among the"),
+        ({"slide": 0, "id": "nobody"}, "not among the"),
+    ):
+        answer = client.post("ask", json=wrong)
+        assert answer.status_code == 400 and words in answer.json()["error"]
+
+
+def test_few_slides_are_open_at_a_time(phantom: Phantom, tmp_path: Path) -> None:
+    master, opened = truth_master(tmp_path / "cells.parquet", phantom), []
+    count = OPEN + 3
+
+    def open_one(number: int) -> Slide:
+        opened.append(open_slide(phantom.path))
+        return opened[-1]
+
+    viewers = SlideViewers(tuple(map(str, range(count))), (master,) * count, open_one)
+    session = Session(
+        candidates_of({"0": master}, ("area_um2", "probability")),
+        Examples.none(("area_um2", "probability")), ("A",), ClassifySettings(), tmp_path / "t.json",
+    )  # fmt: skip
+    shown = Labelling(session, CloseUps(session.candidates, open_one), viewers)
+    client = TestClient(application(shown, TOKEN), base_url=f"http://127.0.0.1:8000/{TOKEN}/")
+    for number in [*range(count), count - 1]:
+        assert client.get(f"slide/{number}/info").json()["name"] == str(number)
+    assert len(opened) == count
+
+    def is_open(slide: Slide) -> bool:
+        try:
+            slide.read_region(0, 0, 0, 8, 8)
+        except Exception:  # noqa: BLE001 a closed one says so, each reader in its way
+            return False
+        return True
+
+    assert [is_open(slide) for slide in opened] == [False] * 3 + [True] * OPEN
+    viewers.close()
+    assert not any(map(is_open, opened))
 
 
 def test_only_its_own_page_may_answer(client: TestClient) -> None:

@@ -24,6 +24,7 @@ from wsipipe.view.closeup import CloseUps
 from wsipipe.view.labelling import Labelling
 from wsipipe.view.server import listen, new_token, serve
 from wsipipe.view.session import Session
+from wsipipe.view.slides import SlideViewers
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,9 @@ def _opened(job: LabelJob, progress: Progress) -> Any:
         return slide
 
     pictures = CloseUps(candidates, opened)
-    try:
-        yield Labelling(session, pictures)
-    finally:
-        pictures.close()
+    viewers = SlideViewers(candidates.names, candidates.masters, opened)
+    with contextlib.closing(pictures), contextlib.closing(viewers):
+        yield Labelling(session, pictures, viewers)
 
 
 def run_label(job: LabelJob, progress: Progress, started: Callable[[str], None]) -> LabelledCells:

@@ -1,4 +1,4 @@
-"""What the page for labelling answers to each address: the page, the state, pictures of cells, and answers given."""
+"""What the page for labelling answers to each address: page, state, pictures of cells, their slides, answers given."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from wsipipe.errors import SettingsError
 from wsipipe.view.answers import KEEP, STEADY, answer, as_json, number
 from wsipipe.view.closeup import CloseUps
 from wsipipe.view.session import Session
+from wsipipe.view.slides import SlideViewers
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,15 +24,16 @@ MOST_BYTES = 4096
 
 @dataclass(frozen=True)
 class Labelling:
-    """A session and the pictures of its cells."""
+    """A session, the pictures of its cells, and the slides that they lie on."""
 
     session: Session
     pictures: CloseUps
+    viewers: SlideViewers
 
 
 def routes(shown: Labelling) -> list[Any]:
     """Return the addresses that *shown* answers to, for Starlette; those of :data:`POSTS` take what is sent."""
-    from starlette.routing import Route
+    from starlette.routing import Mount, Route
 
     handlers = _Handlers(shown)
     return [
@@ -42,10 +44,12 @@ def routes(shown: Labelling) -> list[Any]:
         Route("/answer", handlers.given, methods=["POST"]),
         Route("/undo", handlers.undo, methods=["POST"]),
         Route("/class", handlers.add, methods=["POST"]),
+        Route("/ask", handlers.ask, methods=["POST"]),
+        Mount("/slide/{number:int}", shown.viewers),
     ]
 
 
-POSTS = frozenset({"/answer", "/undo", "/class"})
+POSTS = frozenset({"/answer", "/undo", "/class", "/ask"})
 
 
 class _Handlers:
@@ -83,6 +87,9 @@ class _Handlers:
 
     async def add(self, request: Request) -> Response:
         return await self._done(request, lambda told: self._session.add_class(str(told["name"])))
+
+    async def ask(self, request: Request) -> Response:
+        return await self._done(request, lambda told: self._session.ask(int(told["slide"]), str(told["id"])))
 
     async def _done(self, request: Request, act: Any) -> Response:
         """Do what was sent, in a thread, and return the state after it; or one line that says why not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import shapely
 
 from wsipipe.analysis.classify import Classifier, Examples, Scores, doubt, first_questions, learn, questions
 from wsipipe.analysis.classify.candidates import Candidates
 from wsipipe.analysis.classify.model import LEAST
 from wsipipe.errors import SettingsError
 from wsipipe.formats.colours import Rgb, class_colours
+from wsipipe.formats.parquet import metadata
 from wsipipe.settings import ClassifySettings
 
 AHEAD = 24
@@ -109,6 +112,33 @@ class Session:
             elif cell in self._chosen:
                 self._chosen.remove(cell)
 
+    def ask(self, slide: int, identity: str) -> None:
+        """Ask next for the cell of that identity on a slide, which somebody has pointed at.
+
+        Raises
+        ------
+        SettingsError
+            When it is not among those that are asked for, or has been labelled.
+        """
+        with self._turn:
+            same = [k for k in self._places.get(identity, ()) if self.candidates.slide[k] == slide]
+            if not same:
+                raise SettingsError(
+                    f"this cell is not among the {len(self.candidates):,} that are asked for, a sample of all; choose "
+                    "another one"
+                )
+            if not self._free[same[0]]:
+                raise SettingsError("this cell has a label; undo takes the last one back")
+            self._chosen = [same[0], *(k for k in self.ahead(AHEAD) if k != same[0])]
+
+    @functools.cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Candidates by their identity."""
+        found: dict[str, list[int]] = {}
+        for k, identity in enumerate(self.candidates.ids):
+            found.setdefault(identity, []).append(k)
+        return found
+
     def undo(self) -> int | None:
         """Take the last answer back, and return its cell; None where there is none."""
         with self._turn:
@@ -178,6 +208,7 @@ class Session:
                 "cell": cell,
                 "ahead": ahead[1:],
                 "slide": candidates.names[candidates.slide[cell]] if cell is not None else "",
+                "place": self._place(cell) if cell is not None else None,
                 "probabilities": self.probabilities(cell) if cell is not None else {},
                 "classes": self._told_classes(),
                 "labelled": len(self.examples),
@@ -190,6 +221,19 @@ class Session:
                 "of": len(candidates.names),
                 "saved": self.save.name if self.classifier is not None and self.save.exists() else "",
             }
+
+    @functools.lru_cache(maxsize=AHEAD)  # noqa: B019 a session lives as long as its server
+    def _place(self, cell: int) -> dict[str, Any]:
+        """Return where a candidate lies: number of its slide, centre and outline in base px, and µm per px."""
+        row, number = self.candidates.table(cell), int(self.candidates.slide[cell])
+        ring = shapely.get_coordinates(shapely.from_wkb(row["geometry"][0].as_py()))
+        return {
+            "slide": number,
+            "x": row["x"][0].as_py(),
+            "y": row["y"][0].as_py(),
+            "outline": np.round(ring.astype(np.float64), 2).tolist(),
+            "mpp": float(metadata(self.candidates.masters[number])["mpp"][0]),
+        }
 
     def _told_classes(self) -> list[dict[str, Any]]:
         counts, told = self.examples.counts, []

@@ -2,7 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const ZOOMS = [30, 50, 80, 140, 300, 700];  // µm
-const view = { zoom: 2, bare: false };
+const view = { zoom: 2, bare: false, whole: location.hash === "#slide", opened: null };  // opened: the slide in the frame
 let state, busy = false;
 
 const picture = (cell) => `picture/${cell}.jpg?um=${ZOOMS[view.zoom]}&bare=${+view.bare}&after=${state.labelled}`;
@@ -16,19 +16,57 @@ function made(tag, text = "", more = {}) {
 
 function show(next) {
   state = next;
-  $("picture").hidden = state.cell === null;
+  $("picture").hidden = state.cell === null || view.whole;
+  $("viewer").hidden = state.cell === null || !view.whole;
   $("end").hidden = state.cell !== null;
   if (state.cell === null) $("end").textContent = "There is no cell left to ask for.";
   else look();
   $("slide").textContent = state.slide;
+  $("whole").setAttribute("aria-pressed", String(view.whole));
+  $("bare").disabled = view.whole;
   $("undo").disabled = !state.undo;
   $("choices").replaceChildren(...state.classes.map(choice));
   tell();
 }
 
 function look() {
+  if (view.whole) { lookAtSlide(); return; }
   $("picture").src = picture(state.cell);
   for (const cell of state.ahead.slice(0, 1)) new Image().src = picture(cell);
+}
+
+// The slide itself in the viewer, at the cell: a click there asks for another one.
+async function lookAtSlide() {
+  const { slide } = state.place, frame = $("viewer");
+  if (view.opened !== slide) {
+    view.opened = slide;
+    frame.onload = () => frame.contentWindow.addEventListener("keydown", key, true);
+    frame.src = `slide/${slide}/`;
+  }
+  const inside = await opened(frame, slide);
+  if (!inside || state.place?.slide !== slide) return;
+  inside.ask(state.place, ZOOMS[view.zoom] / state.place.mpp / Math.max(1, frame.clientWidth));
+}
+
+// Return what the viewer of a slide offers once it is open; nothing when another one was opened meanwhile.
+async function opened(frame, slide) {
+  for (;;) {
+    if (view.opened !== slide || frame.contentDocument.contentType === "text/plain") return null;  // or one line says why not
+    const inside = frame.contentWindow.location.pathname.endsWith(`/slide/${slide}/`) ? frame.contentWindow.wsipipe : null;
+    if (inside?.viewer.world.getItemCount()) {
+      if (!inside.heard) inside.viewer.addHandler("canvas-click", (event) => pick(inside, slide, event));
+      inside.heard = true;
+      return inside;
+    }
+    await new Promise((done) => { setTimeout(done, 50); });
+  }
+}
+
+async function pick({ viewer }, slide, event) {
+  if (!event.quick) return;
+  const { x, y } = viewer.world.getItemAt(0).viewerElementToImageCoordinates(event.position);
+  const cell = await (await fetch(`slide/${slide}/cell?x=${x}&y=${y}`)).json();
+  if (cell) send("ask", { slide, id: cell.cell_id });
 }
 
 function choice({ name, colour }, k) {
@@ -92,6 +130,13 @@ function bare() {
   look();
 }
 
+function whole() {
+  view.whole = !view.whole;
+  history.replaceState(null, "", view.whole ? "#slide" : location.pathname);
+  show(state);
+}
+
+$("whole").addEventListener("click", whole);
 $("pass").addEventListener("click", () => answer(""));
 $("undo").addEventListener("click", () => send("undo"));
 $("bare").addEventListener("click", bare);
@@ -104,15 +149,18 @@ $("new").addEventListener("submit", (event) => {
   $("name").value = "";
   $("name").blur();
 });
-const keys = { " ": () => answer(""), u: () => send("undo"), o: bare, "+": () => zoom(-1), "-": () => zoom(1) };
-addEventListener("keydown", (event) => {
+const keys = { " ": () => answer(""), u: () => send("undo"), v: whole, o: bare, "+": () => zoom(-1), "-": () => zoom(1) };
+addEventListener("keydown", key);
+
+function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input")) return;
   const kind = /^[1-9]$/.test(event.key) ? state.classes[+event.key - 1] : null;
   if (kind) answer(kind.name);
   else if (keys[event.key]) keys[event.key]();
   else return;
   event.preventDefault();
-});
+  event.stopImmediatePropagation();  // in the viewer, whose keys come second
+}
 
 show(await (await fetch("state")).json());
 globalThis.labelling = { view, state: () => state };  // for tests

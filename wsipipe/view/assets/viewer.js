@@ -21,7 +21,8 @@ viewer = OpenSeadragon({
     maxLevel: info.max_level, getTileUrl: (level, x, y) => `tiles/${level}/${x}_${y}.jpg`,
   },
 });
-globalThis.wsipipe = { viewer, state, info, layers };  // for the console, and for tests
+let asked = null;  // the cell that a page around this one asks about (label.js)
+globalThis.wsipipe = { viewer, state, info, layers, ask: (cell, s) => { asked = cell; goTo(cell.x, cell.y, s); drawMarks(); } };  // for the console, and for tests
 
 viewer.navigator.world.addHandler("add-item", ({ item }) => {
   if (!item.source.areCells && !item.source.apart) return;
@@ -293,12 +294,16 @@ function paintMarks(ctx, ratio) {
     ctx.fillRect(a.x, a.y, b.x - a.x, b.y - a.y);
     ctx.strokeRect(a.x, a.y, b.x - a.x, b.y - a.y);
   }
-  const cell = pinned ?? hovered;
+  paintOutline(ctx, asked, "#ffffff00");
+  paintOutline(ctx, pinned ?? hovered, "#ffffff40");
+}
+
+function paintOutline(ctx, cell, fill) {
   if (!cell) return;
   ctx.beginPath();
   for (const [x, y] of cell.outline) { const p = toScreen(x, y); ctx.lineTo(p.x, p.y); }
   ctx.closePath();
-  ctx.fillStyle = "#ffffff40";
+  ctx.fillStyle = fill;
   ctx.fill();
   for (const [width, colour] of [[5, "#221d2c"], [2.5, "#ffe45c"]]) { ctx.lineWidth = width; ctx.strokeStyle = colour; ctx.stroke(); }
 }
