@@ -42,6 +42,13 @@ def test_import_loads_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_segment_waits_for_no_part_of_scipy_that_it_does_not_use() -> None:
+    unused = "scipy.cluster", "scipy.optimize", "scipy.spatial", "scipy.sparse", "scipy.ndimage"
+    code = f"import sys, wsipipe.segmentation.run; sys.exit(' '.join(m for m in {unused!r} if m in sys.modules) or 0)"
+    done = run(code=code)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_teaches_the_main_command() -> None:
     done = run("--help")
     assert done.returncode == 0

@@ -77,7 +77,7 @@ class Runner:
             pixels = sent(fixed, self.device)
             with denormals_flushed():
                 found = forward(pixels)
-            sound = fetched(torch.stack([torch.isfinite(tensor).all() for tensor in found]).all())
+            sound = fetched(torch.stack([torch.stack(tensor.aminmax()).isfinite().all() for tensor in found]).all())
             whole = [fetched(tensor) for tensor in pack(found)]
 
         def finish() -> Arrays:

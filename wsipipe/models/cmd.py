@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsipipe.models.backbone import FEATURE_TIMESTEP, Backbone, set_gates
-from wsipipe.models.cmd_block import Block
+from wsipipe.models.cmd_block import Block, Up
 from wsipipe.models.cmd_folded import FoldedCMD
 from wsipipe.models.condition import Condition
 from wsipipe.models.unet_config import UNetConfig
@@ -77,19 +77,6 @@ class Down(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H/2, W/2)
         return F.pixel_unshuffle(self.conv(x), 2).contiguous(memory_format=torch.channels_last)
-
-
-class Up(nn.Module):
-    """Double the resolution (3x3 convolution, pixel-shuffle) and merge the encoder's skip connection."""
-
-    def __init__(self, width: int, finer: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, finer * 4, 3, padding=1, bias=False)
-        self.merge = nn.Conv2d(2 * finer, finer, 1)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # (B, C, H, W), (B, C', 2H, 2W) -> (B, C', 2H, 2W)
-        up = F.pixel_shuffle(self.conv(x), 2).contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.merge(torch.cat((up, skip), dim=1)))
 
 
 class Output(nn.Module):

@@ -1,4 +1,4 @@
-"""The block that CMD is made of: ConvNeXt V2 with its condition by adaLN-Zero."""
+"""What CMD is made of: the ConvNeXt V2 block with its condition by adaLN-Zero, and the way up to the finer level."""
 
 from __future__ import annotations
 
@@ -44,3 +44,16 @@ class Block(nn.Module):
         y = F.layer_norm(y, y.shape[-1:], eps=1e-6) * (1 + scale) + shift
         y = self.project(self.grn(F.gelu(self.expand(y)))) * gate
         return cast(Tensor, x + y.permute(0, 3, 1, 2))
+
+
+class Up(nn.Module):
+    """Double the resolution (3x3 convolution, pixel-shuffle) and merge the encoder's skip connection."""
+
+    def __init__(self, width: int, finer: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, finer * 4, 3, padding=1, bias=False)
+        self.merge = nn.Conv2d(2 * finer, finer, 1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # (B, C, H, W), (B, C', 2H, 2W) -> (B, C', 2H, 2W)
+        up = F.pixel_shuffle(self.conv(x), 2).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.merge(torch.cat((up, skip), dim=1)))

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsipipe.models import fused
 from wsipipe.models.backbone import Folded
-from wsipipe.models.cmd_block import Block
-from wsipipe.models.pointwise import without_pointwise_convolutions
+from wsipipe.models.cmd_block import Block, Up
 
 
 class FoldedBlock(nn.Module):
@@ -35,12 +35,22 @@ class FoldedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
         y = self.depthwise(x).permute(0, 2, 3, 1)  # (B, H, W, C)
         b, h, w, c = y.shape
+        if fused.serves(y):
+            return self._fused(x, y)
         y = F.layer_norm(y, (c,), eps=1e-6)
         y = F.gelu(F.linear(y, self.expand_weight, self.expand_bias)).view(b, h * w, 3 * c)
         scale = 1 + self.gamma * response(y)  # (B, 1, 3C)
         weight = scale.transpose(1, 2) * self.project_weight  # (B, 3C, C)
         y = torch.baddbmm(self.project_bias, y, weight).view(b, h, w, c)
         return x + y.permute(0, 3, 1, 2)
+
+    def _fused(self, x: Tensor, y: Tensor) -> Tensor:  # y (B, H, W, C) is overwritten
+        b, h, w, c = y.shape
+        y = torch.mm(fused.layer_norm(y).view(-1, c), self.expand_weight.t()).view(b, h * w, 3 * c)
+        norm = fused.gelu(y, self.expand_bias)
+        weight = (1 + self.gamma * response_of(norm).to(y.dtype)).transpose(1, 2) * self.project_weight
+        y = torch.bmm(y, weight).view(b, h, w, c)
+        return fused.add(y, x.permute(0, 2, 3, 1), self.project_bias).permute(0, 3, 1, 2)
 
 
 def response(y: Tensor) -> Tensor:
@@ -51,7 +61,12 @@ def response(y: Tensor) -> Tensor:
     """
     on_gpu = y.device.type == "cuda"
     norm = torch.linalg.vector_norm(y, dim=1, keepdim=True, dtype=torch.float32) if on_gpu else _norm(y)
-    return (norm / (norm.mean(-1, keepdim=True) + 1e-6)).to(y.dtype)
+    return response_of(norm).to(y.dtype)
+
+
+def response_of(norm: Tensor) -> Tensor:
+    """Return GRN's response (B, 1, C) of the channels' norms (B, 1, C)."""
+    return norm / (norm.mean(-1, keepdim=True) + 1e-6)
 
 
 def _norm(y: Tensor) -> Tensor:
@@ -71,6 +86,29 @@ class Unfolded(Protocol):
     def condition(self, t: Tensor, z: Tensor | None) -> dict[int, Tensor]:
         """Return the condition vector (B, C) of each distinct width C."""
         ...
+
+
+class FoldedUp(nn.Module):
+    """An :class:`~wsipipe.models.cmd_block.Up` whose merging layer is folded into its convolution.
+
+    Between the two is pixel-shuffling alone, so that what merges the upper half of the channels can come before it. The
+    convolution's channels are ordered by pixel of the 2 x 2, then by channel: shuffling moves whole runs of channels.
+    """
+
+    def __init__(self, up: Up) -> None:
+        super().__init__()
+        merge, finer = up.merge.weight[:, :, 0, 0], up.merge.out_channels
+        conv = up.conv.weight.reshape(finer, 2, 2, -1, 3, 3)
+        weight = torch.einsum("oc,cijxyz->ijoxyz", merge[:, :finer], conv).flatten(0, 2)
+        self.weight = nn.Parameter(weight)  # (4C', C, 3, 3)
+        self.merge_weight = nn.Parameter(merge[:, finer:].clone())
+        self.merge_bias = up.merge.bias
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # (B, C, H, W), (B, C', 2H, 2W) -> (B, C', 2H, 2W)
+        b, c, h, w = skip.shape
+        up = F.conv2d(x, self.weight, padding=1).permute(0, 2, 3, 1).reshape(b, h // 2, w // 2, 2, 2, c)
+        y = F.linear(skip.permute(0, 2, 3, 1), self.merge_weight, self.merge_bias).view(b, h // 2, 2, w // 2, 2, c)
+        return (y + up.transpose(2, 3)).view(b, h, w, c).permute(0, 3, 1, 2)
 
 
 class FoldedCMD(Folded):
@@ -96,8 +134,8 @@ class FoldedCMD(Folded):
                 _fold(backbone.bottleneck, constant),
                 _fold_all(backbone.decoder, constant),
             )
+            self.up = nn.ModuleList(FoldedUp(cast(Up, up)) for up in backbone.up)
         self.stem, self.down = backbone.stem, backbone.down
-        self.up = without_pointwise_convolutions(backbone.up)
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the bottleneck's output and the skip connections, finest first."""

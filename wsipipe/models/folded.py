@@ -6,15 +6,31 @@ bytes do not depend on the number of threads.
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wsipipe.errors import ModelError
 from wsipipe.models.backbone import FEATURE_TIMESTEP, Backbone
 from wsipipe.models.checkpoint import Segmenter
-from wsipipe.models.heads import Head
+from wsipipe.models.heads import Head, MixConv
 from wsipipe.models.pointwise import without_pointwise_convolutions
+
+
+def without_norms(head: Head) -> Head:
+    """Return *head*, in evaluation, with its batch norms in the convolutions before them; *head* itself is changed."""
+    head.eval()
+    for module in list(head.modules()):
+        if isinstance(module, nn.Sequential):
+            for k, (conv, norm) in enumerate(pairwise(module)):
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[k], module[k + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+        elif isinstance(module, MixConv):
+            last, norm = cast(nn.Conv2d, module.body[-1]), cast(nn.BatchNorm2d, module.norm)
+            module.body[-1], module.norm = fuse_conv_bn_eval(last, norm), nn.Identity()
+    return head
 
 
 class FoldedSegmenter(nn.Module):
@@ -34,7 +50,7 @@ class FoldedSegmenter(nn.Module):
                 "expected a model fitted with the same --encoder, or with --unfreeze, which leaves the encoder out"
             )
         self.backbone = network.backbone.fold()
-        self.head: Head = without_pointwise_convolutions(network.head)
+        self.head: Head = without_norms(without_pointwise_convolutions(network.head))
         self.requires_grad_(False).eval()
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -36,7 +36,6 @@ from wsipipe.segmentation.job import SegmentJob
 from wsipipe.segmentation.request import Network, grid_settings, network_of, settings_of
 from wsipipe.segmentation.source import Source, open_source
 from wsipipe.segmentation.stains import pixels_in, stain_doubts, stains_of
-from wsipipe.segmentation.typed import check_types
 from wsipipe.settings import CellSettings
 from wsipipe.slide import stamp
 from wsipipe.slide.protocol import SlideInfo
@@ -128,7 +127,10 @@ def prepare(job: SegmentJob, progress: Progress, network: Network | None = None,
         if looks := network.forward.looks:
             levels = levels_of((source.raster.read(boxes[k]) for k in sampled(len(boxes))), looks.percentiles)
             plan = replace(plan, levels=levels, fingerprint=digest([plan.fingerprint, levels]))
-        check_types(job, plan, source.raster.slide)
+        if job.types.types:
+            from wsipipe.segmentation.typed import check_types  # loads half of SciPy, which others need not wait for
+
+            check_types(job, plan, source.raster.slide)
         if isinstance(source.raster, StoreRaster):
             source.raster.require(plan.tiles, plan.selected)
     warnings = (*source.warnings, *stain_warnings, *colour_warnings(job.grid.stain, network.card, colours))

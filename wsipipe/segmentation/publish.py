@@ -33,7 +33,6 @@ from wsipipe.schedule.task import Board, Receipt
 from wsipipe.segmentation.job import QUALITY, SegmentJob, SegmentResult
 from wsipipe.segmentation.prepare import Prepared
 from wsipipe.segmentation.request import Network, slide_fingerprint
-from wsipipe.segmentation.typed import give_types
 from wsipipe.slide import Stamp, changed, open_slide, stamp
 from wsipipe.units import Box
 
@@ -83,6 +82,8 @@ def publish(job: SegmentJob, prepared: Prepared, done: Done, progress: Progress)
     found = scratch.folder / "found.parquet" if job.types.types else master
     cells = merge_parts(parts, found, file_metadata(prepared, bad, um2))
     if job.types.types:
+        from wsipipe.segmentation.typed import give_types  # see prepare
+
         give_types(job, found, master, prepared.info.path, prepared.base_mpp, progress)
     unlikely = [told for _, told in doubts(totals(master), um2 * 1e-6)]
     for warning in unlikely:

@@ -29,8 +29,6 @@ def check_types(job: SegmentJob, plan: Plan, info: SlideInfo) -> None:
     ------
     ModelNotFound, NotAModel, SettingsError
     """
-    if not job.types.types:
-        return
     classifier = Classifier.load(job.types.types)
     anew = _measured(classifier)
     names = [*MEASURES, *stain_names(plan.vectors), *(PER_CLASS + name for name in plan.classes)]
