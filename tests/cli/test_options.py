@@ -49,7 +49,7 @@ def test_every_field_is_an_option() -> None:
 
 def test_help_says_default_range_and_unit() -> None:
     text = " ".join(invoke("--help").split())
-    assert "Overlap of neighbouring 256 px tiles. [default: 32; 0 to 128 px]" in text
+    assert "Overlap of neighbouring 256 px tiles. [default: 16; 0 to 128 px]" in text
     assert "Working resolution; default: what the model was trained at. [0.05 to 5 µm/px]" in text
     assert "[default: 20000 µm²]" in text
     assert "--strict-mpp Refuse" in text

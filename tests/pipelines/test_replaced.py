@@ -139,7 +139,7 @@ def test_segment_does_not_replace_another_slides_cells(slides: Path, tiny_model:
         with pytest.raises(OutputError, match=r"holds the result of .*a\.tiff, not of .*b\.tiff.*--overwrite"):
             run_segment(job, QUIET)
     assert out.read_bytes() == before
-    coarse = job_of(slides / "a.tiff", tiny_model, out, grid=GridSettings(overlap=16))
+    coarse = job_of(slides / "a.tiff", tiny_model, out, grid=GridSettings(overlap=32))
     assert run_segment(coarse, QUIET).fresh, "the same slide, other settings"
     os.rename(slides / "a.tiff", slides / "moved.tiff")
     assert not run_segment(dataclasses.replace(coarse, source=str(slides / "moved.tiff")), QUIET).fresh

@@ -18,14 +18,14 @@ STEP = 4
 
 
 def window(overlap: int) -> NDArray[np.int64]:
-    """Return the weight of each pixel along a tile's side, int64 (256,): a ramp over the middle half of the overlap.
+    """Return the weight of each pixel along a tile's side, int64 (256,): a ramp over the middle quarter of the overlap.
 
-    The outer quarter, where a tile knows least of what is around, has the least weight, 1; from the inner quarter on
-    all pixels weigh the same.
+    The outer three eighths, where a tile knows least of what is around, have the least weight, 1; from the inner three
+    eighths on all pixels weigh the same.
     """
-    distance, quarter = np.arange(TILE, dtype=np.int64), overlap // 4
-    depth = np.minimum(distance, TILE - 1 - distance) - quarter + 1
-    ramp: NDArray[np.int64] = np.clip(STEP * depth, 1, STEP * (overlap - 2 * quarter + 1))
+    distance, outer = np.arange(TILE, dtype=np.int64), 3 * overlap // 8
+    depth = np.minimum(distance, TILE - 1 - distance) - outer + 1
+    ramp: NDArray[np.int64] = np.clip(STEP * depth, 1, STEP * (overlap - 2 * outer + 1))
     return ramp
 
 

@@ -55,7 +55,7 @@ class GridSettings(Checked):
     target_mpp: float | None = knob(
         None, "Working resolution; default: what the model was trained at.", unit="µm/px", low=0.05, high=5
     )
-    overlap: int = knob(32, "Overlap of neighbouring 256 px tiles.", unit="px", low=0, high=128)
+    overlap: int = knob(16, "Overlap of neighbouring 256 px tiles.", unit="px", low=0, high=128)
     allow_upsample: bool = knob(False, "Upsample slides more than 2x coarser than the working resolution.")
     stain: str = knob(
         "auto",
