@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # spatialdata and ome-zarr want other versions than the tested set
 READERS := .venv-readers
-# diffusers and timm bring libraries that the tested set leaves out
+# diffusers, timm and nnU-Net's networks bring libraries that the tested set leaves out; torchvision is that of its torch
 EXTRAS := .venv-extras
 INPUTS := pyproject.toml constraints.txt
 
@@ -31,7 +31,7 @@ help:
 	@echo "make test-slow       the slow tests, those that need a GPU (skipped without one), and a search for new examples"
 	@echo "make fuzz            damaged inputs by the thousand, none of which may surprise (FUZZ=200 for each command and kind)"
 	@echo "make test-readers    what spatialdata and ome-zarr make of our files (in an environment of their own, 1.2 GB)"
-	@echo "make test-extras     wsipipe's own networks beside those of diffusers and timm (in an environment of their own)"
+	@echo "make test-extras     wsipipe's own networks beside those of other libraries (in an environment of their own)"
 	@echo "make gpu-check       check and measure this machine's GPU: gpu-check/report.md (4 minutes)"
 	@echo "make bench           speed and memory, measured on this machine (about 10 minutes)"
 	@echo "make bench-peers     other systems on the same picture, each in an environment of its own (about 6 GB)"
@@ -93,11 +93,11 @@ test-readers: $(VENV)/.dev $(READERS)/.done
 $(EXTRAS)/.done: $(VENV)/.dev
 	$(BIN)/python -m venv $(EXTRAS)
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(EXTRAS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/tested.pth"
-	$(EXTRAS)/bin/python -m pip install --quiet --no-deps diffusers timm huggingface_hub tqdm
+	$(EXTRAS)/bin/python -m pip install --quiet --no-deps diffusers timm huggingface_hub tqdm einops dynamic-network-architectures torchvision==0.28.0
 	@touch $@
 
 test-extras: $(EXTRAS)/.done
-	$(EXTRAS)/bin/python -m pytest -rs tests/models/test_space.py tests/models/test_encoders.py -k "diffusers or timm" $(PYTEST_ARGS)
+	$(EXTRAS)/bin/python -m pytest -rs tests/models/test_space.py tests/models/test_encoders.py tests/models/test_baselines.py -k "diffusers or timm or library or libraries" $(PYTEST_ARGS)
 
 gpu-check: $(VENV)/.dev
 	$(BIN)/python -m tests.gpu_check

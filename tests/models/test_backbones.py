@@ -21,6 +21,7 @@ from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import attention_unet, backbone_kinds, checkpoint, cmd, dit, vit_backbone
 from wsipipe.models.backbone import Backbone, BackboneConfig
 from wsipipe.models.backbone_kinds import KINDS, Kind
+from wsipipe.models.baselines import convnext, nnunet, swin, transunet, vit_adapter
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.folded import FoldedSegmenter
 from wsipipe.models.heads import Head, HeadConfig
@@ -36,9 +37,16 @@ SMALL: dict[str, BackboneConfig] = {
     "attention-unet": attention_unet.AttentionUNetConfig((8, 8, 8, 16, 16, 24)),
     "dit": dit.DiTConfig(64, 3),
     "vit": vit_backbone.ViTConfig(64, 2, 8, 128, 16, 256, (0, 1), scaled=False),
+    "convnext": convnext.ConvNeXtConfig((8, 8, 16, 16), (1, 1, 1, 1)),
+    "swin": swin.SwinConfig(32, (2, 1, 1, 1), 4),
+    "nnunet": nnunet.NNUNetConfig((8, 16, 16)),
+    "transunet": transunet.TransUNetConfig(8, (1, 1, 1), 64, 1, (16, 16, 8, 8, 8)),
+    "vit-adapter": vit_adapter.ViTAdapterConfig(64, 4, 8, 4),
     "toy": toy_backbone.ToyConfig(8),
 }
 """A small one of every kind."""
+UNTOLD = ("vit", "convnext", "swin", "nnunet", "transunet", "vit-adapter")
+"""Kinds that are told neither the timestep nor a condition, and have no gates."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +72,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def told(kind: str) -> str:
     """A kind that is told the timestep and a condition, and has gates."""
-    if kind == "vit":
-        pytest.skip("a ViT is told neither t nor z")
+    if kind in UNTOLD:
+        pytest.skip("it is told neither t nor z")
     return kind
 
 
@@ -139,8 +147,8 @@ def test_a_small_vit_has_the_size_of_cmd(size: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("condition", [0, 12])
 def test_gradients_reach_every_parameter(kind: str, condition: int) -> None:
-    if kind == "vit" and condition:
-        pytest.skip("a ViT is told neither t nor z")
+    if kind in UNTOLD and condition:
+        pytest.skip("it is told neither t nor z")
     network = backbone(kind, condition)
     known = source(features=bool(condition))
     batch = Steps(known.patches, known.indices, 0, 2, range(2), 0.8)[0]
@@ -159,13 +167,14 @@ def test_it_starts_at_zero_with_closed_gates(kind: str, init: str) -> None:
     assert backbone(kind).reconstructs
     closed = network.features(x)[-1]
     network.open_gates()
-    assert torch.equal(network.features(x)[-1], closed) == (kind == "vit")
+    assert torch.equal(network.features(x)[-1], closed) == (kind in UNTOLD)
 
 
 def test_weights_begin_as_asked(kind: str) -> None:
     a, b = (new_backbone(settings_of(kind, init=init), 0) for init in ("xavier", "torch"))
     biases = [name for name, p in b.named_parameters() if name.endswith("bias") and p.any()]
-    assert biases and not any(dict(a.named_parameters())[name].any() for name in biases)
+    fresh = {name: p for name, p in a.named_parameters() if name.endswith("bias") and "offsets" not in name}
+    assert (biases or kind == "nnunet") and not any(fresh[name].any() for name in biases if name in fresh)
 
 
 def test_conditions_matter(told: str) -> None:
@@ -197,7 +206,7 @@ def test_folded_equals_plain(kind: str) -> None:
         other = network.fold(700).features(x)
     for ours, theirs in pairs:
         assert torch.allclose(ours, theirs, atol=2e-5 * theirs.abs().max().item())
-    assert torch.allclose(other[-1], maps[-1], atol=1e-4) == (kind == "vit")
+    assert torch.allclose(other[-1], maps[-1], atol=1e-4) == (kind in UNTOLD)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
@@ -218,8 +227,8 @@ def test_resumed_is_uninterrupted_to_the_last_byte(kind: str, condition: int, tm
         if step == 2:
             raise Stop
 
-    if kind == "vit" and condition:
-        with pytest.raises(SettingsError, match=r"--backbone vit: .*a ViT takes none; leave --encoder and --space out"):
+    if kind in UNTOLD and condition:
+        with pytest.raises(SettingsError, match=rf"--backbone {kind}: .* takes none; leave --encoder and --space out"):
             new_backbone(settings_of(kind), 12)
         return
     known = source(features=bool(condition))
@@ -250,14 +259,16 @@ def test_it_overfits_a_batch(kind: str) -> None:
 
 
 def test_a_checkpoint_comes_back(kind: str, tmp_path: Path) -> None:
-    network = backbone(kind, 0 if kind == "vit" else 12)
+    network = backbone(kind, 0 if kind in UNTOLD else 12)
     card = ModelCard("b", network.config)
     checkpoint.save(tmp_path / "b.safetensors", network, card)
     again, read = checkpoint.load(tmp_path / "b.safetensors")
     assert read == card and type(again) is type(network)
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), network.state_dict().values()))
     assert backbone_kinds.title_of(card.backbone) == f"{KINDS[kind].title}-T"
-    wider = {"hidden": 130} if kind == "vit" else {"condition": 13}
+    changes = {"vit": {"hidden": 130}, "convnext": {"widths": (8, 8, 16, 24)}, "swin": {"width": 64}}
+    changes |= {"nnunet": {"widths": (8, 16, 24)}, "transunet": {"width": 128}, "vit-adapter": {"stem": 16}}
+    wider = changes.get(kind, {"condition": 13})
     wide = dataclasses.replace(card, backbone=dataclasses.replace(card.backbone, **wider))
     checkpoint.save(tmp_path / "c.safetensors", network, wide)
     with pytest.raises(NotAModel, match="weights do not fit"):

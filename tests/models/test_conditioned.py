@@ -17,8 +17,9 @@ from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.conditioned import WithEncoder
-from wsipipe.models.conditioning import cache_name, encoder_name, open_encoder
+from wsipipe.models.conditioning import encoder_name, open_encoder
 from wsipipe.settings import FitSettings, LoopSettings
+from wsipipe.train.features import cache_name
 from wsipipe.train.fitting import fit
 from wsipipe.train.samples import Pool, images_of
 

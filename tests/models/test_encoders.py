@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -167,8 +168,7 @@ def test_registers_may_have_positions_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("layout", [{"registers": 4, "class_position": False}, {}, {"swiglu": True}, {"registers": 4}])
-def test_it_is_the_network_of_timm(layout: dict[str, int]) -> None:
-    timm = pytest.importorskip("timm", exc_type=ImportError)
+def test_it_is_the_network_of_timm(timm: ModuleType, layout: dict[str, int]) -> None:
     shapes = tiny.encoder_shapes(**layout)  # type: ignore[arg-type]
     if layout == {"registers": 4}:
         shapes["pos_embed"] = (1, 16 + 5, 64)  # as Virchow2: registers have positions, too

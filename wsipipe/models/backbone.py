@@ -157,7 +157,7 @@ def initialise(backbone: Backbone, init: str = "xavier") -> None:
     if init == "torch":
         return
     for name, module in backbone.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             if "timestep" in name.split("."):
                 nn.init.normal_(module.weight, std=0.02)
             else:

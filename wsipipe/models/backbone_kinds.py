@@ -11,6 +11,7 @@ import torch
 
 from wsipipe.models import attention_unet, cmd, dit, pixels, vit_backbone
 from wsipipe.models.backbone import Backbone, BackboneConfig
+from wsipipe.models.baselines import convnext, nnunet, swin, transunet, vit_adapter
 from wsipipe.models.checks import expect
 
 
@@ -43,6 +44,11 @@ KINDS: dict[str, Kind] = {
     ),
     "dit": Kind("DiT", dit.DiT, dit.DiTConfig, dit.SIZES),
     "vit": Kind("ViT", vit_backbone.ViTBackbone, vit_backbone.ViTConfig, vit_backbone.SIZES),
+    "convnext": Kind("ConvNeXt", convnext.ConvNeXt, convnext.ConvNeXtConfig, convnext.SIZES),
+    "swin": Kind("Swin V2", swin.Swin, swin.SwinConfig, swin.SIZES),
+    "nnunet": Kind("nnU-Net", nnunet.NNUNet, nnunet.NNUNetConfig, nnunet.SIZES),
+    "transunet": Kind("TransUNet", transunet.TransUNet, transunet.TransUNetConfig, transunet.SIZES),
+    "vit-adapter": Kind("ViT-Adapter", vit_adapter.ViTAdapter, vit_adapter.ViTAdapterConfig, vit_adapter.SIZES),
     "rgb": Kind("pixels", pixels.PixelsBackbone, pixels.PixelsConfig, pixels.SIZES),
 }
 """By what ``--backbone`` takes and headers of checkpoints state; :data:`wsipipe.settings.BACKBONES` lists the names."""

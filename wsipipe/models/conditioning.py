@@ -130,11 +130,6 @@ def open_encoder(source: str, device: torch.device, token: str = TOKENS[0]) -> E
     return encoder
 
 
-def cache_name(source: str, token: str) -> str:
-    """Return the name under which the features of *source* are cached."""
-    return encoder_name(source) + ("" if token == TOKENS[0] else f"+{token}")
-
-
 def token_of(card: ModelCard) -> str:
     """Return which token conditions the backbone of *card*."""
     return str((card.training.get("settings") or {}).get("token", TOKENS[0]))
@@ -191,20 +186,38 @@ def read_vit(path: Path) -> tuple[ViT, dict[str, Any]]:
     ------
     ModelNotFound, NotAModel
     """
-    weights = _weights(path)
+    weights, found, config = read_tensors(path)
     try:
-        tensors = {name: tensor.float() for name, tensor in as_timm(_tensors(weights)).items()}
+        tensors = as_timm(found)
         network = ViT({name: tuple(tensor.shape) for name, tensor in tensors.items()})
         network.load_state_dict(tensors)
+    except (RuntimeError, LookupError, *_WRONG) as error:
+        raise _not_whole(weights, "plain ViT under timm's names", error) from error
+    return network, config
+
+
+def read_tensors(path: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """Return the file of the weights at *path*, the weights in fp32, and what the ``config.json`` beside them says.
+
+    Raises
+    ------
+    ModelNotFound, NotAModel
+    """
+    weights = _weights(path)
+    try:
+        tensors = {name: tensor.float() for name, tensor in _tensors(weights).items()}
         config = _config(weights)
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, LookupError, *_WRONG) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise NotAModel(
-            f"{weights} does not hold a whole plain ViT under timm's names ({reason}); if its download was "
-            "interrupted, fetch it again"
-        ) from error
+        raise _not_whole(weights, "network", error) from error
     check_finite(weights, tensors)
-    return network, config
+    return weights, tensors, config
+
+
+def _not_whole(weights: Path, what: str, error: Exception) -> NotAModel:
+    reason = " ".join(str(error).split())[:200]
+    return NotAModel(
+        f"{weights} does not hold a whole {what} ({reason}); if its download was interrupted, fetch it again"
+    )
 
 
 _WRONG = ValueError, TypeError, EOFError

@@ -1,4 +1,4 @@
-"""Heads on the backbone's dense features: linear, light (A), sota (B), decoder (B on tokens) and cisca.
+"""Heads on the backbone's dense features: linear, light (A), sota (B), decoder (B on tokens), deep, uper and cisca.
 
 Every head turns the maps of a backbone (CMD: six of its decoder) into logits (B, K, 256, 256), and logits into *maps*:
 named probabilities in [0, 1] from which cells are extracted. ``foreground`` is always among them; ``marker`` (how
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsipipe.models.supervised import Deep, Others, Uper
 from wsipipe.settings import HEADS, HeadKind, named
 
 TYPED = "cisca-typed"
@@ -175,9 +176,9 @@ class Decoder(nn.Module):
 class Head(nn.Module):
     """A head with the meaning of its output channels.
 
-    The linear, light, sota and decoder heads predict background / nucleus, or background / each type. The cisca head
-    predicts three classes (background, interior, boundary between touching nuclei), four directional distances (which
-    only teach it), the depth inside the nucleus (the marker) and the types.
+    The linear, light, sota, decoder, deep and uper heads predict background / nucleus, or background / each type. The
+    cisca head predicts three classes (background, interior, boundary between touching nuclei), four directional
+    distances (which only teach it), the depth inside the nucleus (the marker) and the types.
     """
 
     def __init__(self, config: HeadConfig) -> None:
@@ -210,6 +211,11 @@ class Head(nn.Module):
         logits: Tensor = self.trunk(features)
         together = logits if self.types is None else torch.cat((logits, self.types(features)), 1)
         return self.enlarged(together, features)
+
+    def others(self, features: Sequence[Tensor]) -> Others:
+        """Return what else is supervised in training: weights, and logits like those of :meth:`forward`."""
+        found = self.trunk.others(features) if isinstance(self.trunk, (Deep, Uper)) else []
+        return [(weight, self.enlarged(logits, features)) for weight, logits in found]
 
     def enlarged(self, logits: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Return *logits* as large as the image that *features* are of."""

@@ -64,6 +64,8 @@ HEADS = {
     "light": HeadKind("wsipipe.models.heads:Light"),
     "sota": HeadKind("wsipipe.models.heads:Sota"),
     "decoder": HeadKind("wsipipe.models.heads:Decoder", scaled=True),
+    "deep": HeadKind("wsipipe.models.supervised:Deep"),
+    "uper": HeadKind("wsipipe.models.supervised:Uper"),
     "cisca": HeadKind("wsipipe.models.heads:Light", instances=True),
 }
 """The heads by name."""

@@ -9,7 +9,9 @@ from wsipipe.errors import SettingsError
 from wsipipe.settings.knob import Checked, knob
 from wsipipe.settings.registry import HEADS
 
-BACKBONES = ("cmd", "attention-unet", "dit", "vit")
+BACKBONES = (
+    "cmd", "attention-unet", "dit", "vit", "convnext", "swin", "nnunet", "transunet", "vit-adapter",
+)  # fmt: skip
 """Kinds of backbones; :data:`wsipipe.models.backbone_kinds.KINDS` lists the same names with their networks."""
 RANDOM = ("T", "S", "B", "L", *(f"{kind}-{size}" for kind in BACKBONES for size in ("T", "S", "B", "L")), "rgb")
 """Names of backbones that start from random weights: sizes of CMD, or a kind and a size; bare pixels have none."""
@@ -66,11 +68,13 @@ class FitSettings(Checked):
 
     name: str = knob("my-model", "Name of the model in its card and in results.")
     licence: str = knob("unknown", "Licence of the weights, as the training data demand.")
-    head: str = knob("cisca", "Head.", choices=HEADS)
+    head: str = knob(
+        "cisca", "Head; decoder: for token maps; deep: nnU-Net's deep supervision; uper: UperNet.", choices=HEADS
+    )
     backbone: str = knob(
         "T",
-        "Backbone: a size, T, S, B or L, from random weights, of another kind attention-unet-T, dit-T or vit-T; rgb, "
-        "the bare pixels; or a model's: a shipped name or a file.",
+        "Backbone: a size, T, S, B or L, from random weights, of another kind attention-unet-T, dit-T, vit-T, nnunet-S "
+        "and so on; rgb, the bare pixels; or a model's: a shipped name or a file.",
     )
     reuse_head: bool = knob(False, "Start from the head of the --backbone model too: same kind, same types.")
     types: bool = knob(True, "Learn cell types, where the sets tell them.")
@@ -253,3 +257,13 @@ class EvaluateSettings(Checked):
     resamples: int = knob(1000, "Bootstrap resamples of the images, for the 95 % intervals.", low=1, high=1_000_000)
     seed: int = knob(0, "Seed of the resamples.", low=0)
     pictures: int = knob(3, "Pictures of that many best and that many worst images.", low=0, high=1000)
+    ttt_steps: int = knob(
+        0, "Test-time training: steps of masked diffusion on each image before it is predicted (0: none).", low=0
+    )
+    ttt_lr: float = knob(1e-4, "Learning rate of test-time training.", low=1e-8, high=1)
+    ttt_batch: int = knob(4, "Tiles of a step of test-time training.", low=1, high=1024)
+    ttt_part: str = knob(
+        "backbone",
+        "What test-time training changes: the whole backbone, its norms and modulations, or low ranks on its layers.",
+        choices=("backbone", "norms", "lora"),
+    )

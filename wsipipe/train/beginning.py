@@ -31,7 +31,8 @@ def new_segmenter(settings: FitSettings, types: Sequence[str] = ()) -> tuple[Seg
     torch.manual_seed(settings.seed)
     known = None if settings.backbone in RANDOM else checkpoint.read_card(resolve(settings.backbone))
     config = known.backbone if known else backbone_kinds.random(settings.backbone)
-    inside, given = known.encoder if known and settings.frozen else None, None
+    inside = known.encoder if known and settings.frozen else None
+    given: TileEncoder | None = None
     if settings.encoder and not (known and known.condition and settings.frozen):
         raise SettingsError(
             "--encoder is for a backbone that was pretrained with one and stays frozen; "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wsipipe.models.conditioning import cache_name, open_encoder
+from wsipipe.models.conditioning import encoder_name, open_encoder
 from wsipipe.train.distributed import World
 from wsipipe.train.feed import Patches, loading
 
@@ -77,6 +77,11 @@ def features_of(
         corpus.add_features(name, whole)
     world.wait()
     return cast(NDArray[np.float32], corpus.features(name))
+
+
+def cache_name(source: str, token: str) -> str:
+    """Return the name under which the features of *source* are cached."""
+    return encoder_name(source) + ("" if token == "class" else f"+{token}")
 
 
 def _encode(

@@ -75,8 +75,11 @@ class Fitting:
         """Return the loss of a batch of images, or of frozen features."""
         given, targets = batch
         with self.arithmetic():
-            logits = self.network.head(self._features(given))
-        return head_loss(self.settings.head, logits, targets.to(self.device), self.weights)
+            features = self._features(given)
+            found = [(1.0, self.network.head(features)), *self.network.head.others(features)]
+        told = targets.to(self.device)
+        losses = [weight * head_loss(self.settings.head, logits, told, self.weights) for weight, logits in found]
+        return torch.stack(losses).sum()
 
     def _features(self, given: Tensor | list[Tensor]) -> list[Tensor]:
         """Return the backbone's features of images; frozen ones may be *given* as they are."""
@@ -170,6 +173,8 @@ def fit(
     fitting = (TypeFitting if settings.types_only else Fitting)(
         network, settings, type_weights(pool, types) if types else None
     )
+    if not settings.types_only:
+        card = with_training(card, {"trainable": count_trainable(fitting.trained)})
     if settings.loop.optimiser == "lbfgs":
         network = _at_optimum(fitting, pool, types, folder, report, cached)
         if watch:
