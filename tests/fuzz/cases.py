@@ -264,6 +264,10 @@ CASES: dict[str, Case] = {
     "tissue that crosses itself 3,000 times": Case("tissue → segment", _features("tissue.geojson", _star(3000))),
     "tissue of something else": Case("tissue → segment", _text("tissue.geojson", '{"features": [{"geometry": 1}]}')),
     "a key of 50,000 parts": Case("settings → convert", _text("run.toml", ".".join(["a"] * 50_000) + " = 1\n")),
+    "a weight that is text": Case("settings → fit", _text("run.toml", "[[datasets]]\npath = 'set'\nweight = ''\n")),
+    "an organ of 100,000 letters": Case(
+        "sheet → build-corpus", _text("sheet.csv", f"path,organ\nslide.tiff,{'a.' * 50_000}\n"), strict=False
+    ),
     "a table of a header alone": Case("sheet → segment", _text("sheet.csv", "path,mpp\n")),
     "results beside the folder": Case("sheet → segment", _text("sheet.csv", "path,name\nslide.tiff,.\n")),
     "a table whose slide is the root": Case("sheet → segment", _text("sheet.csv", "path\n/\n")),

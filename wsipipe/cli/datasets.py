@@ -81,13 +81,32 @@ def specs_in(config: Config) -> list[DatasetSpec]:
     """
     from wsipipe.labels import DatasetSpec
 
-    known, specs = {f.name for f in dataclasses.fields(DatasetSpec)}, []
+    known, specs = {f.name: f.default for f in dataclasses.fields(DatasetSpec)}, list[DatasetSpec]()
     for table in config.datasets:
-        if unknown := set(table) - known or ({"path"} - set(table)):
+        if unknown := set(table) - set(known) or ({"path"} - set(table)):
             expected = ", ".join(sorted(known))
             raise SettingsError(f"{config.path} [[datasets]]: unknown key {min(unknown)!r}; expected {expected}")
+        for key, value in table.items():
+            if key != "mpp" and not _is_like(value, known[key]):
+                raise SettingsError(f"{config.path} [[datasets]] {key} is {value!r}; expected {_EXPECTED[key]}")
         beside = Path(config.path).parent / str(table.get("split", ""))
         found = {"split": str(beside.resolve())} if beside.is_file() else {}
         classes = {"classes": tuple(table["classes"])} if "classes" in table else {}
         specs.append(DatasetSpec(**{**table, **found, **classes}))
     return specs
+
+
+_EXPECTED = dict.fromkeys(("path", "patient", "split", "default_split", "format"), "text in quotes") | {
+    "weight": "a number above 0 and below 1e9", "classes": "names in quotes, as ['tumour', 'other']",
+    "merged": "true or false", "partial": "true or false",
+}  # fmt: skip
+"""Of what kind the keys of ``[[datasets]]`` are; the reader of a set checks ``mpp``."""
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether *value*, of a TOML file, is of the kind of *default*."""
+    if isinstance(default, tuple):
+        return isinstance(value, list) and all(isinstance(name, str) for name in value)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e9
+    return isinstance(value, bool if isinstance(default, bool) else str)

@@ -123,6 +123,8 @@ def _seed(corpus: Corpus) -> int:
 def _fitted(text: str, width: int, size: int = 11) -> str:
     """Return *text*, its middle left out where it is wider than *width* pixels."""
     short, keep = text, len(text)
+    if keep > width:  # letters are wider than a pixel: measuring a long text again and again would take for ever
+        keep, short = width, text[: (width + 1) // 2] + "…" + text[len(text) - width // 2 :]
     while keep > 4 and width_of(short, size) > width:
         keep -= 1
         short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]

@@ -178,7 +178,7 @@ def _draw_legend(pen: ImageDraw.ImageDraw, legend: Sequence[tuple[str, Rgb]], y:
 
 def _fitted(text: str, width: float, size: int) -> str:
     """Return *text*, its end left out where it is wider than *width* pixels."""
-    short = text
+    short = text if len(text) <= width else text[: int(width)] + "…"  # letters are wider than a pixel
     while len(short) > 2 and width_of(short, size) > width:
         short = short.rstrip("…")[:-1] + "…"
     return short
