@@ -31,6 +31,10 @@ NOT_OF_FEATURES = ("block", "workers", "engine", "readers")
     show_default=True,
     help="Form of the files of several slides.",
 )
+@click.option(
+    "--cells", type=click.Path(path_type=Path, exists=True), metavar="CELLS",
+    help="Features of cells in place of tiles: a .parquet that `wsipipe segment` wrote; of several slides, its folder.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Run again even if the output is there and up to date.")
 @click.option("--overwrite", is_flag=True, help="Replace what stands at the output even if it is of another slide.")
 @config_option
@@ -42,6 +46,7 @@ def features(
     output: Path,
     model: str | None,
     suffix: str,
+    cells: Path | None,
     force: bool,
     overwrite: bool,
     config: Any,
@@ -53,6 +58,9 @@ def features(
     as Trident and CLAM write and read them. The model may also be a backbone without a head, or a foundation model
     (--encoder). What was interrupted is resumed by the same command.
 
+    With --cells the rows are those of the cells file, with `cell_id`: a 256 px square around each cell's centre goes
+    through the network, at --target-mpp 0.25 of half the width.
+
     Several slides, folders, patterns or CSV tables go into a folder, a file each, with report.json. A slide that fails
     does not stop the others, and is tried again by the next run; exit code 9 then.
 
@@ -62,6 +70,7 @@ def features(
       wsipipe features slide.svs -o slide.h5 --pool both --overlap 64
       wsipipe features slide.svs -o slide.zarr --model my-backbone.safetensors
       wsipipe features slides/ -o features/ --encoder uni
+      wsipipe features slides/ -o features/ --encoder uni --cells results/
       wsipipe features a.svs b.svs -o features/ --encoder virchow2=weights/virchow2/ --suffix .zarr
     """
     from wsipipe.cli.notice import show_notice
@@ -82,6 +91,7 @@ def features(
         tissue=collect(TissueSettings, options, config),
         grid=collect(GridSettings, options, config),
         run=collect(RunSettings, options, config),
+        cells=cells,
     )
     if job.model:
         show_notice(job.model)
@@ -92,15 +102,16 @@ def features(
             done = run_features(job, progress)
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt("the same command resumes it") from stop
+    what = "cells" if cells else "tiles"
     if not done.fresh:
-        click.echo(f"up to date: {done.tiles:,} tiles in {output} (--force runs again)")
+        click.echo(f"up to date: {done.tiles:,} {what} in {output} (--force runs again)")
         return 0
     if done.bad:
         click.echo(
             f"warning: {done.bad} areas could not be read: seen as background; their boxes are in {output}",
             err=True,
         )
-    click.echo(f"{done.tiles:,} tiles, {done.width} features each: wrote {output}")
+    click.echo(f"{done.tiles:,} {what}, {done.width} features each: wrote {output}")
     return 0
 
 
@@ -112,7 +123,8 @@ def _many(sources: tuple[str, ...], like: FeaturesJob, suffix: str) -> int:
     with TerminalProgress() as progress:
         done = run_features_many(sources, like.output, like, progress, suffix)
     for one in sorted(done, key=lambda one: (one.status != "failed", one.output)):
-        what = f"{one.tiles:,} tiles, {one.width} features each" if one.width else ""
+        of = "cells" if like.cells else "tiles"
+        what = f"{one.tiles:,} {of}, {one.width} features each" if one.width else ""
         bad = f"{one.bad} areas could not be read" if one.bad else ""
         click.echo(f"{one.status:<8} {one.output}  {'; '.join(filter(None, (what, one.reason, bad)))}")
     counts = {status: sum(one.status == status for one in done) for status in ("done", "skipped", "failed")}

@@ -1,4 +1,4 @@
-"""Features of a slide's tiles in the HDF5 layout of Trident and CLAM, or as Zarr."""
+"""Features of a slide's tiles or cells in the HDF5 layout of Trident and CLAM, or as Zarr."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from wsipipe.runs import atomic_folder
 
 SUFFIXES = (".h5", ".zarr")
 ABOUT = "wsipipe"
+CELL_ID = "cell_id"
 
 
 def write_features(
@@ -26,8 +27,9 @@ def write_features(
     coords: NDArray[np.int64],
     attributes: Mapping[str, Any],
     about: Mapping[str, Any],
+    cell_ids: NDArray[np.bytes_] | None = None,
 ) -> None:
-    """Write the features of tiles, atomically.
+    """Write the features of tiles, or of squares around cells, atomically.
 
     Parameters
     ----------
@@ -40,6 +42,8 @@ def write_features(
         Of the coordinates, as Trident has them (:func:`wsipipe.formats.trident.tile_attributes`).
     about : mapping
         What made the features; must hold ``fingerprint``.
+    cell_ids : bytes (n,), optional
+        Of the cells, as ASCII: ``cell_id``; in Zarr as numbers of characters, uint8 (n, 36).
 
     Raises
     ------
@@ -53,12 +57,21 @@ def write_features(
             for name, data, more in (("features", features, names), ("coords", coords, attributes)):
                 chunks = (rows, data.shape[1])
                 file.create_dataset(name, data=data, chunks=chunks, maxshape=(None, data.shape[1])).attrs.update(more)
+            if cell_ids is not None:
+                file.create_dataset(CELL_ID, data=cell_ids, dtype=h5py.string_dtype("ascii", 36))
         return
+    arrays: list[tuple[str, NDArray[Any], Mapping[str, Any]]] = [
+        ("features", features, {}),
+        ("coords", coords, attributes),
+    ]
+    if cell_ids is not None:
+        characters = cell_ids.astype("S36").view(np.uint8).reshape(len(cell_ids), 36)
+        arrays.append((CELL_ID, characters, {"characters": "ASCII"}))
     with atomic_folder(path) as folder:
         group = zarr.open_group(folder, mode="w", zarr_format=3, attributes=dict(names))
-        for name, data, more in (("features", features, {}), ("coords", coords, dict(attributes))):
+        for name, data, more in arrays:
             array = group.create_array(name, shape=data.shape, chunks=(rows, data.shape[1]), dtype=data.dtype)
-            array.attrs.update(more)
+            array.attrs.update(dict(more))
             array[:] = data
 
 

@@ -1,4 +1,4 @@
-"""The story of ``wsipipe features``: a slide in, the features of its tissue tiles out."""
+"""The story of ``wsipipe features``: a slide in, the features of its tissue tiles or of its cells out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsipipe._version import __version__
 from wsipipe.artifacts import digest, read_json
-from wsipipe.errors import TileReadError
+from wsipipe.errors import SettingsError
 from wsipipe.formats.features import check_suffix, features_made, write_features
 from wsipipe.formats.trident import tile_attributes
 from wsipipe.infer.embed import Embedder, load_embedder
@@ -21,19 +21,19 @@ from wsipipe.models.checkpoint import read_card
 from wsipipe.models.device import SmallerBatch
 from wsipipe.models.threads import set_threads
 from wsipipe.models.zoo import DEFAULT, resolve
-from wsipipe.raster.tiling import TileGrid
-from wsipipe.raster.unreadable import kept_bad, within
+from wsipipe.raster.unreadable import kept_bad
 from wsipipe.runs import Lease, Work, claimed, forget, work_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.resources import network_threads
 from wsipipe.segmentation.origin import record_of, refuse_other, write_record
+from wsipipe.segmentation.places import Places, around_cells, tiles_in
 from wsipipe.segmentation.prepare import colour_warnings, slide_colours
 from wsipipe.segmentation.request import is_stale, slide_file, slide_fingerprint
 from wsipipe.segmentation.source import Source, open_source
 from wsipipe.settings import FeatureSettings, GridSettings, RunSettings, SlideSettings, TissueSettings, determining
 from wsipipe.slide import changed
 from wsipipe.stain import Change
-from wsipipe.units import Box
+from wsipipe.store import is_store
 
 ENCODER_MPP = 0.5
 """Resolution of the tiles of a foundation model, µm/px (20x), where none is asked for."""
@@ -43,7 +43,10 @@ FLUSH = 16
 
 @dataclass(frozen=True)
 class FeaturesJob:
-    """Of what, by which model, and where to; without a model by the encoder of *features*."""
+    """Of what, by which model, and where to; without a model by the encoder of *features*.
+
+    ``cells`` is a master file: its cells are asked for in place of the tissue's tiles.
+    """
 
     source: str
     output: Path
@@ -55,6 +58,7 @@ class FeaturesJob:
     tissue: TissueSettings = field(default_factory=TissueSettings)
     grid: GridSettings = field(default_factory=GridSettings)
     run: RunSettings = field(default_factory=RunSettings)
+    cells: Path | None = None
 
     @property
     def work(self) -> Path:
@@ -64,7 +68,7 @@ class FeaturesJob:
 
 @dataclass(frozen=True)
 class Features:
-    """What came of it: tiles, features of each, unreadable areas, and whether it had to be made."""
+    """What came of it: tiles (or cells), features of each, unreadable areas, and whether it had to be made."""
 
     tiles: int
     width: int
@@ -73,7 +77,7 @@ class Features:
 
 
 def run_features(job: FeaturesJob, progress: Progress) -> Features:
-    """Write the features of a slide's tissue tiles; the same call goes on with an interrupted run.
+    """Write the features of a slide's tissue tiles, or cells; the same call goes on with an interrupted run.
 
     Raises
     ------
@@ -84,9 +88,12 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
     path = resolve(job.model).resolve() if job.model else None
     mpp = read_card(path).mpp if path else ENCODER_MPP
     grid = replace(job.grid, target_mpp=job.grid.target_mpp or mpp, overlap=job.features.overlap)
+    if job.cells and is_store(job.source):
+        raise SettingsError(f"--cells: {job.source} holds the tiles of tissue alone; give the slide itself")
+    tissue = replace(job.tissue, tissue="none") if job.cells else job.tissue
     with (
         claimed(job.output) as (lease,),
-        contextlib.closing(open_source(job.source, job.slide, job.tissue, grid)) as source,
+        contextlib.closing(open_source(job.source, job.slide, tissue, grid)) as source,
     ):
         for warning in source.warnings:
             progress.say(f"warning: {warning}")
@@ -103,13 +110,13 @@ def run_features(job: FeaturesJob, progress: Progress) -> Features:
 
 def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: Lease, progress: Progress) -> Features:
     grid = source.raster.grid
-    tiles = TileGrid(grid.size, job.features.overlap)
-    boxes = source.tissue.chosen(tiles.boxes().reshape(-1, 4), grid.scale, job.features.min_tissue)
+    places = around_cells(source, job.cells) if job.cells else tiles_in(source, job.features)
+    boxes = places.boxes
     colours = slide_colours(source, boxes.tolist()) if embedder.card.colours else None
     for warning in colour_warnings(job.grid.stain, embedder.card, colours):
         progress.say(f"warning: {warning}")
     change = embedder.card.change_for(job.grid.stain, colours)
-    about = _about(job, source, embedder, sha, boxes, change)
+    about = _about(job, source, embedder, sha, places, change)
     made, record = features_made(job.output), read_json(record_of(job.output))
     same = made.get("fingerprint") == about["fingerprint"] and not is_stale(record, job.source)
     began = slide_file(job.source)
@@ -121,8 +128,9 @@ def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: 
     refuse_other(job.output, known, job.source, source.raster.fingerprint, job.overwrite)
     pixels = Pixels(source.raster, boxes, embedder.margin, change)
     work = Work(job.work, key)
-    features = _embed(work, pixels, embedder, lease, progress)
-    bad = _unreadable(job, source, boxes)
+    features = _embed(work, pixels, embedder, lease, progress, places.of)
+    met = kept_bad(job.work, source.raster)  # also what an interrupted run met
+    bad = places.unreadable(met, source.raster, job.run.max_bad_tiles)
     if bad:
         about["bad_boxes"] = [[round(v) for v in grid.base_box(box)] for box in bad]
     if began != slide_file(job.source) or slide_fingerprint(job.source) != source.raster.fingerprint:
@@ -131,31 +139,14 @@ def _run(job: FeaturesJob, source: Source, embedder: Embedder, sha: str, lease: 
     name = Path(job.source).stem
     attributes = tile_attributes(job.output, source.raster.slide, grid, job.features.overlap, name)
     lease.check()
-    write_features(job.output, features, coords, attributes, about)
+    write_features(job.output, features, coords, attributes, about, places.cell_ids)
     write_record(job.output, job.source, source.raster.fingerprint, bad)
     work.remove()
     return Features(len(boxes), embedder.width, len(bad))
 
 
-def _unreadable(job: FeaturesJob, source: Source, boxes: NDArray[np.int64]) -> list[Box]:
-    """Return the unreadable areas of the tiles, also those that an interrupted run met.
-
-    Raises
-    ------
-    TileReadError
-        When they are more than the limit.
-    """
-    bad, share = within(boxes, kept_bad(job.work, source.raster), source.raster)
-    if share > job.run.max_bad_tiles:
-        raise TileReadError(
-            f"{job.source}: {share:.1%} of the pixels of the tiles cannot be read; expected at most "
-            f"{job.run.max_bad_tiles:.1%} (--max-bad-tiles); nothing was written"
-        )
-    return bad
-
-
 def _about(
-    job: FeaturesJob, source: Source, embedder: Embedder, sha: str, boxes: NDArray[np.int64], change: Change
+    job: FeaturesJob, source: Source, embedder: Embedder, sha: str, places: Places, change: Change
 ) -> dict[str, Any]:
     """Return what determines the features, with its digest."""
     about = {
@@ -168,25 +159,27 @@ def _about(
     }
     about |= {"stain": change} if change else {}
     about |= {"encoder": embedder.encoder.name} if embedder.encoder else {}
-    return about | {"fingerprint": digest(about | {"boxes": boxes.tolist()})}
+    return about | {"of": places.of, "fingerprint": digest(about | {"boxes": places.key})}
 
 
-def _embed(work: Work, pixels: Pixels, embedder: Embedder, lease: Lease, progress: Progress) -> NDArray[np.float32]:
-    """Return the features (n, D) of tiles, from where an interrupted run of the same *work* stopped."""
+def _embed(
+    work: Work, pixels: Pixels, embedder: Embedder, lease: Lease, progress: Progress, stage: str
+) -> NDArray[np.float32]:
+    """Return the features (n, D) of tiles or cells, from where an interrupted run of the same *work* stopped."""
     kept = work.folder / "features.f32"
     if not work.resumed:
         work.begin()
     row = 4 * embedder.width
     done = kept.stat().st_size // row // embedder.batch * embedder.batch if kept.exists() else 0
-    progress.start("tiles", len(pixels.boxes))
-    progress.advance("tiles", done)
+    progress.start(stage, len(pixels.boxes))
+    progress.advance(stage, done)
     with kept.open("ab") as file:
         file.truncate(done * row)
         held: list[NDArray[np.float32]] = []
         for batch in pixels.batches(done, embedder.batch):
             held.append(embedder.features(batch))
             lease.check()
-            progress.advance("tiles", len(batch))
+            progress.advance(stage, len(batch))
             if len(held) == FLUSH:
                 kept_bad(work.folder, pixels.raster)
                 file.write(np.concatenate(held).tobytes())

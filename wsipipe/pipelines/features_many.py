@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from wsipipe.errors import OutputBusy, SettingsError
 from wsipipe.pipelines.features import FeaturesJob, run_features
 from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation.outcome import DONE, FAILED, SKIPPED, Attempt
+from wsipipe.segmentation.results import list_results
 from wsipipe.segmentation.slides import list_slides
 
 REPORT = "report.json"
@@ -45,6 +46,8 @@ def run_features_many(
         Folder of the features, a file a slide, and of ``report.json``.
     suffix : {'.h5', '.zarr'}
 
+    Where *like* names a folder of cells, a slide's are those of its name there, as a batch of ``segment`` names them.
+
     Raises
     ------
     SlideNotFound, SettingsError, OutputError
@@ -53,20 +56,28 @@ def run_features_many(
     if out.suffix in (".h5", ".zarr"):
         raise SettingsError(f"-o {out}: several slides go into a folder, a file each; expected the name of a folder")
     entries = list_slides(sources)
+    cells = list_results([like.cells]) if like.cells else None
+    if like.cells and not like.cells.is_dir():
+        raise SettingsError(f"--cells {like.cells} goes with one slide, and there are several; give a folder")
     check_writable(out / REPORT)
     done: list[Made] = []
     for number, entry in enumerate(entries, 1):
         output = out / f"{entry.name}{suffix}"
         progress.say(f"{number} of {len(entries)}: {entry.source}")
-        done.append(_one(replace(like, source=entry.source, output=output), progress))
+        job = replace(like, source=entry.source, output=output)
+        done.append(_one(job, progress, entry.name, cells))
         _report(out, done, len(entries))
     return done
 
 
-def _one(job: FeaturesJob, progress: Progress) -> Made:
+def _one(job: FeaturesJob, progress: Progress, name: str, cells: Mapping[str, Path] | None) -> Made:
     """Return what became of the slide of *job*; only an interrupt ends it otherwise."""
     began = time.monotonic()
     with Attempt() as attempt:
+        if cells is not None:
+            if name not in cells:
+                raise SettingsError(f"--cells {job.cells} has no {name}.parquet; segment the slide first")
+            job = replace(job, cells=cells[name])
         job.output.parent.mkdir(parents=True, exist_ok=True)
         found = run_features(job, progress)
         seconds = round(time.monotonic() - began, 1)
