@@ -67,6 +67,7 @@ def evaluate(
           --model typed.safetensors -o results
       wsipipe evaluate tnbc --split tnbc/split.json --part val --patient '(\\d+)_' --tune -o tuned
       wsipipe evaluate tnbc --mpp 0.25 --predictions stardist/ -o results
+      wsipipe evaluate tnbc --mpp 0.25 --model run/model.safetensors --ttt-steps 10 -o results
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.errors import SettingsError
@@ -84,8 +85,8 @@ def evaluate(
         collect(EvaluateSettings, options, config),
         groups,
     )
-    if predictions and (tuning or groups):
-        raise SettingsError("--predictions are scored as they are; leave --tune and --groups out")
+    if predictions and (tuning or groups or job.scoring.ttt_steps):
+        raise SettingsError("--predictions are scored as they are; leave --tune, --groups and --ttt-steps out")
     with TerminalProgress() as progress:
         if predictions:
             result: Any = score_predictions(job, predictions, progress)

@@ -12,6 +12,7 @@ from wsipipe.cells.polygons import trace
 from wsipipe.cells.rules import TYPE
 from wsipipe.evaluate.image import Image, ImageMaps, Labels, maps_of_all, raster_of, rasterise
 from wsipipe.geometry import Grid
+from wsipipe.infer.adapted import AdaptedPredictor
 from wsipipe.labels import Annotated
 from wsipipe.models.checkpoint import Rules
 from wsipipe.plugins.levels import levels_of
@@ -92,7 +93,8 @@ def predicted(
     images: list[Annotated], predictor: AnyPredictor, settings: GridSettings
 ) -> Iterator[tuple[Annotated, ImageMaps | ImageObjects]]:
     """Yield every image with what was found in it; a few images at a time share the network's batches."""
-    step = max(1, min(IMAGES_AT_ONCE, predictor.batch))
+    alone = isinstance(predictor, AdaptedPredictor)  # it is trained on one image at a time
+    step = 1 if alone else max(1, min(IMAGES_AT_ONCE, predictor.batch))
     for start in range(0, len(images), step):
         group = images[start : start + step]
         pictures = [(a.image, a.mpp) for a in group]

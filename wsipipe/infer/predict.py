@@ -67,12 +67,17 @@ class Predictor:
         self.batch = batch or BATCH[self.device.type]
         self.runner = Runner(self.card, self.device, self.batch)
         self.names = network.head.map_names
+        self.engine = engine_for(engine, self.device, self.dtype)
+        chosen, dtype = self.engine, str(self.dtype).removeprefix("torch.")
+        self.recipe = Recipe(self.device.type, dtype, chosen.name_on(self.device), chosen.version(), self.batch)
+        self.use(network)
+
+    def use(self, network: Segmenter) -> None:
+        """Let *network* make the maps from here on."""
         folded = FoldedSegmenter(network)
         self.network = folded.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        chosen, dtype = engine_for(engine, self.device, self.dtype), str(self.dtype).removeprefix("torch.")
-        self.recipe = Recipe(self.device.type, dtype, chosen.name_on(self.device), chosen.version(), self.batch)
         example = torch.zeros(self.batch, 3, TILE, TILE, device=self.device, dtype=self.dtype)
-        self.forward = chosen.make(self.network, example.to(memory_format=torch.channels_last))
+        self.forward = self.engine.make(self.network, example.to(memory_format=torch.channels_last))
 
     def maps(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the maps of *tiles*, as probability * 255.

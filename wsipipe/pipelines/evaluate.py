@@ -13,10 +13,11 @@ from wsipipe.evaluate.scoring import write_trials
 from wsipipe.evaluate.scoring_groups import read_groups
 from wsipipe.evaluate.tally import Evaluation, Tally
 from wsipipe.evaluate.tuning import MARKER_THRESHOLDS, THRESHOLDS, Trial, tune
+from wsipipe.infer.adapted import AdaptedPredictor
 from wsipipe.labels import Annotated, DatasetSpec, assumption, read_set
 from wsipipe.models.checkpoint import Rules
 from wsipipe.models.threads import set_threads
-from wsipipe.models.zoo import DEFAULT
+from wsipipe.models.zoo import DEFAULT, resolve
 from wsipipe.plugins.opening import AnyPredictor, check_settings, is_plugin, open_predictor, weights_digest
 from wsipipe.runs import claims, result_folder
 from wsipipe.schedule.progress import Progress
@@ -140,6 +141,10 @@ def _warn(job: EvaluateJob, images: list[Annotated], progress: Progress) -> None
 def _load(job: EvaluateJob) -> AnyPredictor:
     set_threads(network_threads())
     run = job.run
+    if job.scoring.ttt_steps:
+        if is_plugin(job.model):
+            raise SettingsError(f"--ttt-steps: {job.model} is not wsipipe's own, and is taken as it is; leave it out")
+        return AdaptedPredictor(resolve(job.model), run, job.scoring)
     if is_plugin(job.model):
         check_settings(job.model, job.cells, job.grid)
     return open_predictor(job.model, run.device, run.precision, run.batch, run.engine)
