@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests import tiny
 from wsipipe.errors import SettingsError
+from wsipipe.evaluate.compare import plots
 from wsipipe.evaluate.compare.folds import cells_of
 from wsipipe.evaluate.compare.plan import Plan, read_plan
 from wsipipe.evaluate.compare.plots import write_plots
@@ -127,6 +128,8 @@ def test_a_key_follows_from_what_scores_depend_on(tmp_path: Path) -> None:
         ('folds = "patient"', "folds = 1", 'folds is 1; expected "patient", or a number from 2'),
         ('path = "set"', "", "no 'path'; expected one"),
         ("[[arms]]", "[[arm]]", "unknown key 'arm'"),
+        ('head = "light"', 'curve = "x"', "a: curve 'x' at 0; expected a name and a number above 0, or neither"),
+        ('head = "light"', 'curve = "x"\nat = -3', "a: curve 'x' at -3; expected a name and a number above 0"),
         ("[fit]", "[fit", "not a TOML file"),
     ],
 )
@@ -201,3 +204,20 @@ def test_tables_and_plots(tmp_path: Path) -> None:
     for path in written:
         pixels = np.asarray(Image.open(path).convert("RGB"))
         assert pixels.shape[0] > 100 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 3
+
+
+def test_curves_over_the_plans_axis_and_over_costs(tmp_path: Path) -> None:
+    text = PLAN.replace('backbone = "T"', 'backbone = "T"\ncurve = "CMD"\nat = 1000').replace("[fit]", "[fit]", 1)
+    text = text.replace('backbone = "dit-T"', 'backbone = "dit-T"\ncurve = "CMD"\nat = 20_000')
+    asked = replace(plan(tmp_path, text.replace("shots = [0, 2]", 'axis = "steps"')), resamples=50, metrics=("PQ",))
+    assert asked.axis == "steps" and [(a.curve, a.at) for a in asked.arms] == [("CMD", 1e3), ("CMD", 2e4), ("", 0)]
+    found = summary(asked, rows({"a": 0, "b": 5}))
+    cells = pd.DataFrame({"arm": ["a", "a", "b"], "trainable": [1e3, 1e3, 2e6], "seconds": [10.0, 12.0, 11.0]})
+    written = write_plots(tmp_path / "plots", asked, found, cells)
+    names = {"s-PQ.png", "s-PQ-by-axis.png", "s-PQ-by-trainable.png", "s-PQ-by-seconds.png"}
+    assert {p.name for p in written} == names
+    assert {p.name for p in write_plots(tmp_path / "few", asked, found)} == {"s-PQ.png", "s-PQ-by-axis.png"}
+
+
+def test_numbers_on_axes_are_short() -> None:
+    assert [plots._short(v) for v in (3.0, 950.0, 1000.0, 2500.0, 127_539_971.0)] == ["3", "950", "1k", "2.5k", "128M"]

@@ -116,3 +116,17 @@ def test_predictions_are_scored_as_evaluate_scores(job: BenchmarkJob, tmp_path: 
         score_predictions(asked, job.root / "tool", Progress())
     Image.fromarray(np.zeros((96, 96), np.uint8)).save(job.root / "tool" / "p0-0.png")
     assert score_predictions(asked, job.root / "tool", Progress()).summary.pooled["PQ"].value < 1
+
+
+def test_cells_in_processes_are_those_of_one_process(job: BenchmarkJob, tmp_path: Path) -> None:
+    run_benchmark(job, Progress())
+    both = BenchmarkJob(job.plan, tmp_path / "both", job.root, workers=2)
+    cells, failed = run_benchmark(both, Progress())
+    assert not failed and all(one.done for one in cells)
+    ours, theirs = (pd.read_parquet(out / "scores.parquet") for out in (both.out, job.out))
+    order = ["arm", "fold", "image"]
+    pd.testing.assert_frame_equal(
+        ours.sort_values(order).reset_index(drop=True), theirs.sort_values(order).reset_index(drop=True)
+    )
+    table = pd.read_csv(job.out / "cells.csv")
+    assert table[table.arm == "tiny"].trainable.tolist() == [2 * sum(tiny.FEATURES) + 2] * 2

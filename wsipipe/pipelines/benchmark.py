@@ -121,15 +121,17 @@ def _compute(cell: Cell, folder: Path, root: Path) -> dict[str, Any]:
         scored = EvaluateJob(spec, folder / TEST, scoring=scoring)
         score_predictions(scored, root / cell.arm.predictions, Progress())
         return {"trainable": 0, "parameters": 0}
-    settings = replace(cell.settings, backbone=placed(root, cell.settings.backbone))
+    asked = cell.settings
+    inside = str(root / asked.encoder) if asked.encoder and (root / asked.encoder).exists() else asked.encoder
+    settings = replace(asked, backbone=placed(root, asked.backbone), encoder=inside)
     model = run_fit(FitJob((spec,), Path(), folder / "fit", settings), Progress())
     run = RunSettings(device=device)
     run_evaluate(EvaluateJob(spec, folder / TEST, model=str(model), run=run, scoring=scoring), Progress())
-    return _sizes(model, settings.frozen)
+    return _sizes(model)
 
 
-def _sizes(model: Path, frozen: bool) -> dict[str, Any]:
-    network, _ = checkpoint.load(model)
+def _sizes(model: Path) -> dict[str, Any]:
+    network, card = checkpoint.load(model)
     assert isinstance(network, checkpoint.Segmenter)
     head, whole = (sum(p.numel() for p in part.parameters()) for part in (network.head, network))
-    return {"head": head, "parameters": whole, "trainable": head if frozen else None}
+    return {"head": head, "parameters": whole, "trainable": card.training.get("trainable")}

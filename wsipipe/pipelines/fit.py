@@ -66,6 +66,7 @@ def run_fit(job: FitJob, progress: Progress) -> Path:
     _tell(pool, settings, progress)
     network, card = fitting.fit(pool, settings, job.out, _stepping(settings, progress), watch, _counting(progress))
     training = describe(pool, settings)
+    training |= {name: card.training[name] for name in ("trainable",) if not settings.types_only}
     if watch:
         training["validation"] = {"score": settings.score, "best": watch.best, "step": watch.best_step}
         if settings.keep == "best":

@@ -19,7 +19,12 @@ from wsipipe.settings import AugmentSettings, FitSettings, LoopSettings, determi
 
 METRICS = ("mDice", "PQ")
 """Scores of the tables where a plan names none."""
-KEYS = "title", "criterion", "metrics", "seeds", "shots", "resamples", "pairs", "fit", "loop", "augment", "sets", "arms"
+KEYS = (
+    "title", "criterion", "metrics", "seeds", "shots", "resamples", "pairs", "axis", "fit", "loop", "augment", "sets",
+    "arms",
+)  # fmt: skip
+OF_ARM = "name", "predictions", "curve", "at"
+"""Keys of an arm that are no settings."""
 SECTIONS: dict[str, type[Any]] = {"fit": FitSettings, "loop": LoopSettings, "augment": AugmentSettings}
 
 
@@ -34,11 +39,17 @@ class Arm:
         How it is fitted; ``seed`` and ``shots`` are the cell's.
     predictions : str
         Folder of instance maps that another tool made, a file an image; then nothing is fitted.
+    curve : str
+        Arms of one curve are joined in the plots over :attr:`at`, in the order of it.
+    at : float
+        Where on the plan's axis it stands: steps of pretraining, parameters, a rank.
     """
 
     name: str
     settings: FitSettings
     predictions: str = ""
+    curve: str = ""
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,8 @@ class Plan:
         Written down before anything is run; it heads the tables.
     pairs : tuple of (str, str)
         Arms whose difference is tested.
+    axis : str
+        What the numbers of arms that form curves are, such as "steps of pretraining".
     """
 
     title: str
@@ -80,6 +93,7 @@ class Plan:
     metrics: tuple[str, ...] = METRICS
     pairs: tuple[tuple[str, str], ...] = ()
     resamples: int = 1000
+    axis: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,6 +207,7 @@ def read_plan(path: Path) -> Plan:
         metrics=tuple(top.take("metrics", list, list(METRICS))),
         pairs=tuple((str(a), str(b)) for a, b in _pairs(top)),
         resamples=top.take("resamples", int, 1000),
+        axis=top.take("axis", str, ""),
     )
     known = {arm.name for arm in arms}
     if wrong := [name for pair in plan.pairs for name in pair if name not in known]:
@@ -227,8 +242,13 @@ def _whole(top: _Reading, name: str, default: list[int]) -> tuple[int, ...]:
 
 def _arm(said: Mapping[str, Any], where: str, common: Mapping[str, Mapping[str, Any]]) -> Arm:
     one = _Reading(said, where)
-    name, predictions = one.take("name", str), one.take("predictions", str, "")
-    own = {k: v for k, v in said.items() if k not in ("name", "predictions")}
+    name, predictions, curve = one.take("name", str), one.take("predictions", str, ""), one.take("curve", str, "")
+    at = said.get("at", 0)
+    if type(at) not in (int, float) or at < 0 or bool(curve) != bool(at):
+        raise SettingsError(
+            f"{where} {name}: curve {curve!r} at {at!r}; expected a name and a number above 0, or neither"
+        )
+    own = {k: v for k, v in said.items() if k not in OF_ARM}
     parts = {}
     for section, cls in SECTIONS.items():
         fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in SECTIONS}
@@ -236,13 +256,13 @@ def _arm(said: Mapping[str, Any], where: str, common: Mapping[str, Mapping[str, 
         one.seen.update(fields)
         _Reading(common[section], f"[{section}]").end(fields)
         parts[section] = {k: _value(v, fields[k], f"{where} {name}: {k}") for k, v in given.items()}
-    one.end({"name", "predictions"})
+    one.end(OF_ARM)
     try:
         loop, augment = LoopSettings(**parts["loop"]), AugmentSettings(**parts["augment"])
         settings = FitSettings(**{**parts["fit"], "loop": loop, "augment": augment, "name": name})
     except SettingsError as error:
         raise SettingsError(f"{where} {name}: {error}") from error
-    return Arm(name, settings, predictions)
+    return Arm(name, settings, predictions, curve, float(at))
 
 
 def _value(value: Any, setting: dataclasses.Field[Any], where: str) -> Any:

@@ -1,7 +1,8 @@
-"""Plots of a comparison, as PNG: scores with their intervals, and against the number of annotated images."""
+"""Plots of a comparison, as PNG: scores with their intervals; over annotated images, the plan's axis, and the cost."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,18 @@ from wsipipe.formats.colours import PALETTE
 SIZE, LEFT, RIGHT, TOP, LINE = 15, 24, 40, 64, 30
 PLOT, HEIGHT = 560, 360
 """Width of the part with the scale, and height of a plot of curves, in pixels."""
+COSTS = {"trainable": "trained parameters", "seconds": "seconds of fitting and scoring a cell"}
+"""Columns of ``cells.csv`` that scores are plotted against."""
 INK, GREY = (40, 40, 45), (215, 215, 220)
 Row = Mapping[str, Any]
 
 
-def write_plots(folder: Path, plan: Plan, table: pd.DataFrame) -> list[Path]:
-    """Write a plot for every set and metric, and one of curves where there are several numbers of shots."""
+def write_plots(folder: Path, plan: Plan, table: pd.DataFrame, cells: pd.DataFrame | None = None) -> list[Path]:
+    """Write a plot for every set and metric, and further ones of curves.
+
+    Those are over the numbers of shots where there are several, over the plan's axis where its arms form curves, and
+    over what the arms cost where *cells* tells it: trained parameters, and seconds a cell.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     means = table[table.way == "mean over images"]
     written = []
@@ -37,8 +44,18 @@ def write_plots(folder: Path, plan: Plan, table: pd.DataFrame) -> list[Path]:
             written.append(path)
         if part["shots"].nunique() > 1:
             path = folder / f"{name}-by-shots.png"
-            _save(path, _curves(part, f"{title}, by annotated images"))
+            _save(path, _lines(*_by_shots(part), f"{title}, by annotated images"))
             written.append(path)
+        rows = _rows(part[part["shots"] == part["shots"].iloc[0]])
+        further = {f"by {plan.axis or 'axis'}": ("by-axis", _by_axis(rows, plan))}
+        for column, words in COSTS.items():
+            cost = _mean_of(cells, column)
+            further[f"by {words}"] = (f"by-{column}", _by_cost(rows, cost))
+        for words, (end, (series, marks)) in further.items():
+            if len(marks) > 1 and series:
+                path = folder / f"{name}-{end}.png"
+                _save(path, _lines(series, marks, f"{title}, {words}"))
+                written.append(path)
     return written
 
 
@@ -84,32 +101,82 @@ def _dots(rows: Sequence[Row], title: str) -> Image.Image:
     return picture
 
 
-def _curves(part: pd.DataFrame, title: str) -> Image.Image:
-    """Return a curve for each system over the numbers of annotated images; 0 stands for all, at the right."""
-    shots = sorted(part["shots"].unique(), key=lambda n: n or float("inf"))
-    ticks = _ticks(part["low"].min(), part["high"].max())
-    names = [str(arm) for arm in part["arm"].unique()]
-    x0, bottom = LEFT + 40, TOP + HEIGHT
-    size = x0 + PLOT + RIGHT + round(max(width(name, SIZE) for name in names)) + 30, bottom + 50
+Series = Mapping[str, Sequence[tuple[float, Row]]]
+"""Points (place, row) by the name of the curve that joins them."""
+
+
+def _lines(series: Series, marks: Mapping[float, str], title: str) -> Image.Image:
+    """Return a curve for each of *series*, with the intervals of its points; *marks* are written below their places."""
+    rows = [row for points in series.values() for _, row in points]
+    ticks = _ticks(min(row["low"] for row in rows), max(row["high"] for row in rows))
+    x0, bottom = LEFT + 40, TOP + max(HEIGHT, LINE * len(series))
+    size = x0 + PLOT + RIGHT + round(max(width(name, SIZE) for name in series)) + 30, bottom + 50
     picture = Image.new("RGB", (max(size[0], LEFT + round(width(title, SIZE)) + RIGHT), size[1]), "white")
     pen = ImageDraw.Draw(picture)
     write(pen, (LEFT, 20), title, INK, SIZE)
-    columns = {n: x0 + 30 + k * (PLOT - 60) / max(1, len(shots) - 1) for k, n in enumerate(shots)}
+    low, high = min(marks), max(marks)
+
+    def along(place: float) -> float:
+        return x0 + 30 + (place - low) / ((high - low) or 1) * (PLOT - 60)
 
     def at(value: float) -> float:
-        return bottom - (value - ticks[0]) / (ticks[-1] - ticks[0]) * HEIGHT
+        return bottom - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (bottom - TOP)
 
     for tick in ticks:
         pen.line((x0, at(tick), x0 + PLOT, at(tick)), GREY)
         write(pen, (LEFT - 10, at(tick) - 9), f"{tick:g}", INK, SIZE - 2)
-    for n, x in columns.items():
-        write(pen, (x - 8, bottom + 12), str(n) if n else "all", INK, SIZE - 2)
-    for k, name in enumerate(names):
-        colour, rows = PALETTE[k % len(PALETTE)], _rows(part[part["arm"] == name])
-        points = sorted(((columns[row["shots"]], row) for row in rows), key=lambda point: point[0])
-        for x, row in points:
+    for place, text in marks.items():
+        write(pen, (along(place) - width(text, SIZE - 2) / 2, bottom + 12), text, INK, SIZE - 2)
+    for k, (name, given) in enumerate(series.items()):
+        colour, points = PALETTE[k % len(PALETTE)], sorted(given, key=lambda point: point[0])
+        for place, row in points:
+            x, y = along(place), at(row["value"])
             pen.line((x, at(row["low"]), x, at(row["high"])), colour, 1)
-            pen.ellipse((x - 4, at(row["value"]) - 4, x + 4, at(row["value"]) + 4), colour)
-        pen.line([(x, at(row["value"])) for x, row in points], colour, 2)
+            pen.ellipse((x - 4, y - 4, x + 4, y + 4), colour)
+        pen.line([(along(place), at(row["value"])) for place, row in points], colour, 2)
         write(pen, (x0 + PLOT + 20, TOP + k * LINE), name, colour, SIZE)
     return picture
+
+
+def _by_shots(part: pd.DataFrame) -> tuple[Series, dict[float, str]]:
+    """Return a curve for each system over the numbers of annotated images; 0 stands for all, at the right."""
+    shots = sorted(map(int, part["shots"].unique()), key=lambda n: n or float("inf"))
+    series = {
+        str(arm): [(float(shots.index(row["shots"])), row) for row in _rows(part[part["arm"] == arm])]
+        for arm in part["arm"].unique()
+    }
+    return series, {float(k): str(n) if n else "all" for k, n in enumerate(shots)}
+
+
+def _by_axis(rows: Sequence[Row], plan: Plan) -> tuple[Series, dict[float, str]]:
+    """Return the plan's curves over the logarithm of where their arms stand."""
+    arms = {arm.name: arm for arm in plan.arms if arm.curve}
+    series: dict[str, list[tuple[float, Row]]] = {}
+    for row in rows:
+        if row["arm"] in arms:
+            series.setdefault(arms[row["arm"]].curve, []).append((math.log10(arms[row["arm"]].at), row))
+    places = sorted({place for points in series.values() for place, _ in points})
+    return series, {place: _short(10**place) for place in places}
+
+
+def _mean_of(cells: pd.DataFrame | None, column: str) -> dict[str, float]:
+    """Return the mean of a column of ``cells.csv`` for each system; none where it is not told."""
+    if cells is None or column not in cells:
+        return {}
+    return {str(arm): float(each[column].mean()) for arm, each in cells.groupby("arm")}
+
+
+def _by_cost(rows: Sequence[Row], cost: Mapping[str, float]) -> tuple[Series, dict[float, str]]:
+    """Return a point for each system over the logarithm of what it costs."""
+    series = {str(row["arm"]): [(math.log10(cost[row["arm"]]), row)] for row in rows if cost.get(row["arm"], 0) > 0}
+    places = [points[0][0] for points in series.values()]
+    decades = range(math.floor(min(places)), math.ceil(max(places)) + 1) if places else ()
+    return series, {float(k): _short(10.0**k) for k in decades}
+
+
+def _short(value: float) -> str:
+    """Return a number as people write it: 10k, 2.5M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"

@@ -87,9 +87,11 @@ def write_results(out: Path, plan: Plan, cells: Sequence[Planned], failed: Seque
     rows = rows_of(cells)
     with atomic_path(out / "scores.parquet") as path:
         rows.to_parquet(path, index=False)
-    done = [read_json(one.folder / DONE) for one in cells if (one.folder / DONE).exists()]
+    done = pd.DataFrame(
+        [{"arm": one.cell.arm.name, **read_json(one.folder / DONE)} for one in cells if (one.folder / DONE).exists()]
+    )
     with atomic_path(out / "cells.csv") as path:
-        pd.DataFrame(done).to_csv(path, index=False)
+        done.to_csv(path, index=False)
     if rows.empty:
         table, pairs = pd.DataFrame(columns=["set", "shots", "way", "arm", "metric"]), []
     else:
@@ -103,4 +105,4 @@ def write_results(out: Path, plan: Plan, cells: Sequence[Planned], failed: Seque
     with atomic_path(out / "differences.csv") as path:
         pd.DataFrame(listed, columns=columns).to_csv(path, index=False)
     if not rows.empty:
-        write_plots(out / "plots", plan, table)
+        write_plots(out / "plots", plan, table, done)
