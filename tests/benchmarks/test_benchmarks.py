@@ -11,8 +11,8 @@ import pytest
 
 BENCHMARKS = sorted(path.stem for path in Path(__file__).parent.glob("bench_*.py"))
 NEED_IMAGES = {"bench_corpus", "bench_exclude", "bench_mosaic"}
-BY_HAND = {"bench_index"}
-"""Of a model rather than of the machine."""
+BY_HAND = {"bench_index", "bench_viewer"}
+"""Of a model rather than of the machine, or of a browser."""
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

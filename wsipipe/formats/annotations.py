@@ -67,10 +67,13 @@ def write_annotations(path: str | os.PathLike[str], areas: Sequence[Annotation],
     write_features(path, features)
 
 
-def write_features(path: str | os.PathLike[str], features: Sequence[bytes]) -> None:
-    """Write GeoJSON *features* as one collection, atomically."""
+def write_features(
+    path: str | os.PathLike[str], features: Sequence[bytes], about: Mapping[str, Any] | None = None
+) -> None:
+    """Write GeoJSON *features* as one collection, atomically; *about* becomes its member ``wsipipe``."""
+    member = b'"wsipipe":' + orjson.dumps(about) + b"," if about else b""
     with atomic_write(path) as file:
-        file.write(b'{"type":"FeatureCollection","features":[\n' + b",\n".join(features) + b"\n]}\n")
+        file.write(b'{"type":"FeatureCollection",' + member + b'"features":[\n' + b",\n".join(features) + b"\n]}\n")
 
 
 def in_qupath(shape: shapely.Geometry, about: Mapping[str, Any]) -> shapely.Geometry:

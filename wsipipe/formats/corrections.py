@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from wsipipe.artifacts import atomic_write, digest
+from wsipipe.artifacts import digest
 from wsipipe.artifacts.plain import from_json, text_of
 from wsipipe.cells.measure import perimeter_um
 from wsipipe.errors import SettingsError, StoreError, in_words
-from wsipipe.formats.annotations import in_qupath
+from wsipipe.formats.annotations import in_qupath, write_features
 from wsipipe.formats.colours import Rgb, class_colours
 from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.imported import MALFORMED, Drawn, drawn_of, outline_of, table_of
@@ -144,9 +144,7 @@ def write_corrections(path: Path, master: str | os.PathLike[str], corrections: C
     of = {"cells": Path(master).name, "digest": digest_of(master), "fingerprint": about["fingerprint"]}
     colours = class_colours(dict.fromkeys(corrections.kinds()) | _colours(about) | corrections.colours)
     features = [_feature(correction, colours, about) for correction in corrections.by_id.values()]
-    head = b'{"type":"FeatureCollection","wsipipe":' + orjson.dumps(of) + b',"features":[\n'
-    with atomic_write(path) as file:
-        file.write(head + b",\n".join(features) + b"\n]}\n")
+    write_features(path, features, of)
 
 
 def _colours(about: Mapping[str, Any]) -> dict[str, Rgb]:

@@ -15,7 +15,8 @@ from wsipipe.segmentation.slides import SECTIONS, SLIDE_SUFFIXES
 from wsipipe.settings import ExportSettings, RunSettings, SlideSettings
 from wsipipe.system import WINDOWS
 from wsipipe.view.answers import Shown
-from wsipipe.view.index import CellIndex
+from wsipipe.view.changing import ChangingIndex
+from wsipipe.view.editing import Editing
 from wsipipe.view.server import listen, new_token
 from wsipipe.view.start.desk import Desk
 from wsipipe.view.start.folders import Folders
@@ -79,7 +80,8 @@ def _about(card: str) -> str:
 def show(slide: str, master: Path) -> Shown:
     """Return a slide and its cells, opened to be looked at."""
     opened, warnings = open_pair(slide, master, SlideSettings())
-    return Shown(opened, os.path.basename(slide), CellIndex(master), tuple(warnings))
+    index = ChangingIndex(master)
+    return Shown(opened, os.path.basename(slide), index, tuple(warnings), editing=Editing(index, master))
 
 
 def write_launcher(folder: Path, job: AppJob) -> Path:

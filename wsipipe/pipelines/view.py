@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ from wsipipe.slide.overview import read_scaled
 from wsipipe.stain.unmix import StainVectors
 from wsipipe.view.answers import Shown
 from wsipipe.view.areas import Area
-from wsipipe.view.index import CellIndex
+from wsipipe.view.changing import ChangingIndex
+from wsipipe.view.editing import Editing
+from wsipipe.view.pair import Pair
 from wsipipe.view.server import listen, new_token, serve
 
 OVERVIEW_PX = 4096
@@ -45,6 +48,8 @@ class ViewJob:
         GeoJSON of annotations that are shown, too.
     quality : bool
         Map what is wrong with the slide, which reads all of it.
+    beside : Path, optional
+        Another master file of the slide, shown beside *cells*.
     """
 
     slide: str
@@ -53,6 +58,7 @@ class ViewJob:
     at: tuple[float, float] | None = None
     areas: tuple[Path, ...] = ()
     quality: bool = False
+    beside: Path | None = None
     settings: SlideSettings = field(default_factory=SlideSettings)
     stain: StainSettings = field(default_factory=StainSettings)
 
@@ -66,17 +72,39 @@ def run_view(job: ViewJob, progress: Progress, started: Callable[[str], None]) -
         When the cells are those of a slide of another size.
     SlideError, StoreError, MissingDependency, OutputError
     """
-    slide, warnings = open_pair(job.slide, job.cells, job.settings)
-    with slide:
-        for warning in warnings:
-            progress.say(f"warning: {warning}")
-        index = CellIndex(job.cells) if job.cells is not None else None
-        name = os.path.basename(job.slide.rstrip("/"))
-        position = f"#x={job.at[0]:g}&y={job.at[1]:g}&s=1" if job.at else ""
-        with listen(job.port) as listener:
-            areas = _areas(job, slide, progress)
-            shown = Shown(slide, name, index, tuple(warnings), areas, _vectors(job, slide))
-            serve(shown, listener, new_token(), lambda address: started(address + position))
+    position = f"#x={job.at[0]:g}&y={job.at[1]:g}&s=1" if job.at else ""
+    with contextlib.ExitStack() as stack:
+        shown = _shown(job, job.cells, stack, progress)
+        other = _shown(job, job.beside, stack, progress, shown.areas) if job.beside is not None else None
+        listener = stack.enter_context(listen(job.port))
+        serve(
+            Pair(shown, other) if other else shown, listener, new_token(), lambda address: started(address + position)
+        )
+
+
+def _shown(
+    job: ViewJob,
+    cells: Path | None,
+    stack: contextlib.ExitStack,
+    progress: Progress,
+    areas: tuple[Area, ...] | None = None,
+) -> Shown:
+    """Return the slide with *cells*, open until *stack* ends; *areas* where they are known already."""
+    slide, warnings = open_pair(job.slide, cells, job.settings)
+    stack.enter_context(slide)
+    for warning in warnings:
+        progress.say(f"warning: {warning}")
+    index, editing = None, None
+    if cells is not None:
+        index = ChangingIndex(cells)
+        editing = Editing(index, cells)
+        if editing.problem:
+            progress.say(f"warning: {editing.problem}")
+    name = os.path.basename(job.slide.rstrip("/"))
+    if job.beside is not None and cells is not None:
+        name = f"{cells.name} on {name}"
+    found = _areas(job, slide, progress) if areas is None else areas
+    return Shown(slide, name, index, tuple(warnings), found, _vectors(job, slide), editing)
 
 
 def _vectors(job: ViewJob, slide: Slide) -> StainVectors | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +12,12 @@ from wsipipe.errors import SettingsError
 from wsipipe.quality.map import Quality
 from wsipipe.slide import Slide
 from wsipipe.stain.unmix import StainVectors, vectors_of
-from wsipipe.view import areas, layer
+from wsipipe.view import areas, edits, layer
 from wsipipe.view.areas import Area, Areas
+from wsipipe.view.editing import Editing
 from wsipipe.view.index import CellIndex
 from wsipipe.view.pyramid import TILE, Pyramid
+from wsipipe.view.replies import KEEP, STEADY, answer, as_json, number
 from wsipipe.view.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -35,13 +36,11 @@ ASSETS = {
     "cells.js": "text/javascript",
     "panel.js": "text/javascript",
     "filters.js": "text/javascript",
+    "edit.js": "text/javascript",
+    "regions.js": "text/javascript",
     "openseadragon/openseadragon.min.js": "text/javascript",
     "openseadragon/LICENSE.txt": "text/plain",
 }
-KEEP = {"cache-control": "private, max-age=86400"}
-"""For what never changes; the next run has another token, hence other addresses."""
-STEADY = {"cache-control": "no-store"}
-"""For what may change."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class Shown:
         Annotations, or what is wrong with the slide.
     vectors : StainVectors, optional
         Its stains; by default those that the cells were measured by.
+    editing : Editing, optional
+        Corrections of the cells, and regions over them, where these may be made.
     """
 
     slide: Slide
@@ -67,6 +68,7 @@ class Shown:
     warnings: tuple[str, ...] = ()
     areas: tuple[Area, ...] = ()
     vectors: StainVectors | None = None
+    editing: Editing | None = None
 
     @property
     def stains(self) -> StainVectors | None:
@@ -105,6 +107,8 @@ def routes(shown: Shown) -> list[Any]:
             Route("/histogram", handlers.histogram),
             Route("/count", handlers.count),
         ]
+    if shown.editing is not None:
+        found += edits.routes(shown.editing)
     return found
 
 
@@ -211,6 +215,8 @@ def about(shown: Shown, pyramid: Pyramid) -> dict[str, Any]:
             "filters": list(index.filters),
             "flags": list(index.flags),
             "qualities": [kind.label for kind in Quality],
+            "editable": shown.editing is not None,
+            "revision": index.revision,
             "bad": index.about.get("bad_boxes") or [],
             "model": model.get("name", ""),
             "cell_tile": layer.TILE,
@@ -238,30 +244,3 @@ def _hidden(query: Mapping[str, str]) -> frozenset[int]:
     """Return the classes that ``?hide=0,3`` names; what is no number is passed over."""
     parts = query.get("hide", "").split(",")
     return frozenset(int(part) for part in parts if part.isascii() and part.isdigit() and len(part) <= MOST_DIGITS)
-
-
-def number(text: str | None) -> float | None:
-    """Return the finite number in *text*; None where there is none."""
-    try:
-        value = float(text or "nan")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def answer(
-    content: bytes | None, kind: str = "text/plain", headers: Mapping[str, str] = KEEP, status: int = 200
-) -> Response:
-    """Return an answer, or that there is nothing."""
-    from starlette.responses import Response
-
-    if content is None:
-        return Response("nothing here\n", 404, media_type="text/plain")
-    return Response(content, status, headers=dict(headers), media_type=kind)
-
-
-def as_json(content: Any, status: int = 200) -> Response:
-    """Return *content* as JSON."""
-    import orjson
-
-    return answer(orjson.dumps(content), "application/json", STEADY, status)

@@ -72,7 +72,7 @@ class CellIndex:
         self.filters, self.flags = columns_with_conditions(schema), tuple(flag_names(schema))
         self.colours = class_colours(self.about.get("classes") or {})
         self.names, self._none = [*self.colours, "no class"], len(self.colours)
-        self.revision = 0
+        self.revision = 0  # of corrections
         self._read_centroids()
         rows = self._footer.num_rows / max(1, self._footer.num_row_groups)
         self._group = functools.lru_cache(int(np.clip(CACHE_BYTES / max(1, rows * CELL_BYTES), 4, 256)))(self._load)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from wsipipe.artifacts.plain import from_json
 from wsipipe.errors import SettingsError
-from wsipipe.view.answers import KEEP, STEADY, answer, as_json, number
 from wsipipe.view.closeup import CloseUps
+from wsipipe.view.replies import KEEP, STEADY, answer, as_json, number
 from wsipipe.view.session import Session
 from wsipipe.view.slides import SlideViewers
 

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wsipipe.errors import MissingDependency, OutputError
-from wsipipe.view import labelling
+from wsipipe.view import edits, labelling, pair
 from wsipipe.view.answers import Shown, routes
 from wsipipe.view.labelling import Labelling
+from wsipipe.view.pair import Pair
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -33,7 +34,7 @@ HEADERS = (
 )  # fmt: skip
 
 
-def application(shown: Shown | Labelling, token: str) -> ASGIApp:
+def application(shown: Shown | Labelling | Pair, token: str) -> ASGIApp:
     """Return the server of *shown*, all of whose addresses begin with *token*.
 
     Raises
@@ -44,7 +45,9 @@ def application(shown: Shown | Labelling, token: str) -> ASGIApp:
     starlette = _starlette()
     if isinstance(shown, Labelling):
         return _Guard(starlette(routes=labelling.routes(shown)), token, labelling.POSTS)
-    return _Guard(starlette(routes=routes(shown)), token)
+    if isinstance(shown, Pair):
+        return _Guard(starlette(routes=pair.routes(shown)), token, pair.POSTS)
+    return _Guard(starlette(routes=routes(shown)), token, edits.POSTS if shown.editing else frozenset())
 
 
 def listen(port: int) -> socket.socket:
@@ -66,7 +69,7 @@ def listen(port: int) -> socket.socket:
     return found
 
 
-def serve(shown: Shown | Labelling, listener: socket.socket, token: str, started: Callable[[str], None]) -> None:
+def serve(shown: Shown | Labelling | Pair, listener: socket.socket, token: str, started: Callable[[str], None]) -> None:
     """Serve until interrupted; *started* hears the address once the server answers.
 
     Raises

@@ -41,10 +41,18 @@ export function fillPanel(info, state, changed) {
   if (info.cells === undefined) return;
   $("layers").hidden = false;
   for (const name of info.measures) $("by").append(new Option(title(name), name));
+  showClasses(info, state, changed);
+  bindCells(state, changed);
+}
+
+// List the classes of cells, as many as there are now.
+export function showClasses(info, state, changed) {
   const derived = info.classes.some((entry) => entry.name.includes(": "));  // of those, "Tumor: 2+" without a cell only fills the list
-  info.classes.forEach((entry, code) => {
-    if (entry.cells || !derived) $("classes").append(legendRow({ ...entry, count: entry.cells }, code, state.hidden, () => changed("classes")));
-  });
+  const rows = info.classes.map((entry, code) => [entry, code]).filter(([entry]) => entry.cells || (!derived && entry.name !== "no class"));
+  $("classes").replaceChildren(...rows.map(([entry, code]) => legendRow({ ...entry, count: entry.cells }, code, state.hidden, () => changed("classes"))));
+}
+
+function bindCells(state, changed) {
   bind("cells-on", "change", (e) => { state.cells = e.checked; changed("opacity"); });
   bind("cells-opacity", "input", (e) => { state.cellsOpacity = +e.value; changed("opacity"); });
   bind("filled", "change", (e) => { state.filled = e.checked; changed("cells"); });
@@ -98,7 +106,7 @@ export function showTip(cell, info, at, pinned) {
     const told = typeof value === "number" ? `${number(value)}${UNITS[name] ? ` ${UNITS[name]}` : ""}` : "–";
     list.append(text("dt", title(name)), text("dd", told));
   }
-  const foot = `${cell.oversize ? "Cut out of a larger object. " : ""}x ${number(cell.x)}, y ${number(cell.y)} px`;
+  const foot = `${cell.drawn ? "Drawn by hand. " : ""}${cell.oversize ? "Cut out of a larger object. " : ""}x ${number(cell.x)}, y ${number(cell.y)} px`;
   tip.replaceChildren(head, list, text("small", pinned ? `${foot} · ${cell.cell_id}` : foot));
   tip.classList.toggle("pinned", pinned);
   tip.hidden = false;

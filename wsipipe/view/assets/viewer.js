@@ -1,16 +1,18 @@
 // The viewer: the slide, the layers over it, and where the eye is. Positions are level-0 pixels ("base").
 
 import { cellSource, query } from "./cells.js";
+import { startEditing } from "./edit.js";
 import { showFilters } from "./filters.js";
-import { $, fillPanel, hideTip, note, number, roundLength, showScale, showState, showTip } from "./panel.js";
+import { $, fillPanel, hideTip, note, number, roundLength, showClasses, showScale, showState, showTip } from "./panel.js";
 
 const state = { cells: true, cellsOpacity: 1, filled: false, density: false, densityOpacity: 0.85, by: "", where: "", hidden: new Set(),
   stain: "", areas: true, areasOpacity: 1, hiddenAreas: new Set() };
 const layers = { cells: null, density: null, stain: null, areas: null, pending: null, wanted: null };  // wanted: what is not yet shown
-let info, viewer, hovered = null, pinned = null, busy = false, next = null;
+let info, viewer, editing = null, hovered = null, pinned = null, busy = false, next = null;
 
 info = await (await fetch("info")).json();
 const start = readLink();
+state.revision = info.revision ?? 0;
 viewer = OpenSeadragon({
   element: $("slide"), drawer: "canvas", showNavigationControl: false, showNavigator: true, navigatorPosition: "BOTTOM_RIGHT",
   navigatorAutoFade: false, navigatorBackground: "#f4f2f7", navigatorOpacity: 1, navigatorBorderColor: "#dcd8e4",
@@ -41,6 +43,7 @@ viewer.addOnceHandler("open", () => {
     if (state.density) showDensity();
     showColours();
     showFilters(info, state, () => changed("classes"));
+    if (info.editable) edit();
   }
   moved();
   if (matchMedia("(max-width: 640px)").matches) fold(true);  // a small window begins with the slide, all of it
@@ -49,6 +52,19 @@ viewer.addHandler("update-viewport", drawMarks);
 viewer.addHandler("animation", moved);
 viewer.addHandler("animation-finish", writeLink);
 viewer.addHandler("resize", drawMarks);
+
+async function edit() {
+  editing = await startEditing({ info, state, viewer, toBase, toScreen, goTo, ask, redraw: drawMarks, corrected });
+  globalThis.wsipipe.editing = editing;
+}
+
+// Show cells as they are after a correction: what was drawn before it is old.
+function corrected(told) {
+  Object.assign(info, { cells: told.cells, classes: told.classes });
+  state.revision = told.revision;
+  showClasses(info, state, changed);
+  changed("classes");
+}
 
 function navigatorSize() {
   const [w, h] = info.size, side = 150 / Math.max(w, h);
@@ -264,7 +280,7 @@ $("slide").addEventListener("pointermove", (event) => {
 });
 $("slide").addEventListener("pointerleave", () => { if (!pinned) clearHover(); });
 viewer.addHandler("canvas-click", async (event) => {
-  if (!event.quick || info.cells === undefined) return;
+  if (!event.quick || info.cells === undefined || editing?.click(event)) return;
   const { x, y } = toBase(event.position), cell = state.cells ? await ask(x, y) : null;
   pinned = cell;
   if (cell) showTip(cell, info, event.position, true);
@@ -294,6 +310,7 @@ function paintMarks(ctx, ratio) {
     ctx.fillRect(a.x, a.y, b.x - a.x, b.y - a.y);
     ctx.strokeRect(a.x, a.y, b.x - a.x, b.y - a.y);
   }
+  editing?.paint(ctx);
   paintOutline(ctx, asked, "#ffffff00");
   paintOutline(ctx, pinned ?? hovered, "#ffffff40");
 }
@@ -375,8 +392,9 @@ const acts = {
 };
 for (const [id, act] of Object.entries(acts)) $(id).addEventListener("click", act);
 const keys = { p: acts.shot, l: acts.link, h: acts.fold, 0: acts.home, "+": acts.closer, "-": acts.farther,
-  a: () => $("areas-on").click(), s: nextStain, c: () => $("cells-on").click(), d: () => $("density-on").click(), f: () => $("filled").click(), Escape: clearHover };
+  a: () => $("areas-on").click(), s: nextStain, c: () => $("cells-on").click(), d: () => $("density-on").click(), f: () => $("filled").click(), Escape: clearHover, e: () => editing?.toggle() };
 addEventListener("keydown", (event) => {
+  if (editing?.key(event)) { event.preventDefault(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("select, input:not([type=checkbox], [type=range])")) return;
   if (keys[event.key] && (info.cells !== undefined || !"cdf".includes(event.key))) keys[event.key]();
 });
