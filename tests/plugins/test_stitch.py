@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from wsipipe.cells.instances import CellRules, Cells
 from wsipipe.errors import SettingsError
+from wsipipe.plugins.maps import names_of, packed
 from wsipipe.plugins.protocol import Looks
-from wsipipe.plugins.stitch import halo, names_of, packed, stitch, tiling
+from wsipipe.plugins.stitch import halo, stitch, tiling
 from wsipipe.raster.tiling import TileGrid, blocks
 
 RULES = CellRules(threshold=0.5, marker_threshold=0.5, min_area_px=1, growth_px=2, max_diameter_px=20)

@@ -18,9 +18,9 @@ from wsipipe.models.device import SmallerBatch
 from wsipipe.schedule.dask import DaskEngine
 from wsipipe.schedule.local import device_list
 from wsipipe.schedule.order import Lanes, Pace
+from wsipipe.schedule.process import worker_of
 from wsipipe.schedule.progress import Progress
 from wsipipe.schedule.task import CELLS, PREDICT, Plan, Receipt, Task
-from wsipipe.schedule.work import worker_of
 from wsipipe.segmentation.job import SegmentJob
 from wsipipe.segmentation.prepare import prepare
 from wsipipe.segmentation.publish import publish

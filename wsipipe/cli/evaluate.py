@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsipipe.cli.datasets import FORMS, dataset_options, spec_of
-from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.options import MODEL, Command, collect, config_option, options_for
 from wsipipe.models.zoo import DEFAULT
 from wsipipe.settings import CellSettings, EvaluateSettings, GridSettings, RunSettings
 
@@ -25,7 +25,7 @@ SHOWN = 10
     "-o", "--output", "out", required=True, type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
     help="Folder of the results.",
 )  # fmt: skip
-@click.option("--model", default=DEFAULT, show_default=True, help="Shipped model, or a .safetensors file.")
+@click.option("--model", default=DEFAULT, show_default=True, help=MODEL)
 @dataset_options
 @click.option(
     "--part", type=click.Choice(("train", "val", "test")), default="test", show_default=True,

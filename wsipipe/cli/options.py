@@ -28,6 +28,7 @@ from wsipipe.errors import SettingsError
 
 CONFIG_CHARS, CONFIG_LINE = 1_000_000, 10_000
 """Characters of a file of settings, and of one line of it: the parser takes gigabytes for a key of 50,000 parts."""
+MODEL = "Shipped model, a .safetensors file, or another network: stardist:FOLDER, cellpose:FILE, onnx:FILE, ..."
 METAVARS = {int: "INT", float: "NUMBER", str: "TEXT"}
 WORDS = {
     int: "a whole number",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsipipe.cli.options import Command, collect, config_option, options_for
+from wsipipe.cli.options import MODEL, Command, collect, config_option, options_for
 from wsipipe.cli.types import BoxType
 from wsipipe.errors import OutputError, SettingsError
 from wsipipe.models.zoo import DEFAULT
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     help="Where the cells go: .geojson, .geojson.gz, .parquet, .csv, .gpkg, .json (DSA) or .h5, also several times; or "
     "a folder, for any number of slides.",
 )  # fmt: skip
-@click.option("--model", default=DEFAULT, show_default=True, help="Shipped model, or a .safetensors file.")
+@click.option("--model", default=DEFAULT, show_default=True, help=MODEL)
 @click.option("--bounds", type=BoxType(), default=None, help="Only cells in this box of level-0 pixels.")
 @click.option(
     "--overlay", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="PNG",

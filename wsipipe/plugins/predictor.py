@@ -18,8 +18,8 @@ from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.device import BATCH, SmallerBatch, memory_watched
 from wsipipe.models.heads import HeadConfig
 from wsipipe.plugins.levels import WHOLE, Levels
+from wsipipe.plugins.maps import MOST_OBJECTS, names_of, packed
 from wsipipe.plugins.protocol import Objects, Segmenter
-from wsipipe.plugins.stitch import MOST_OBJECTS, names_of, packed
 from wsipipe.raster.tiling import TILE
 
 KIND = "plug-in"

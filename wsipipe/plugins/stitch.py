@@ -4,9 +4,6 @@ Another network looks at whole tiles and says which pixels belong to which objec
 whose centroid lies in its core, or up to ``BAND_UM`` beyond, where its neighbour may put the centroid on the other side
 of the border. Of two objects of different tiles that share most of the smaller one, the one that lies deeper in its
 tile's core stays.
-
-Objects travel as maps do, uint8 (K, side, side): the number of the object in two bytes, its probability times 255, and
-those of its types (:func:`packed`).
 """
 
 from __future__ import annotations
@@ -22,16 +19,14 @@ from numpy.typing import NDArray
 from wsipipe.cells.instances import Cells, cells_of
 from wsipipe.cells.kernels import regions
 from wsipipe.cells.kernels.objects import keep_largest
-from wsipipe.cells.rules import FOREGROUND, TYPE, CellRules
+from wsipipe.cells.rules import CellRules
 from wsipipe.errors import SettingsError
 from wsipipe.geometry import intersect, is_empty
+from wsipipe.plugins.maps import OBJECT, Image
 from wsipipe.plugins.protocol import Looks
 from wsipipe.raster.tiling import TileGrid
 from wsipipe.units import Box
 
-OBJECT = ("object", "object * 256", FOREGROUND)
-"""Names of the first maps of objects."""
-MOST_OBJECTS = 65535
 BAND_UM = 2.0
 """How far beyond its core a tile is asked about objects: further than two tiles disagree about a centroid."""
 STEP = 32
@@ -39,19 +34,8 @@ STEP = 32
 ROUNDS = 2
 """An object that only a dropped one beats stays; this is looked at so many times."""
 
-Image = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 Tiles = Mapping[tuple[int, int], Image]
-
-
-def names_of(types: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the maps of objects that have these *types*."""
-    return (*OBJECT, *(f"{TYPE}{name}" for name in types))
-
-
-def is_objects(names: Sequence[str]) -> bool:
-    """Whether maps of these *names* are those of objects."""
-    return tuple(names[: len(OBJECT)]) == OBJECT
 
 
 def tiling(looks: Looks, rules: CellRules, mpp: float) -> tuple[int, int]:
@@ -85,30 +69,6 @@ def halo(rules: CellRules, expand_px: int = 0) -> int:
     """
     d = rules.max_diameter_px
     return (2 + ROUNDS) * d + (2 * expand_px + d if expand_px else 0)
-
-
-def packed(labels: NDArray[np.integer], probability: NDArray[np.floating], types: NDArray[np.floating]) -> Image:
-    """Return the maps of the objects of one tile, uint8 (3 + T, side, side): each in one piece, without holes.
-
-    Parameters
-    ----------
-    labels : integer (side, side)
-        0 is background; objects are 1..n.
-    probability : float (n,)
-    types : float (n, T)
-    """
-    count = len(probability)
-    padded = np.pad(labels.astype(np.int32), 1)
-    keep_largest(padded, count)
-    box = regions.boxes(padded, count)
-    box[(box[:, 2:] - box[:, :2]).max(axis=1) > labels.shape[0] // 2] = 1  # a frame along the edge would take all
-    regions.fill(padded, box)
-    whole = padded[1:-1, 1:-1]
-    values = np.zeros((count + 1, 1 + types.shape[1]), np.uint8)
-    values[1:] = np.round(np.column_stack([probability, types]) * 255)
-    values[1:, 0] = np.maximum(values[1:, 0], 1)  # 0 would not be foreground
-    planes = [whole & 255, whole >> 8, *np.moveaxis(values[whole], -1, 0)]
-    return np.stack(planes).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +111,7 @@ def stitch(
     window, core : Box
         Grid px, inside the slide; the window reaches :func:`halo` beyond the core.
     tiles : (i, j) -> uint8 (K, side, side)
-        Maps of the tiles over the window, see :func:`packed`; tiles missing here hold no object.
+        Maps of the tiles over the window, see :mod:`wsipipe.plugins.maps`; tiles missing here hold no object.
     names : sequence of str
     rules : CellRules
         Of them: the largest diameter, the smallest area, the least probabilities.

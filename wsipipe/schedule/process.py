@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from functools import lru_cache
+from pathlib import Path
 
 from wsipipe._version import __version__
+from wsipipe.errors import ClusterError
 from wsipipe.models.threads import set_threads
 from wsipipe.schedule.engine import Forward
 from wsipipe.schedule.network import loaded
 from wsipipe.schedule.progress import SoFar
 from wsipipe.schedule.task import Receipt, Task
-from wsipipe.schedule.work import worker_of
+from wsipipe.schedule.work import Worker
 
 TELL_SECONDS = 1.0
 """How often a worker tells how far it is within a block."""
@@ -57,3 +60,21 @@ def use_threads(threads: int) -> None:
     from distributed import get_worker
 
     set_threads(threads or max(1, get_worker().state.nthreads))
+
+
+@lru_cache(maxsize=2)
+def worker_of(folder: str) -> Worker:
+    """Return this process's worker for a run; the slide is opened once.
+
+    Raises
+    ------
+    ClusterError
+        When this process does not see the folder of the run.
+    """
+    try:
+        return Worker(Path(folder))
+    except FileNotFoundError as error:
+        raise ClusterError(
+            f"a worker on {socket.gethostname()} does not see {error.filename}; slides, models and the output folder "
+            "must be under the same path on all machines"
+        ) from error

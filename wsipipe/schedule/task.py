@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,41 +24,18 @@ from wsipipe.cells.polygons import expand_px
 from wsipipe.geometry import Grid, grow, intersect, is_empty
 from wsipipe.plugins import stitch
 from wsipipe.plugins.levels import Levels
+from wsipipe.plugins.maps import is_objects
 from wsipipe.raster.tiling import TILE, BlockGrid, TileGrid, tile_owners
+from wsipipe.schedule.receipt import CELLS, PREDICT, Receipt, Task
 from wsipipe.settings import GridSettings, RunSettings, SlideSettings
 from wsipipe.stain import Change
 from wsipipe.stain.unmix import HE, StainVectors, vectors_of
 from wsipipe.units import Box
 
-PREDICT, CELLS = "predict", "cells"
+__all__ = ["CELLS", "PREDICT", "Board", "Plan", "Receipt", "Task"]
+
 SCRATCH = 2
 """Form of the scratch files; a run whose files have another one begins anew."""
-
-
-class Task(NamedTuple):
-    """One unit of work: what, and for which block."""
-
-    kind: str
-    block: int
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a task reports; small, never pixels.
-
-    Attributes
-    ----------
-    count : int
-        Tiles forwarded, or cells found.
-    seconds : mapping of stage to seconds
-    bad : int
-        Unreadable areas met; their boxes are in the scratch folder.
-    """
-
-    task: Task
-    count: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    bad: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +125,7 @@ class Plan:
     def halo(self) -> int:
         """How far cells of a block depend on pixels around it, in grid pixels."""
         grown = expand_px(self.expand_um, self.working)
-        if stitch.is_objects(self.names):
+        if is_objects(self.names):
             return stitch.halo(self.rules, grown)
         return halo(self.rules, self.names, grown)
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pickle
-import socket
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -23,13 +22,13 @@ from wsipipe.artifacts import write_json
 from wsipipe.cells.instances import Cells, find_cells
 from wsipipe.cells.measure import measure
 from wsipipe.cells.polygons import expand, trace
-from wsipipe.errors import ClusterError
 from wsipipe.formats.parquet import write_part
 from wsipipe.formats.table import cells_table
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.infer.blend import blend
 from wsipipe.plugins.levels import Levels
-from wsipipe.plugins.stitch import BAND_UM, is_objects, stitch
+from wsipipe.plugins.maps import is_objects
+from wsipipe.plugins.stitch import BAND_UM, stitch
 from wsipipe.raster import Raster, SlideRaster
 from wsipipe.schedule.clock import Clock
 from wsipipe.schedule.network import checked_predictor
@@ -294,21 +293,3 @@ class Worker:
         for x0, y0, x1, y1 in bad:  # an outline reaches up to a pixel beyond its pixels
             keep &= ~((left <= x1) & (right >= x0) & (top <= y1) & (bottom >= y0))
         return keep
-
-
-@lru_cache(maxsize=2)
-def worker_of(folder: str) -> Worker:
-    """Return this process's worker for a run; the slide is opened once.
-
-    Raises
-    ------
-    ClusterError
-        When this process does not see the folder of the run.
-    """
-    try:
-        return Worker(Path(folder))
-    except FileNotFoundError as error:
-        raise ClusterError(
-            f"a worker on {socket.gethostname()} does not see {error.filename}; slides, models and the output folder "
-            "must be under the same path on all machines"
-        ) from error
