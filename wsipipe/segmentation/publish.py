@@ -129,7 +129,8 @@ def _outputs(job: SegmentJob, prepared: Prepared, master: Path, progress: Progre
             yield path
         progress.advance("writing")
     if job.overlay:
-        with open_slide(prepared.info.path, replace(job.slide, mpp=prepared.base_mpp[0])) as slide:
+        plane = str(prepared.info.plane) if prepared.info.planes else job.slide.plane
+        with open_slide(prepared.info.path, replace(job.slide, mpp=prepared.base_mpp[0], plane=plane)) as slide:
             write_overlay(slide, master, job.overlay, region=job.bounds)
         progress.advance("writing")
         yield job.overlay
