@@ -22,7 +22,7 @@ from wsipipe.infer.predict import Predictor
 from wsipipe.models import adapters, checkpoint
 from wsipipe.models.backbone import Backbone
 from wsipipe.models.checkpoint import Segmenter
-from wsipipe.models.cmd import GRN
+from wsipipe.models.cmd_block import GRN
 from wsipipe.models.conditioned import WithEncoder, bare
 from wsipipe.models.space import InLatents, space_of
 from wsipipe.settings import EvaluateSettings, RunSettings

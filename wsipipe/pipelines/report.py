@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from wsipipe.analysis.summary import Row
-from wsipipe.artifacts import check_writable, from_json
+from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError, SlideError, StoreError
 from wsipipe.formats.parquet import MASTER
 from wsipipe.pipelines.summarise import SummariseJob, rows_of_slide
@@ -21,12 +21,13 @@ from wsipipe.report import (
     FAILED,
     Entry,
     Facts,
-    entries_of,
     is_current,
+    joined,
     label,
     regions_mark,
     small_charts,
     small_picture,
+    told_by,
     write_index,
     write_report,
 )
@@ -167,7 +168,7 @@ def _open(path: str, job: ReportJob, master: Path, progress: Progress) -> Slide:
 def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
     """Write a page for each master file in a folder and below, and one for all of them."""
     masters = sorted(p for p in job.source.rglob(f"*{MASTER}") if not _hidden(p.relative_to(job.source)))
-    told = _told(job.source)
+    told = told_by(job.source)
     if not masters and not told:
         raise SettingsError(
             f"{job.source} holds no cells (*{MASTER}); expected a folder that `wsipipe segment` wrote to"
@@ -186,24 +187,8 @@ def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
             pages.append(page_beside(master))
             entries.append(dataclasses.replace(entry, link=_link(pages[-1], index)))
         progress.advance("reports")
-    write_index(index, job.title or job.source.resolve().name, _joined(entries, told))
+    write_index(index, job.title or job.source.resolve().name, joined(entries, told))
     return [*pages, index]
-
-
-def _joined(entries: list[Entry], told: list[Entry]) -> list[Entry]:
-    """Return *entries* with those slides that only the batch's own report names: what failed or was skipped.
-
-    A failure is never left out.
-    """
-    shown = {entry.name for entry in entries}
-    return entries + [entry for entry in told if entry.state == FAILED or entry.name not in shown]
-
-
-def _told(folder: Path) -> list[Entry]:
-    try:
-        return entries_of(from_json((folder / "report.json").read_text("utf-8")))
-    except (OSError, ValueError):
-        return []
 
 
 def _link(page: Path, index: Path) -> str:

@@ -1,6 +1,6 @@
 """Reports: one HTML file that shows a slide's cells and says how they were found; opens anywhere, loads nothing."""
 
-from wsipipe.report.batch import FAILED, Entry, entries_of, label, small_charts, small_picture, write_index
+from wsipipe.report.batch import FAILED, Entry, entries_of, joined, label, small_charts, small_picture, told_by, write_index
 from wsipipe.report.facts import Facts
 from wsipipe.report.page import is_current, regions_mark, write_report
 
@@ -10,10 +10,12 @@ __all__ = [
     "Facts",
     "entries_of",
     "is_current",
+    "joined",
     "label",
     "regions_mark",
     "small_charts",
     "small_picture",
+    "told_by",
     "write_index",
     "write_report",
 ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
+from wsipipe.artifacts import from_json
 from wsipipe.formats.colours import class_colours
 from wsipipe.formats.parquet import batches
 from wsipipe.formats.table import class_codes
@@ -151,3 +153,20 @@ def _first(row: Any, names: Sequence[str]) -> str:
     if not isinstance(row, Mapping):
         return ""
     return next((row[name] for name in names if isinstance(row.get(name), str)), "")
+
+
+def told_by(folder: Path) -> list[Entry]:
+    """Return the slides that the ``report.json`` in *folder* names; none where there is none that can be read."""
+    try:
+        return entries_of(from_json((folder / "report.json").read_text("utf-8")))
+    except (OSError, ValueError):
+        return []
+
+
+def joined(entries: list[Entry], told: list[Entry]) -> list[Entry]:
+    """Return *entries* with those slides that only the batch's own report names: what failed or was skipped.
+
+    A failure is never left out.
+    """
+    shown = {entry.name for entry in entries}
+    return entries + [entry for entry in told if entry.state == FAILED or entry.name not in shown]

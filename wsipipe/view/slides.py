@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from wsipipe.errors import WsipipeError
 from wsipipe.slide import Slide
-from wsipipe.view.answers import Shown, answer, routes
+from wsipipe.view.answers import Shown, routes
 from wsipipe.view.index import CellIndex
+from wsipipe.view.replies import answer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
