@@ -131,7 +131,7 @@ def test_evaluates_a_plugin(toy: str, tmp_path: Path) -> None:
     spec = DatasetSpec(str(folder), 0.25, r"(\d+)_")
     job = EvaluateJob(spec, tmp_path / "out", "all", toy, scoring=EvaluateSettings(resamples=20, pictures=1))
     result = run_evaluate(job, QUIET)
-    assert result.summary.f1.value > 0.95 and result.summary.pq.value > 0.8
+    assert result.summary.pooled["DQ"].value > 0.95 and result.summary.pooled["PQ"].value > 0.8
     assert result.about["model"] == "toy:level.txt"
     with pytest.raises(SettingsError, match="--tune chooses thresholds of wsipipe's own networks"):
         run_tune(dataclasses.replace(job, part="val"), QUIET)

@@ -20,8 +20,6 @@ from wsipipe.plugins.said import Said, refuse
 
 OPTIONS: dict[str, Any] = {"prob_thresh": None, "nms_thresh": None}
 """As its ``predict_instances`` takes them; by default what its folder says."""
-STEP = 16
-"""Its tiles are a multiple of so many px, so that its pooling falls on the same pixels in each."""
 
 
 class StarDist:
@@ -80,18 +78,8 @@ def open_stardist(weights: Path, device: str, said: Said) -> StarDist:
     if channels != 3:
         raise NotAModel(f"{weights}: its network takes {channels} channels; expected one for RGB, such as for H&E")
     types = tuple(f"class {k}" for k in range(1, classes + 1))
-    version = " ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("stardist", "tensorflow") if _installed(name)
-    )
+    version = f"stardist {importlib.metadata.version('stardist')}, tensorflow {tensorflow.__version__}"
     about = said.about(version, Looks(mpp=0.25, context=96, percentiles=(1.0, 99.8)), types)
     if len(about.types) != classes:
         raise NotAModel(f"{said.path} names {len(about.types)} types; the network in {weights} tells {classes}")
     return StarDist(model, about, said.options(OPTIONS))
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
