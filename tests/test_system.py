@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Phantom
-from wsipipe import system
-from wsipipe.artifacts import atomic_write
+from wsipipe.artifacts import atomic_write, system
 from wsipipe.runs import acquire, publish
 from wsipipe.runs import folder as folder_of_runs
 from wsipipe.schedule.resources import allowed_memory, free_memory

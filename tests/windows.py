@@ -1,7 +1,7 @@
 """Runs the command line with what Windows lacks taken away: ``python -m tests.windows COMMAND ...``.
 
 What POSIX alone has is removed from Python before wsipipe is loaded, and what Windows refuses is refused. So the ways
-of Windows in :mod:`wsipipe.system` run here, though not under Windows itself.
+of Windows in :mod:`wsipipe.artifacts.system` run here, though not under Windows itself.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def take_away() -> None:
     importlib.import_module("wsipipe.cli.main")
     for library in ("numba", "torch", "pandas", "pyarrow", "scipy", "cv2", "distributed", "geopandas", "psutil"):
         importlib.import_module(library)  # these have ways of their own
-    system = importlib.import_module("wsipipe.system")
+    system = importlib.import_module("wsipipe.artifacts.system")
     for name in GONE:
         sys.modules[name] = None  # type: ignore[assignment]
     for name in NAMES:

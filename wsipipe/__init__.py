@@ -59,7 +59,7 @@ def _let_numba_cache() -> None:
     places = os.path.dirname(__file__), os.path.expanduser("~")
     if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in places):
         return
-    from wsipipe.system import private_folder
+    from wsipipe.artifacts.system import private_folder
 
     os.environ["NUMBA_CACHE_DIR"] = private_folder()
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from wsipipe.artifacts import hidden_beside, remove_leftovers, short_name
+from wsipipe.artifacts.system import began
 from wsipipe.errors import OutputBusy, OutputError
 from wsipipe.runs.lease import Holder, acquire, check_free, machine
-from wsipipe.system import began
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:

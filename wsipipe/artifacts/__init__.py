@@ -24,8 +24,8 @@ from wsipipe.artifacts.plain import canonical_json as canonical_json
 from wsipipe.artifacts.plain import digest as digest
 from wsipipe.artifacts.plain import from_json as from_json
 from wsipipe.artifacts.plain import plain as plain
+from wsipipe.artifacts.system import flush_file, flush_folder, replace
 from wsipipe.errors import OutputError, WsipipeError
-from wsipipe.system import flush_file, flush_folder, replace
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """What a failing disk says."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from wsipipe.artifacts.system import STOPS, shell_line
 from wsipipe.cli.main import INTERRUPTED
-from wsipipe.system import STOPS, shell_line
 
 PATIENCE = 1.5
 """Seconds after which an interrupted process leaves, whatever it is doing; files are written whole or not at all."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from wsipipe.artifacts.system import replace
 from wsipipe.evaluate.image import maps_of_all
 from wsipipe.evaluate.metrics import count, pool, scores
 from wsipipe.infer.predict import load_predictor
@@ -15,7 +16,6 @@ from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.schedule.progress import Progress
 from wsipipe.settings import FitSettings
-from wsipipe.system import replace
 from wsipipe.train.log import Log
 
 COLUMNS = ("step", "PQ", "DQ", "SQ", "AJI", "dice", "mDice")

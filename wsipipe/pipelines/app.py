@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsipipe.artifacts import atomic_write, check_writable
+from wsipipe.artifacts.system import WINDOWS
 from wsipipe.models.zoo import DEFAULT, card_text, shipped
 from wsipipe.segmentation.found_before import open_pair
 from wsipipe.segmentation.slides import SECTIONS, SLIDE_SUFFIXES
 from wsipipe.settings import ExportSettings, RunSettings, SlideSettings
-from wsipipe.system import WINDOWS
 from wsipipe.view.answers import Shown
 from wsipipe.view.changing import ChangingIndex
 from wsipipe.view.editing import Editing

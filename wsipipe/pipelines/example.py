@@ -13,9 +13,9 @@ from typing import Any
 
 from wsipipe._version import __version__
 from wsipipe.artifacts import check_writable
+from wsipipe.artifacts.system import flush_file, replace
 from wsipipe.errors import OutputError, UnreadableSlide
 from wsipipe.runs import acquire
-from wsipipe.system import flush_file, replace
 
 NAME = "CMU-1-Small-Region.svs"
 URL = f"https://openslide.cs.cmu.edu/download/openslide-testdata/Aperio/{NAME}"

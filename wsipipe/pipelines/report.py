@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from wsipipe.analysis.summary import Row
 from wsipipe.artifacts import check_writable
@@ -24,10 +23,11 @@ from wsipipe.report import (
     is_current,
     joined,
     label,
+    link,
     regions_mark,
     small_charts,
     small_picture,
-    told_by,
+    told_of,
     write_index,
     write_report,
 )
@@ -168,7 +168,7 @@ def _open(path: str, job: ReportJob, master: Path, progress: Progress) -> Slide:
 def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
     """Write a page for each master file in a folder and below, and one for all of them."""
     masters = sorted(p for p in job.source.rglob(f"*{MASTER}") if not _hidden(p.relative_to(job.source)))
-    told = told_by(job.source)
+    told = told_of(job.source)
     if not masters and not told:
         raise SettingsError(
             f"{job.source} holds no cells (*{MASTER}); expected a folder that `wsipipe segment` wrote to"
@@ -185,18 +185,10 @@ def _report_folder(job: ReportJob, progress: Progress) -> list[Path]:
             entries.append(Entry(_name(job, master, master.name), FAILED, str(error)))
         else:
             pages.append(page_beside(master))
-            entries.append(dataclasses.replace(entry, link=_link(pages[-1], index)))
+            entries.append(dataclasses.replace(entry, link=link(pages[-1], index)))
         progress.advance("reports")
     write_index(index, job.title or job.source.resolve().name, joined(entries, told))
     return [*pages, index]
-
-
-def _link(page: Path, index: Path) -> str:
-    """Return the address of *page* as seen from *index*; empty where no relative one exists."""
-    try:
-        return quote(page.resolve().relative_to(index.resolve().parent).as_posix())
-    except ValueError:
-        return ""
 
 
 def _hidden(path: Path) -> bool:

@@ -1,6 +1,17 @@
 """Reports: one HTML file that shows a slide's cells and says how they were found; opens anywhere, loads nothing."""
 
-from wsipipe.report.batch import FAILED, Entry, entries_of, joined, label, small_charts, small_picture, told_by, write_index
+from wsipipe.report.batch import (
+    FAILED,
+    Entry,
+    entries_of,
+    joined,
+    label,
+    link,
+    small_charts,
+    small_picture,
+    told_of,
+    write_index,
+)
 from wsipipe.report.facts import Facts
 from wsipipe.report.page import is_current, regions_mark, write_report
 
@@ -12,10 +23,11 @@ __all__ = [
     "is_current",
     "joined",
     "label",
+    "link",
     "regions_mark",
     "small_charts",
     "small_picture",
-    "told_by",
+    "told_of",
     "write_index",
     "write_report",
 ]

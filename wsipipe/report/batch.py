@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -155,14 +156,6 @@ def _first(row: Any, names: Sequence[str]) -> str:
     return next((row[name] for name in names if isinstance(row.get(name), str)), "")
 
 
-def told_by(folder: Path) -> list[Entry]:
-    """Return the slides that the ``report.json`` in *folder* names; none where there is none that can be read."""
-    try:
-        return entries_of(from_json((folder / "report.json").read_text("utf-8")))
-    except (OSError, ValueError):
-        return []
-
-
 def joined(entries: list[Entry], told: list[Entry]) -> list[Entry]:
     """Return *entries* with those slides that only the batch's own report names: what failed or was skipped.
 
@@ -170,3 +163,19 @@ def joined(entries: list[Entry], told: list[Entry]) -> list[Entry]:
     """
     shown = {entry.name for entry in entries}
     return entries + [entry for entry in told if entry.state == FAILED or entry.name not in shown]
+
+
+def told_of(folder: pathlib.Path) -> list[Entry]:
+    """Return the entries of the batch's own report in *folder*; none where there is no readable one."""
+    try:
+        return entries_of(from_json((folder / "report.json").read_text("utf-8")))
+    except (OSError, ValueError):
+        return []
+
+
+def link(page: pathlib.Path, index: pathlib.Path) -> str:
+    """Return the address of *page* as seen from *index*; empty where no relative one exists."""
+    try:
+        return quote(page.resolve().relative_to(index.resolve().parent).as_posix())
+    except ValueError:
+        return ""

@@ -10,8 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from wsipipe.artifacts import DISK_ERRORS, hidden_beside, make_parents, refusal, remove_leftovers
+from wsipipe.artifacts.system import exchange, replace
 from wsipipe.errors import OutputError, WsipipeError
-from wsipipe.system import exchange, replace
 
 
 def publish(work: Path, target: Path) -> None:

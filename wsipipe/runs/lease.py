@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import Self
 
 from wsipipe.artifacts import from_json, hidden_beside, make_parents, refusal, short_name
+from wsipipe.artifacts.system import began, link
 from wsipipe.errors import OutputBusy
 from wsipipe.runs.folder import restore
-from wsipipe.system import began, link
 
 BEATS = 6
 """Signs of life within the time after which a lease is given up."""

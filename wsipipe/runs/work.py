@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from wsipipe.artifacts import atomic_write, from_json, short_name
+from wsipipe.artifacts.system import flush_file
 from wsipipe.runs.folder import publish
-from wsipipe.system import flush_file
 
 JOURNAL, KEY = "journal.jsonl", "run.key"
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsipipe.system import memory
+from wsipipe.artifacts.system import memory
 
 NO_LIMIT = 1 << 60
 """cgroup v1 says "no limit" with a huge number; anything above this is one."""

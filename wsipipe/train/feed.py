@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wsipipe.system import start_method
+from wsipipe.artifacts.system import start_method
 from wsipipe.train.diffusion import CELLS, Image, draw
 
 ORDER, SAMPLE = 1, 2

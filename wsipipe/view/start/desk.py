@@ -22,8 +22,8 @@ from typing import Any
 
 from wsipipe.artifacts import atomic_write, write_json
 from wsipipe.artifacts.plain import from_json
+from wsipipe.artifacts.system import ask_to_stop, child_options, shell_line
 from wsipipe.errors import OutputError, SettingsError, SlideNotFound
-from wsipipe.system import ask_to_stop, child_options, shell_line
 
 APP, TABLE, CONFIG, REPORT = "app.json", "slides.csv", "run.toml", "report.json"
 NAME = re.compile(r"[\w][\w .()+-]{0,79}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from wsipipe.system import shell_line
+from wsipipe.artifacts.system import shell_line
 from wsipipe.view.start.desk import Desk, Run
 
 
