@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import importlib
@@ -233,8 +234,9 @@ def warm() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     for module in pkgutil.walk_packages(wsipipe.__path__, "wsipipe."):
-        if not module.name.endswith(("__main__", "cucim")):
-            importlib.import_module(module.name)
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ModuleNotFoundError):  # what an optional part needs
+                importlib.import_module(module.name)
     for name in (
         "torch._dynamo",
         "numba.typed",
