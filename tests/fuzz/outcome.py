@@ -234,7 +234,7 @@ def warm() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     for module in pkgutil.walk_packages(wsipipe.__path__, "wsipipe."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "cucim")):
             with contextlib.suppress(ModuleNotFoundError):  # what an optional part needs
                 importlib.import_module(module.name)
     for name in (
