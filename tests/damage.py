@@ -9,7 +9,7 @@ from typing import Any
 
 from tifffile import TiffFile
 
-TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 322, 323, 324, 325
+IMAGE_LENGTH, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 257, 322, 323, 324, 325
 
 
 def pages(path: Path) -> list[Any]:

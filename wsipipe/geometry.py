@@ -13,6 +13,8 @@ from wsipipe.units import Box, Pair, Size
 
 LEVEL_TOLERANCE = 0.02
 """A pyramid level whose mpp is within this share of the working mpp is used as it is, with its true mpp."""
+LONGEST, LARGEST = 4_000_000, 1e12
+"""Side in px and area in px² that no slide exceeds."""
 FARTHEST = 1e9
 """Base pixels from the origin that no outline reaches."""
 MOST_CROSSINGS = 20_000

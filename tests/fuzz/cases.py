@@ -210,6 +210,11 @@ def _all_levels(name: str) -> Callable[[Path], None]:
     return spoil
 
 
+def _high(height: int) -> Callable[[Path], None]:
+    """Return what makes a slide claim another height than its tiles have."""
+    return lambda folder: damage.set_number(folder / "slides/a.tiff", 0, damage.IMAGE_LENGTH, height)
+
+
 def _endless_tile(folder: Path) -> None:
     page = damage.pages(folder / "slide.svs")[0]
     damage.set_tag(folder / "slide.svs", 0, damage.TILE_COUNTS, [2**62] * len(page.databytecounts))
@@ -279,6 +284,8 @@ CASES: dict[str, Case] = {
     "pixels that cannot be read, in features": Case("jpeg → features", _all_levels("slide.tiff")),
     "pixels that cannot be read, in a map of quality": Case("jpeg → quality", _all_levels("slide.tiff")),
     "a tile of 2⁶² bytes": Case("svs → segment", _endless_tile),
+    "a slide that claims 200 m": Case("folder → segment", _high(438_116_125), strict=False),
+    "a slide that claims 1 m": Case("folder → segment", _high(2_097_352), strict=False),
     "a DICOM slide cut short": Case("dicom → quality", _cut("slide.dcm/level.dcm", 0.5)),
     "a slide in a bucket": Case("svs → info", lambda folder: "s3://bucket/slide.svs"),
     "a slide on a web server": Case("svs → info", lambda folder: "https://host.invalid/slide.svs"),

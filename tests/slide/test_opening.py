@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from tests.conftest import ROOT
-from tests.damage import TILE_COUNTS, TILE_LENGTH, TILE_WIDTH, pages, set_number, set_tag
+from tests.damage import IMAGE_LENGTH, TILE_COUNTS, TILE_LENGTH, TILE_WIDTH, pages, set_number, set_tag
 from tests.slide.helpers import need
 from wsipipe.errors import MissingDependency, SettingsError, SlideNotFound, UnreadableSlide, UnsupportedSlide
 from wsipipe.phantom.slide import PhantomSettings, write_phantom
@@ -243,3 +243,23 @@ def test_a_tile_without_end_ends_no_process(tag: int, value: int, tmp_path: Path
     assert last.startswith("wsipipe.errors.TileReadError") and (
         "its directory gives" in last or "outside the file" in last
     )
+
+
+@pytest.mark.parametrize("backend", ["auto", "openslide", "tiffslide"])
+def test_a_slide_higher_than_its_tiles_is_refused(backend: str, tmp_path: Path) -> None:
+    """A whole slide on a coarse grid would be made of what is not there, for minutes."""
+    write_phantom(tmp_path / "a.svs", PhantomSettings(width=600, height=500, seed=1, mpp=0.5, tissue=0.9))
+    set_number(tmp_path / "a.svs", 0, IMAGE_LENGTH, 2_097_352)
+    with pytest.raises(UnreadableSlide, match=r"says 600 x 2,097,352 px, which is .* tiles, and lists "):
+        open_slide(tmp_path / "a.svs", backend=backend)
+
+
+@pytest.mark.parametrize("size", [(4_000_001, 1), (1_000_001, 1_000_001)])
+def test_a_slide_larger_than_any_is_refused(size: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "a.tiff"
+    tifffile.imwrite(path, RGB, photometric="rgb", rowsperstrip=len(RGB))
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        for name, value in zip(("ImageWidth", "ImageLength"), size, strict=True):
+            tiff.pages[0].tags[name].overwrite(value)
+    with pytest.raises(UnreadableSlide, match=f"a.tiff says that it is {size[0]:,} x {size[1]:,} px, larger than any"):
+        open_slide(path, backend="tiffslide")

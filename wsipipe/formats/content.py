@@ -16,10 +16,8 @@ from wsipipe.artifacts import from_json
 from wsipipe.cells.measure import MEASURES
 from wsipipe.errors import StoreError, in_words
 from wsipipe.formats.table import BBOX
-from wsipipe.geometry import FARTHEST
+from wsipipe.geometry import FARTHEST, LARGEST, LONGEST
 
-LONGEST, LARGEST = 4_000_000, 1e12
-"""Side in px and area in px² that no slide exceeds."""
 SLACK = 2.0
 """Base pixels by which an outline may leave the box that is stated for it: boxes are rounded."""
 _TYPES: dict[str, pa.DataType] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -11,8 +12,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsipipe.errors import FAILURES, SettingsError, SlideError, TileReadError, in_words
-from wsipipe.geometry import intersect, is_empty
+from wsipipe.errors import FAILURES, SettingsError, SlideError, TileReadError, UnreadableSlide, in_words
+from wsipipe.geometry import LARGEST, LONGEST, intersect, is_empty
 from wsipipe.settings import SlideSettings
 from wsipipe.slide.planes import refuse_plane
 from wsipipe.slide.protocol import Level, MppSource, SlideInfo
@@ -156,12 +157,23 @@ class Reader(ABC, Generic[Handle]):
 
 def _finish(info: SlideInfo, settings: SlideSettings) -> SlideInfo:
     """Return *info* with the settings' scene and plane checked, their mpp in place, and warnings about resolution."""
+    _refuse_endless(info)
     if settings.scene >= len(info.scenes):
         raise SettingsError(f"{info.path} has no scene {settings.scene}; it has {len(info.scenes)}: {scene_list(info)}")
     refuse_plane(info.path, settings.plane, info.planes)
     if settings.mpp is not None:
         info = replace(info, mpp=(settings.mpp, settings.mpp), mpp_source=MppSource.OVERRIDE)
     return replace(info, warnings=(*info.warnings, *concerns(info)))
+
+
+def _refuse_endless(info: SlideInfo) -> None:
+    """Stop at a slide of a size that no scanner writes: a damaged header, and whatever is made of it has no end."""
+    for size in (level.size for level in info.levels):
+        if max(size) > LONGEST or math.prod(size) > LARGEST:
+            raise UnreadableSlide(
+                f"{info.path} says that it is {size[0]:,} x {size[1]:,} px, larger than any slide "
+                f"({LONGEST:,} px a side, {LARGEST:,.0f} px in all): its header is damaged; copy it again"
+            )
 
 
 def scene_list(info: SlideInfo) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from wsipipe.errors import FAILURES
 from wsipipe.geometry import intersect, is_empty
 from wsipipe.units import Box, Size
 
+TILE_OFFSETS = 324
 OLD_JPEG, NEW_JPEG = 6, 7
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 HEADER = 8
@@ -122,7 +123,7 @@ def _check_end(tiff: TiffFile, offset: int, count: int, tile: Box) -> None:
 
 
 def refuse_endless_tiles(path: str) -> None:
-    """Refuse a TIFF whose directories promise tiles larger than the file, or than any.
+    """Refuse a TIFF whose directories promise tiles larger than the file, or than any, or more of them than they list.
 
     For OpenSlide, which asks for as much memory as a damaged directory says, and ends the process when there is none.
 
@@ -139,9 +140,39 @@ def refuse_endless_tiles(path: str) -> None:
             tiled = [page for page in tiff.pages if isinstance(page, TiffPage) and page.is_tiled]
             largest = max((max(page.databytecounts, default=0) for page in tiled), default=0)
             area = max((page.tilewidth * page.tilelength for page in tiled), default=0)
+            short = next((told for page in tiled if (told := _too_few(page))), None)
     except FAILURES:
         return  # nothing that tifffile understands; OpenSlide says what it makes of it
     if largest > size:
         raise ValueError(f"its directory gives a tile {largest:,} bytes, and the file has {size:,}: it is damaged")
     if area > LARGEST_TILE:
         raise ValueError(f"its directory gives a tile {area:,} pixels: it is damaged")
+    if short:
+        raise ValueError(short)
+
+
+def refuse_missing_tiles(pages: Iterable[Any]) -> None:
+    """Refuse pages that list fewer tiles than their size needs: the size is damaged, and most of it would be void.
+
+    Parameters
+    ----------
+    pages : iterable of TiffPage
+        Others, which have no directory of their own, are passed over.
+
+    Raises
+    ------
+    ValueError
+    """
+    for page in pages:
+        if isinstance(page, TiffPage) and page.is_tiled and (told := _too_few(page)):
+            raise ValueError(told)
+
+
+def _too_few(page: TiffPage) -> str | None:
+    """Return what is wrong with a tiled page that lists fewer tiles than it has room for."""
+    across, down = -(-page.imagewidth // page.tilewidth), -(-page.imagelength // page.tilelength)
+    listed = page.tags.get(TILE_OFFSETS)  # NDPI has none; the values need not be read for their count
+    if listed is None or listed.count >= across * down:
+        return None
+    size = f"{page.imagewidth:,} x {page.imagelength:,} px"
+    return f"its directory says {size}, which is {across * down:,} tiles, and lists {listed.count:,}: it is damaged"

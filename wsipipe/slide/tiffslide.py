@@ -22,7 +22,7 @@ from wsipipe.slide.reader import Reader, pyramid
 from wsipipe.slide.remote import Blocks, is_url
 from wsipipe.slide.resolution import choose_mpp, number, pair, tiff_mpp
 from wsipipe.slide.tiff_planes import UM, planes_of, take_plane
-from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha, parts_held
+from wsipipe.slide.tiff_tiles import Placed, missing_as_alpha, parts_held, refuse_missing_tiles
 from wsipipe.units import Box, Pair
 
 ASSOCIATED = ("label", "macro", "overview", "thumbnail")
@@ -143,6 +143,7 @@ def _select(handle: TiffSlide, path: str, settings: SlideSettings) -> tuple[str,
     for i in {0, index}:
         take_plane(tiff, i, plane if i == index else 0)
     _refuse_other_than_rgb(path, _series(handle, index))
+    refuse_missing_tiles(level.pages[0] for level in _series(handle, index).levels)
     _select_scene(handle, index)
     return planes
 
