@@ -45,9 +45,11 @@ def served(app: Any) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/{TOKEN}/"
+        finally:  # of a test that fails, too, or its process never ends
+            server.should_exit = True
+            thread.join()
 
 
 def ready(page: Any) -> None:

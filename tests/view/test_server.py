@@ -93,7 +93,9 @@ def test_refuses_other_hosts_and_methods(client: TestClient) -> None:
 def test_every_answer_forbids_what_is_elsewhere(client: TestClient) -> None:
     for path in ("", "info", "tiles/11/0_0.jpg", "assets/viewer.js", "assets/nothing"):
         headers = client.get(path).headers
-        assert "default-src 'none'" in headers["content-security-policy"]
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src 'self';" in policy
+        assert "frame-src 'none'" in policy and "frame-ancestors 'none'" in policy, "frames are of label and pair alone"
         assert headers["referrer-policy"] == "no-referrer" and headers["x-content-type-options"] == "nosniff"
 
 

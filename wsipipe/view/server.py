@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wsipipe.errors import MissingDependency, OutputError
@@ -24,14 +24,29 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost")
 """Names by which a browser may call; another one is a page elsewhere that plays tricks with names."""
-HEADERS = (
-    (b"content-security-policy", b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-     b"img-src 'self' blob: data:; connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
-     b"frame-ancestors 'self'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)  # fmt: skip
+
+
+def headers_of(frames: str = "'none'") -> tuple[tuple[bytes, bytes], ...]:
+    """Return what every answer tells the browser: nothing from elsewhere, and no page around this one.
+
+    *frames* is whose frames a page may hold and lie in: the pages of labelling and of two results alone hold the
+    viewer in frames of their own, hence ``'self'`` there; no page of another address ever.
+    """
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' blob: data:; "
+        f"connect-src 'self'; frame-src {frames}; base-uri 'none'; form-action 'none'; frame-ancestors {frames}"
+    )
+    return (
+        (b"content-security-policy", policy.encode()),
+        (b"referrer-policy", b"no-referrer"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+    )
+
+
+HEADERS = headers_of()
+"""Of a page that holds no frame."""
+FRAMED = headers_of("'self'")
 
 
 def application(shown: Shown | Labelling | Pair, token: str) -> ASGIApp:
@@ -44,9 +59,9 @@ def application(shown: Shown | Labelling | Pair, token: str) -> ASGIApp:
     """
     starlette = _starlette()
     if isinstance(shown, Labelling):
-        return _Guard(starlette(routes=labelling.routes(shown)), token, labelling.POSTS)
+        return _Guard(starlette(routes=labelling.routes(shown)), token, labelling.POSTS, FRAMED)
     if isinstance(shown, Pair):
-        return _Guard(starlette(routes=pair.routes(shown)), token, pair.POSTS)
+        return _Guard(starlette(routes=pair.routes(shown)), token, pair.POSTS, FRAMED)
     return _Guard(starlette(routes=routes(shown)), token, edits.POSTS if shown.editing else frozenset())
 
 
@@ -110,8 +125,10 @@ def new_token() -> str:
 class _Guard:
     """Lets through what calls this machine by its own name and knows the token; to anything else there is nothing."""
 
-    def __init__(self, app: Starlette, token: str, posts: frozenset[str] = frozenset()) -> None:
-        self._app, self._token, self._posts = app, token, posts
+    def __init__(
+        self, app: Starlette, token: str, posts: frozenset[str], headers: Sequence[tuple[bytes, bytes]] = HEADERS
+    ) -> None:
+        self._app, self._token, self._posts, self._headers = app, token, posts, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -130,7 +147,7 @@ class _Guard:
 
         async def guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *HEADERS]}
+                message = {**message, "headers": [*message["headers"], *self._headers]}
             await send(message)
 
         await self._app({**scope, "path": f"/{path}", "root_path": ""}, receive, guarded)

@@ -82,7 +82,8 @@ def settled(desk: Desk, name: str, *states: str) -> dict[str, Any]:
 def test_the_page_and_its_choices(client: TestClient) -> None:
     page = client.get("")
     assert page.status_code == 200 and "Find the cells" in page.text
-    assert "script-src 'self'" in page.headers["content-security-policy"]
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self'" in policy and "frame-ancestors 'none'" in policy
     assert client.get("assets/start.js").headers["content-type"].startswith("text/javascript")
     found = client.get("choices").json()
     assert found["models"][0]["name"] == "cmd-t" and "research" in found["models"][0]["about"]
