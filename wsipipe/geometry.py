@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,18 @@ MOST_CROSSINGS = 20_000
 """How often an outline may cross itself: the pieces of a hostile one would take hours to sort out."""
 MAX_SILENT_UPSAMPLE = 2.0
 """A slide coarser than the working resolution by more than this is refused unless allowed."""
+
+
+def qupath_origin(size: Sequence[int], bounds: Sequence[int] | None) -> tuple[int, int]:
+    """Return the base pixel that QuPath calls (0, 0).
+
+    QuPath crops a slide to its scanned *bounds* (x0, y0, x1, y1) when these have another width *and* another height
+    than the slide's full *size*; otherwise it shows all of it.
+    """
+    if bounds is None:
+        return 0, 0
+    x0, y0, x1, y1 = bounds
+    return (x0, y0) if x1 - x0 != size[0] and y1 - y0 != size[1] else (0, 0)
 
 
 def mended(shape: shapely.Geometry) -> shapely.Geometry:

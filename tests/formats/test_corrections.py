@@ -107,13 +107,28 @@ def test_refuses_what_belongs_to_other_cells(master: Path, tmp_path: Path) -> No
     path = path_beside(master)
     write_corrections(path, master, made(master))
     other = write_master(tmp_path / "other.parquet", XY[1:], 0)
-    with pytest.raises(SettingsError, match=r"corrections of other cells \(digest .*move that file away"):
+    with pytest.raises(SettingsError, match=r"corrections of other cells \(digest .*move that file away or delete it"):
         read_corrections(path, other)
     lost = made(master)
     lost.by_id["gone"] = Correction("gone", DELETED, OUTLINE)
     with pytest.raises(StoreError, match="1 of 5 corrected cells are not in"):
         write_corrected(master, lost, tmp_path / "out.parquet")
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_cells_found_anew_go_on_without_the_old_corrections(
+    master: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path, out = path_beside(master), tmp_path / "out.csv"
+    write_corrections(path, master, made(master))
+    write_master(master, XY[1:], 0)
+    assert main(["convert", str(master), "-o", str(out)]) == 2
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1 and f"{path} holds corrections of other cells" in told
+    assert "if the cells were found anew since, move that file away or delete it" in told and not out.exists()
+    path.rename(tmp_path / "old.geojson")
+    assert main(["convert", str(master), "-o", str(out)]) == 0 and out.exists()
+    assert "corrections" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["{}", "[]", '{"type": "FeatureCollection", "features": []}', "what", "id", "nan"])

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from wsipipe.errors import OutputError, StoreError
 from wsipipe.formats import geojson, parquet, stream, text
+from wsipipe.geometry import qupath_origin
 from wsipipe.settings import ExportSettings
 
 Make = Callable[..., pa.Table]
@@ -93,7 +94,7 @@ def test_what_is_not_a_number_is_text(make_table: Make, master: Master, tmp_path
     ],
 )
 def test_bounds(make_table: Make, master: Master, tmp_path: Path, bounds: Any, origin: tuple[int, int]) -> None:
-    assert geojson.qupath_origin((40_000, 30_000), bounds) == origin
+    assert qupath_origin((40_000, 30_000), bounds) == origin
     path = master(make_table(30), bounds=bounds)
     geojson.write_geojson(path, tmp_path / "a.geojson", ExportSettings(unreadable=True))
     bad, *features = _load(tmp_path / "a.geojson")

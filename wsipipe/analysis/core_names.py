@@ -14,8 +14,8 @@ from wsipipe.analysis.tma import Cores, DrawnCore, find_cores, letters, place_of
 from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import SettingsError, in_words
 from wsipipe.formats.annotations import Annotation
-from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.imported import SUFFIXES, read_drawn
+from wsipipe.geometry import qupath_origin
 from wsipipe.slide import Slide
 from wsipipe.units import Pair
 

@@ -15,8 +15,8 @@ import numpy as np
 import shapely
 
 from wsipipe.errors import SettingsError
-from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.imported import Drawn, read_drawn
+from wsipipe.geometry import qupath_origin
 
 if TYPE_CHECKING:
     import geopandas

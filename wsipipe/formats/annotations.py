@@ -15,7 +15,7 @@ import shapely
 
 from wsipipe.artifacts import atomic_write
 from wsipipe.formats.colours import Rgb
-from wsipipe.formats.geojson import qupath_origin
+from wsipipe.geometry import qupath_origin
 
 NAMESPACE = uuid.UUID("5e1d3a52-7a0c-5a43-9b55-6f8f6f0c2a11")
 
@@ -58,13 +58,18 @@ def write_annotations(path: str | os.PathLike[str], areas: Sequence[Annotation],
     ------
     OutputError
     """
+    write_features(path, features_of(areas, about))
+
+
+def features_of(areas: Sequence[Annotation], about: Mapping[str, Any]) -> list[bytes]:
+    """Return *areas* (see :func:`write_annotations`) as GeoJSON features in QuPath's pixels."""
     features = []
     for area in areas:
         if shapely.area(area.shape) > 0:
             shape = in_qupath(area.shape, about)
             name = f"{about['fingerprint']}:{area.kind}:{area.name}:{shapely.to_wkb(shape, hex=True)}"
             features.append(feature_of(replace(area, shape=shape), str(uuid.uuid5(NAMESPACE, name))))
-    write_features(path, features)
+    return features
 
 
 def write_features(

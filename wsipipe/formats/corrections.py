@@ -33,12 +33,12 @@ from wsipipe.cells.measure import perimeter_um
 from wsipipe.errors import SettingsError, StoreError, in_words
 from wsipipe.formats.annotations import in_qupath, write_features
 from wsipipe.formats.colours import Rgb, class_colours
-from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.imported import MALFORMED, Drawn, drawn_of, outline_of, table_of
 from wsipipe.formats.master import digest_of
 from wsipipe.formats.parquet import CellWriter, metadata, row_groups
 from wsipipe.formats.subset import COUNTS
 from wsipipe.formats.table import KEYS
+from wsipipe.geometry import qupath_origin
 
 ADDED, RELABELLED, DELETED = WHATS = ("added", "relabelled", "deleted")
 ENDING = ".corrections.geojson"
@@ -118,7 +118,8 @@ def read_corrections(path: Path, master: str | os.PathLike[str]) -> Corrections:
     if own != (digest_of(master), about["fingerprint"]):
         raise SettingsError(
             f"{path} holds corrections of other cells (digest {own[0][:12] or 'none'}…) than {os.fspath(master)} "
-            f"(digest {digest_of(master)[:12]}…); give the cells that they were made on, or move that file away"
+            f"(digest {digest_of(master)[:12]}…): if the cells were found anew since, move "
+            "that file away or delete it; otherwise give the cells that it was made on"
         )
     return Corrections(made, {d.kind: d.colour for d, p in found if d.colour and p["correction"] != DELETED})
 

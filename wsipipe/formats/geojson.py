@@ -21,6 +21,7 @@ from wsipipe.formats.columns import flag_names, measurement_names, numbers, qupa
 from wsipipe.formats.parquet import metadata, row_groups
 from wsipipe.formats.stream import opened, separated
 from wsipipe.formats.text import number_objects, point_coordinates, polygon_coordinates
+from wsipipe.geometry import qupath_origin
 from wsipipe.settings import ExportSettings
 from wsipipe.units import Box, Pair
 
@@ -31,7 +32,10 @@ _UNREADABLE = {"name": "Unreadable", "color": [128, 128, 128]}
 
 
 def write_geojson(
-    master: str | os.PathLike[str], out: str | os.PathLike[str], settings: ExportSettings | None = None
+    master: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    settings: ExportSettings | None = None,
+    areas: Sequence[bytes] = (),
 ) -> list[Path]:
     """Write the cells of a master file as GeoJSON for QuPath and return the files written, in order.
 
@@ -43,6 +47,8 @@ def write_geojson(
         Ends in ``.geojson``, or in ``.geojson.gz`` for a compressed one. When ``settings.split`` makes several files
         these are ``NAME.1of3.geojson``, ``NAME.2of3.geojson``, ... and appear together.
     settings : ExportSettings, optional
+    areas : sequence of bytes
+        Features (:func:`wsipipe.formats.annotations.feature_of`) that stand before the cells of the first file.
 
     Returns
     -------
@@ -61,22 +67,12 @@ def write_geojson(
     features = (feature for table in row_groups(master) for batch in _batches(table) for feature in style.cells(batch))
     with contextlib.ExitStack() as stack:
         for i, path in enumerate(paths):
-            extra = style.unreadable(about.get("bad_boxes", ())) if settings.unreadable and i == 0 else []
+            extra = [] if i else list(areas)
+            if settings.unreadable and i == 0:
+                extra += style.unreadable(about.get("bad_boxes", ()))
             temporary = stack.enter_context(atomic_path(path))
             _write_collection(temporary, path.name.endswith(".gz"), extra, features, settings.split or None)
     return paths
-
-
-def qupath_origin(size: Sequence[int], bounds: Sequence[int] | None) -> tuple[int, int]:
-    """Return the base pixel that QuPath calls (0, 0).
-
-    QuPath crops a slide to its scanned *bounds* (x0, y0, x1, y1) when these have another width *and* another height
-    than the slide's full *size*; otherwise it shows all of it.
-    """
-    if bounds is None:
-        return 0, 0
-    x0, y0, x1, y1 = bounds
-    return (x0, y0) if x1 - x0 != size[0] and y1 - y0 != size[1] else (0, 0)
 
 
 def pieces(out: Path, cells: int, split: int) -> list[Path]:

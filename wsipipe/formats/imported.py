@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from wsipipe.artifacts.plain import refuse_special
 from wsipipe.cells.measure import MEASURES
 from wsipipe.errors import StoreError, in_words
-from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.parquet import merge_parts, write_part
 from wsipipe.formats.table import BlankCells, cells_table
-from wsipipe.geometry import mended
+from wsipipe.geometry import mended, qupath_origin
 from wsipipe.runs import scratch_folder
 
 DRAWN = (".geojson", ".geojson.gz")

@@ -13,9 +13,9 @@ import shapely
 from numpy.typing import NDArray
 
 from wsipipe.errors import StoreError
-from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.imported import SUFFIXES, read_drawn
 from wsipipe.formats.parquet import metadata, row_groups
+from wsipipe.geometry import qupath_origin
 
 SKIPPED = ("tissue", "unreadable", "region")
 """Classes of annotations that say nothing of cells; as do those that end in * (QuPath ignores them too)."""

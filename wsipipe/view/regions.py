@@ -22,8 +22,8 @@ from wsipipe.artifacts.plain import from_json, text_of
 from wsipipe.errors import SettingsError, StoreError, in_words
 from wsipipe.formats.annotations import Annotation, feature_of, in_qupath, write_features
 from wsipipe.formats.colours import NO_CLASS, class_colours
-from wsipipe.formats.geojson import qupath_origin
 from wsipipe.formats.imported import MALFORMED, drawn_of
+from wsipipe.geometry import qupath_origin
 from wsipipe.settings import SummariseSettings
 from wsipipe.view.changing import ChangingIndex
 from wsipipe.view.sent import rings_of
