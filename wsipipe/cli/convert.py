@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wsipipe.cli.options import Command, collect, config_option, options_for
-from wsipipe.cli.results import corrections_option
+from wsipipe.cli.results import FILE_THERE, corrections_option
 from wsipipe.formats.exports import FORMATS
 from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 
@@ -23,12 +23,24 @@ NOT_OF_CONVERT = ("mpp", "strict_mpp", "force_mpp")
 )  # fmt: skip
 @click.option("--to", type=click.Choice(list(FORMATS)), default=None, help="Format, where the ending does not tell.")
 @click.option("--slide", default="", metavar="SLIDE", help="The slide, to put its picture into .zarr and .ome.zarr.")
+@click.option(
+    "--regions", type=FILE_THERE, default=None, metavar="FILE",
+    help="Only cells that touch a region that was drawn in the viewer or in QuPath (.geojson), and in .geojson the "
+    "regions, too: what `wsipipe fit` learns from.",
+)  # fmt: skip
 @corrections_option
 @config_option
 @options_for(SubsetSettings, ExportSettings, ZarrSettings)
 @options_for(SlideSettings, exclude=NOT_OF_CONVERT)
 def convert(
-    cells: Path, outputs: tuple[Path, ...], to: str | None, slide: str, corrections: str, config: Any, **options: Any
+    cells: Path,
+    outputs: tuple[Path, ...],
+    to: str | None,
+    slide: str,
+    regions: Path | None,
+    corrections: str,
+    config: Any,
+    **options: Any,
 ) -> None:
     """Write the cells in CELLS, a .parquet made by `wsipipe segment`, in another format.
 
@@ -50,6 +62,7 @@ def convert(
       wsipipe convert cells.parquet -o cells.csv -o cells.gpkg
       wsipipe convert cells.parquet -o tumour.geojson.gz --classes Neoplastic --min-probability 0.8
       wsipipe convert cells.parquet -o slide.ome.zarr --slide slide.svs
+      wsipipe convert cells.parquet --regions cells.regions.geojson -o set/slide.geojson
     """
     from wsipipe.cli.progress import TerminalProgress
     from wsipipe.pipelines.convert import ConvertJob, run_convert
@@ -64,6 +77,7 @@ def convert(
         zarr=collect(ZarrSettings, options, config),
         slide_settings=collect(SlideSettings, options, config),
         corrections=corrections,
+        regions=regions,
     )
     with TerminalProgress() as progress:
         done = run_convert(job, progress)

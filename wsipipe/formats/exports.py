@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -28,11 +28,14 @@ class Style:
     ----------
     raster : Raster, optional
         The slide, for formats that hold its picture too.
+    areas : sequence of bytes
+        Annotations, as GeoJSON features, for the format that holds those too.
     """
 
     export: ExportSettings = field(default_factory=ExportSettings)
     zarr: ZarrSettings = field(default_factory=ZarrSettings)
     raster: Raster | None = None
+    areas: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
         Format("parquet", (".parquet",), "wsipipe.formats.exports:copy_cells"),
-        Format("geojson", (".geojson.gz", ".geojson"), "wsipipe.formats.geojson:write_geojson", ("export",)),
+        Format("geojson", (".geojson.gz", ".geojson"), "wsipipe.formats.geojson:write_geojson", ("export", "areas")),
         Format("csv", (".csv.gz", ".csv"), "wsipipe.formats.delimited:write_csv"),
         Format("geopackage", (".gpkg",), "wsipipe.formats.geopackage:write_geopackage"),
         Format("dsa", (".json.gz", ".json"), "wsipipe.formats.dsa:write_dsa", ("export",)),

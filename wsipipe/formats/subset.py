@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import shapely
+from numpy.typing import NDArray
 
 from wsipipe.errors import SettingsError
 from wsipipe.formats.conditions import Condition, met, read_conditions
@@ -19,11 +22,17 @@ COUNTS = ("cells", "oversize", "cells_by_class", "cells_per_mm2")
 """What a master file counts of its own cells, and a part of it counts anew."""
 
 
-def write_subset(master: str | os.PathLike[str], out: str | os.PathLike[str], settings: SubsetSettings) -> int:
+def write_subset(
+    master: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    settings: SubsetSettings,
+    regions: Sequence[shapely.Geometry] = (),
+) -> int:
     """Write the cells of *master* that *settings* take to the master file *out*; return how many.
 
     Cells keep their columns, identities, order and row groups. A box makes it the analysed area of the file's metadata,
-    whose tissue area is not known then, nor the density of cells.
+    whose tissue area is not known then, nor the density of cells; nor with *regions* (base px), of which cells are
+    taken that touch one.
 
     Raises
     ------
@@ -36,6 +45,8 @@ def write_subset(master: str | os.PathLike[str], out: str | os.PathLike[str], se
     about = metadata(master)
     wanted = class_names(settings.classes, about)
     kept = {key: value for key, value in about.items() if key not in COUNTS}
+    if regions:
+        kept |= {"tissue_area_um2": None}
     if not settings.everything:
         kept["subset"] = {
             "classes": wanted,
@@ -46,9 +57,11 @@ def write_subset(master: str | os.PathLike[str], out: str | os.PathLike[str], se
             kept |= {"analysed": list(settings.bounds), "tissue_area_um2": None}
     schema = pq.read_schema(master).remove_metadata()
     conditions = read_conditions(settings.where, schema)
+    areas = shapely.STRtree(list(regions)) if regions else None
     with CellWriter(out, schema, kept) as writer:
         for table in row_groups(master):
-            writer.write(table.filter(chosen(table, settings, wanted, conditions)))
+            table = table.filter(chosen(table, settings, wanted, conditions))
+            writer.write(table if areas is None else table.filter(pa.array(_touching(table, areas))))
     return writer.cells
 
 
@@ -70,6 +83,13 @@ def chosen(
         for name, low, high in (("x", x0, x1), ("y", y0, y1)):
             keep = pc.and_(keep, pc.and_(pc.greater_equal(table[name], low), pc.less(table[name], high)))
     return keep
+
+
+def _touching(table: pa.Table, areas: shapely.STRtree) -> NDArray[np.bool_]:
+    """Return which cells of *table* touch one of the *areas*."""
+    touching = np.zeros(table.num_rows, np.bool_)
+    touching[areas.query(shapely.from_wkb(table["geometry"].to_numpy()), predicate="intersects")[0]] = True
+    return touching
 
 
 def class_names(text: str, about: dict[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from wsipipe.artifacts import from_json
 from wsipipe.artifacts.plain import text_of
 from wsipipe.errors import DatasetError, SlideError, in_words
-from wsipipe.geometry import mended
+from wsipipe.geometry import mended, qupath_origin
 from wsipipe.labels.annotated import DEFAULT_MPP, UNKNOWN, Content, DatasetSpec
 from wsipipe.labels.outlines import Outline, paint
 from wsipipe.labels.pictures import IMAGE_SUFFIXES, MAX_PIXELS
@@ -37,7 +37,7 @@ REGION = "region"
 
 @dataclass(frozen=True)
 class Drawn:
-    """An object of QuPath in base pixels of the slide."""
+    """An object of QuPath, in its pixels of the slide."""
 
     shape: shapely.Geometry
     kind: str
@@ -132,21 +132,26 @@ def _read(
 def _pixels(
     slide: Path, shape: shapely.Geometry, spec: DatasetSpec, working_mpp: float | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64], float | None]:
-    """Return the pixels of the box around *shape*, their origin on the grid, base px per grid px, µm/px if known."""
+    """Return the pixels of the box around *shape*, their origin, base px per grid px, µm/px if known.
+
+    The origin is that of QuPath's pixels divided by base px per grid px: QuPath counts from the scanned area.
+    """
     asked = None if isinstance(spec.mpp, str) else float(spec.mpp)
     with open_slide(slide) as opened:
         plain = opened.info.mpp is None and slide.suffix.lower() in IMAGE_SUFFIXES
+        corner = np.array(qupath_origin(opened.info.size, opened.info.bounds), np.float64)
     settings = SlideSettings(mpp=(asked or DEFAULT_MPP) if plain else None)
     raster = open_slide_raster(slide, settings, None if plain else asked or working_mpp)
     try:
-        box = raster.grid.grid_box(shapely.bounds(shape).tolist())
+        box = raster.grid.grid_box((shapely.bounds(shape) + np.tile(corner, 2)).tolist())
         if (box[2] - box[0]) * (box[3] - box[1]) > MAX_PIXELS:
             size = f"{box[2] - box[0]} x {box[3] - box[1]} px"
             raise DatasetError(f"{slide}: an annotated region is {size}; expected smaller regions")
         if box[2] <= box[0] or box[3] <= box[1]:
             raise DatasetError(f"{slide}: an annotated region lies outside the slide; is it of another slide?")
         mpp = None if plain and not asked else raster.grid.mpp[0]
-        return raster.read(box), np.array(box[:2], np.float64), np.array(raster.grid.scale), mpp
+        scale = np.array(raster.grid.scale)
+        return raster.read(box), np.array(box[:2], np.float64) - corner / scale, scale, mpp
     finally:
         raster.close()
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from wsipipe.analysis.regions import read_regions
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import OutputError, SettingsError
+from wsipipe.formats.annotations import Annotation, features_of
+from wsipipe.formats.colours import NO_CLASS, class_colours
 from wsipipe.formats.conditions import read_conditions
 from wsipipe.formats.exports import Format, Style, format_of
 from wsipipe.formats.ngff import label_grid
@@ -25,6 +28,9 @@ from wsipipe.segmentation.found_before import plane_of_run
 from wsipipe.segmentation.no_cells import warn_of_none
 from wsipipe.settings import ExportSettings, SlideSettings, SubsetSettings, ZarrSettings
 from wsipipe.slide import fingerprint, open_slide
+
+if TYPE_CHECKING:
+    import geopandas
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class ConvertJob:
         The slide, to add its picture to Zarr outputs; "" for none.
     corrections : str
         See :mod:`wsipipe.segmentation.corrected`.
+    regions : Path, optional
+        Annotations: only cells that touch one of them are taken, and ``.geojson`` holds the annotations, too.
     """
 
     cells: Path
@@ -53,6 +61,7 @@ class ConvertJob:
     zarr: ZarrSettings = field(default_factory=ZarrSettings)
     slide_settings: SlideSettings = field(default_factory=SlideSettings)
     corrections: str = AUTO
+    regions: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,9 @@ def _convert(job: ConvertJob, source: Path, progress: Progress) -> Converted:
     _check(job, source, about, wanted)
     progress.start("writing", len(wanted))
     files: list[Path] = []
-    with _master(job, source) as master, _picture(job, about) as raster:
-        cells, style = metadata(master)["cells"], Style(job.export, job.zarr, raster)
+    regions = None if job.regions is None else read_regions(job.regions, about, progress.say)
+    with _master(job, source, regions) as master, _picture(job, about) as raster:
+        cells, style = metadata(master)["cells"], Style(job.export, job.zarr, raster, _annotations(regions, about))
         if about["cells"] and not cells:
             progress.say(f"warning: none of the {about['cells']:,} cells in {job.cells} is left by what was asked for")
         for path, kind in wanted:
@@ -110,15 +120,26 @@ def _check(job: ConvertJob, source: Path, about: dict[str, Any], wanted: list[tu
 
 
 @contextlib.contextmanager
-def _master(job: ConvertJob, source: Path) -> Iterator[Path]:
+def _master(job: ConvertJob, source: Path, regions: geopandas.GeoDataFrame | None) -> Iterator[Path]:
     """Yield the master file of the wanted cells: *source*, or a part of it in a temporary file."""
-    if job.subset.everything:
+    if job.subset.everything and regions is None:
         yield source
         return
     with scratch_folder(job.outputs[0]) as folder:
         part = folder / "cells.parquet"
-        write_subset(source, part, job.subset)
+        write_subset(source, part, job.subset, () if regions is None else regions.geometry.tolist())
         yield part
+
+
+def _annotations(regions: geopandas.GeoDataFrame | None, about: Mapping[str, Any]) -> list[bytes]:
+    """Return *regions* as features in QuPath's pixels."""
+    if regions is None:
+        return []
+    stated = {row.classification: row.colour for row in regions.itertuples() if row.classification}
+    colours = class_colours(stated) | {"": NO_CLASS}
+    rows = regions.itertuples(index=False)
+    areas = [Annotation(r.name, r.classification, colours[r.classification], r.geometry) for r in rows]
+    return features_of(areas, about)
 
 
 @contextlib.contextmanager
