@@ -1,4 +1,4 @@
-"""Two results side by side: each is served apart."""
+"""Two results side by side: each is served apart, and in a real Chromium they move together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from tests.conftest import Phantom
 from tests.masters import truth_master, write_master
-from tests.view.browsing import TOKEN
+from tests.view.browsing import TOKEN, eventually, needs_chromium, served
 from wsipipe.cli.main import main
 from wsipipe.formats.corrections import path_beside
 from wsipipe.slide import open_slide
@@ -66,3 +66,38 @@ def test_beside_goes_with_cells(
 ) -> None:
     assert main(["view", str(phantom.path), "--beside", str(masters[0]), "--no-browser"]) == 2
     assert "goes with CELLS" in capfd.readouterr().err
+
+
+@needs_chromium
+def test_where_one_goes_the_other_follows(page: Any, app: Any) -> None:
+    place = """(k) => { const v = globalThis.pair?.sides[k].contentWindow.wsipipe?.viewer, item = v?.world.getItemAt(0);
+      if (!item) return [0, 0, 0]; const c = item.viewportToImageCoordinates(v.viewport.getCenter());
+      return [c.x, c.y, item.viewportToImageZoom(v.viewport.getZoom())]; }"""
+
+    def same(x: float, y: float) -> bool:
+        left, right = (page.evaluate(place, k) for k in (0, 1))
+        return bool(np.allclose(left, right, atol=1.5, rtol=0.01)) and abs(left[0] - x) < 15 and abs(left[1] - y) < 15
+
+    with served(app) as address:
+        page.goto(f"{address}#x=700&y=500&s=1", wait_until="commit")  # tiles of two viewers hold "load" back
+        eventually(page, lambda: same(700, 500))
+        page.mouse.move(250, 350)
+        page.mouse.down()
+        page.mouse.move(150, 300, steps=5)
+        page.wait_for_timeout(150)
+        page.mouse.up()
+        eventually(page, lambda: same(800, 550))
+        page.mouse.move(750, 350)
+        page.mouse.down()
+        page.mouse.move(850, 350, steps=5)
+        page.wait_for_timeout(150)
+        page.mouse.up()
+        eventually(page, lambda: same(700, 550))
+        zoom = page.evaluate(place, 0)[2]
+        page.mouse.wheel(0, -300)
+        eventually(page, lambda: page.evaluate(place, 0)[2] > 1.1 * zoom)
+        eventually(page, lambda: np.allclose(page.evaluate(place, 0), page.evaluate(place, 1), atol=1.5, rtol=0.01))
+        page.set_viewport_size({"width": 390, "height": 780})
+        boxes = [page.locator(f"#{side}").bounding_box() for side in ("left", "right")]
+        assert boxes[0]["width"] == 390 and boxes[1]["y"] > 380, "one above the other in a narrow window"
+        page.goto("about:blank")
