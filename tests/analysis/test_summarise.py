@@ -122,7 +122,9 @@ def test_numbers_do_not_depend_on_order(tmp_path: Path, xy: Any, kinds: Any, reg
     write_master(tmp_path / "b" / "a.parquet", xy[order], kinds[order], measures=shuffled, bin_px=2000, **common)
     for master, out in ((cells, "one"), (tmp_path / "b" / "a.parquet", "two")):
         for ending in ("csv", "parquet"):
-            assert run("summarise", master, "--regions", regions, "-o", tmp_path / f"{out}.{ending}") == 0
+            spots = ("--hot-spots", "2", "--hot-spot-area", "0.5")
+            assert run("summarise", master, "--regions", regions, *spots, "-o", tmp_path / f"{out}.{ending}") == 0
+    assert "Hot spot 2" in (tmp_path / "one.csv").read_text()
     for ending in ("csv", "parquet"):
         assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
     found = read_counted(cells, ["area_um2"])
@@ -131,6 +133,27 @@ def test_numbers_do_not_depend_on_order(tmp_path: Path, xy: Any, kinds: Any, reg
     both = summarise(found, frame, SummariseSettings())
     alone = summarise(found, frame.iloc[1:], SummariseSettings())
     assert str(both[1]) == str(alone[0])
+
+
+def test_deciles_of_any_measurement(tmp_path: Path, xy: Any, kinds: Any, regions: Path) -> None:
+    """Of every region those of its own cells; what is no number is left out."""
+    rng = np.random.default_rng(4)
+    measures = {"eccentricity": rng.beta(2, 3, len(xy)), "hematoxylin_od_mean": rng.gamma(2, 0.2, len(xy))}
+    measures["eccentricity"][::7] = np.nan
+    master = write_master(tmp_path / "m.parquet", xy, kinds, measures=measures, size=SIZE, classes=CLASSES)
+    asked = [part for name in measures for part in ("--measurement", name)]
+    assert run("summarise", master, "--regions", regions, *asked, "-o", tmp_path / "o.csv") == 0
+    table = pd.read_csv(tmp_path / "o.csv").set_index("region")
+    x, y = xy.T
+    inside = {"Tissue": x > -1, "Inner": (x >= 3000) & (x <= 4000) & (y >= 3000) & (y <= 4000)}
+    for region, which in inside.items():
+        for name, values in measures.items():
+            known = values.astype(np.float32)[which & np.isfinite(values)]
+            for percent in range(10, 100, 10):
+                column = f"{name}_median" if percent == 50 else f"{name}_p{percent}"
+                assert table.loc[region, column] == pytest.approx(np.percentile(known, percent), abs=2e-6), column
+            assert table.loc[region, f"{name}_mean"] == pytest.approx(known.mean(), abs=2e-6)
+    assert "area_um2_p10" not in table.columns, "only what was asked for"
 
 
 def test_the_tissue_of_a_slide_has_an_interval(phantom: Phantom, tmp_path: Path, capfd: Any) -> None:

@@ -266,6 +266,18 @@ def test_questions_are_doubtful_and_unlike_each_other() -> None:
     assert sorted(np.searchsorted([300, 400], first, side="right").tolist()) == [0, 1, 2]
 
 
+@pytest.mark.filterwarnings("error")
+def test_cells_alike_are_asked_for_once() -> None:
+    """Without a word of warning: columns that are constant, or known of no cell, and fewer kinds than questions."""
+    rng = np.random.default_rng(0)
+    assert first_questions(np.ones((100, 3)), 10).tolist() == [0]
+    kinds = np.repeat([[0.0, 1.0], [2.0, 1.0]], (20, 80), axis=0)
+    assert first_questions(kinds, 10).tolist() == [20, 0], "the most frequent first"
+    for constant in (7.0, np.nan):
+        found = first_questions(np.column_stack([np.full(100, constant), rng.normal(size=100)]), 10)
+        assert 1 < len(set(found.tolist())) == len(found) <= 10
+
+
 def _examples(path: Path, kinds: list[str], rows: slice) -> Examples:
     names = ("area_um2", "eccentricity", "solidity")
     cells = read_cells(path)[rows]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tests.conftest import ROOT
+from tests.masters import write_master
 from wsipipe.analysis.scores import grades_of
 from wsipipe.cells.compartments import compartment_stains
 from wsipipe.cli.main import main
@@ -23,7 +25,7 @@ from wsipipe.schedule.progress import Progress
 from wsipipe.segmentation import measurer as remeasure
 from wsipipe.segmentation.measuring import MeasureJob, run_measure
 from wsipipe.settings import MeasureSettings, PhantomSettings, StainSettings
-from wsipipe.stain.unmix import HDAB
+from wsipipe.stain.unmix import HDAB, angle, vectors_of
 
 
 def run(*args: object) -> int:
@@ -192,6 +194,48 @@ def test_compartments_do_not_depend_on_squares(drawn: Path, monkeypatch: pytest.
     pd.testing.assert_frame_equal(one[names], other[names])
 
 
+def test_the_report_shows_the_thresholds(drawn: Path, tmp_path: Path) -> None:
+    """Those used and those suggested, with pictures of cells on both sides of each; of cells that are scored."""
+    scored, slide = tmp_path / "a.parquet", ("--slide", drawn / "slide.tiff")
+    assert run("report", drawn / "measured.parquet", *slide, "-o", tmp_path / "plain.html") == 0
+    assert "<h2>Thresholds</h2>" not in (tmp_path / "plain.html").read_text()
+    more = ("--marker", "er", "--intensity-thresholds", "0.2,0.5,0.8")
+    assert run("score", drawn / "measured.parquet", *more, "-o", scored, *slide, "--page", tmp_path / "s.html") == 0
+    assert run("report", scored, *slide, "-o", tmp_path / "told.html") == 0
+    page, own = ((tmp_path / name).read_text() for name in ("told.html", "s.html"))
+    panel = page.partition("<h2>Thresholds</h2>")[2].partition("</section>")[0]
+    assert "er: Nucleus: DAB OD mean" in panel and panel.count("data:image/jpeg") == 3 * 16
+    suggested = "those that the cells themselves suggest (0."
+    assert suggested in panel and suggested in own, "the page of the score says the same"
+    for cut in ("0.2", "0.5", "0.8"):
+        assert f"just below {cut}" in panel and f"just above {cut}" in panel
+    values = read_cells(scored)["nucleus_dab_od_mean"]
+    for value in values[values >= 0.5].nsmallest(8):
+        assert f"<figcaption>{value:.3f}</figcaption>" in panel, "the nearest cells"
+
+
+def test_bytes_do_not_depend_on_the_order_of_cells(tmp_path: Path) -> None:
+    """Scores of other rows and row groups: the same table, byte for byte, and the same grade of each cell."""
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(20, 7900, (4000, 2)).round(1)
+    dab, order = rng.gamma(1.2, 0.2, len(xy)), rng.permutation(len(xy))
+    tables = []
+    for name, rows, bin_px in (("one", slice(None), 512), ("two", order, 2000)):
+        (tmp_path / name).mkdir()
+        master = write_master(
+            tmp_path / name / "a.parquet", xy[rows], -1, measures={"nucleus_dab_od_mean": dab[rows]}, bin_px=bin_px,
+            size=[8000, 8000], tissue_area_um2=16e6,
+        )  # fmt: skip
+        out = tmp_path / name / "out.parquet"
+        more = ("--marker", "er", "--intensity-thresholds", "suggested", "--table", tmp_path / f"{name}.csv")
+        assert run("score", master, "-o", out, *more, "--page", tmp_path / f"{name}.html") == 0
+        found = read_cells(out)
+        tables.append(found.sort_values(["x", "y"])[["x", "y", "class"]].reset_index(drop=True))
+    pd.testing.assert_frame_equal(*tables)
+    for ending in ("csv", "html"):
+        assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
+
+
 def test_a_slide_that_is_not_the_stain_that_was_said(drawn: Path, capfd: Any, tmp_path: Path) -> None:
     """One clear line, from measure and from segment."""
     told = Told()
@@ -213,7 +257,11 @@ def test_vectors_are_recorded_and_taken_again(drawn: Path, tmp_path: Path) -> No
     run_measure(again, told)
     assert not told.lines, "nothing was guessed"
     run_measure(_job(drawn, "estimated.parquet", "estimate"), told)
-    assert "from the default" in told.lines[0]
+    found = re.findall(r"(\w+) ([\d.]+)° from the default", told.lines[0])
+    assert [name for name, _ in found] == ["Hematoxylin", "DAB"], told.lines
+    estimated = vectors_of(metadata(drawn / "estimated.parquet")["stain_vectors"])
+    for (_, degrees), (_, vector), (_, default) in zip(found, estimated.stains, HDAB.stains):
+        assert float(degrees) == pytest.approx(angle(vector, default), abs=0.11)
 
 
 @pytest.mark.parametrize(

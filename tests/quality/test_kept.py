@@ -15,8 +15,13 @@ from wsipipe.formats.parquet import metadata
 from wsipipe.phantom.slide import write_phantom
 from wsipipe.quality.kept import beside, keep, map_of, write
 from wsipipe.quality.map import Quality, QualityMap
-from wsipipe.settings import PhantomSettings
+from wsipipe.schedule.progress import Progress
+from wsipipe.segmentation.job import QUALITY, SegmentJob
+from wsipipe.segmentation.run import run_segment
+from wsipipe.settings import PhantomSettings, RunSettings, TissueSettings
 from wsipipe.slide import ArraySlide, fingerprint, open_slide
+from wsipipe.store import open_store
+from wsipipe.tissue import find_tissue
 
 SIDE = 512
 MPP = (0.5, 0.5)
@@ -115,6 +120,47 @@ def test_a_run_keeps_it_and_goes_by_it(slide: Path, tiny_model: Path, tmp_path: 
     assert beside(more).read_bytes() == beside(out).read_bytes()
     assert main(["summarise", str(more), "-o", str(table)]) == 0
     assert pd.read_csv(table)["area_mm2"][0] == pytest.approx(metadata(out)["tissue_area_um2"] * 1e-6, rel=1e-3)
+
+
+def test_an_unfinished_run_has_it_too(slide: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """A run that goes on reads the map that it made before it was stopped, and does not look at the slide again."""
+    out = tmp_path / "cells.parquet"
+    run = RunSettings(device="cpu", precision="fp32", block=256)
+    job = SegmentJob(str(slide), (out,), str(tiny_model), run=run, tissue=TissueSettings(exclude_quality="bubble"))
+
+    class Stopped(Exception):
+        """Of a run that has only begun."""
+
+    class Stopping(Progress):
+        def advance(self, stage: str, steps: int = 1) -> None:
+            if any(job.work.glob(f"*/{QUALITY}")):
+                raise Stopped
+
+    with pytest.raises(Stopped):
+        run_segment(job, Stopping())
+    (kept,) = job.work.glob(f"*/{QUALITY}")
+    assert not out.exists() and not beside(out).exists()
+    with open_slide(slide) as opened:
+        whole = find_tissue(opened, MPP, TissueSettings()).area_um2
+    _marked(slide, kept)
+    run_segment(job, Progress())
+    assert metadata(out)["tissue_area_um2"] < 0.7 * whole
+    assert (np.load(beside(out))["classes"][:, :10] == Quality.BUBBLE).all(), "handed on to the results"
+
+
+def test_tiles_keep_it_too(slide: Path, tmp_path: Path) -> None:
+    """`tile --exclude-quality` lays it beside the store, and goes by it when it is called again."""
+    store = tmp_path / "store.zarr"
+    run = ["tile", str(slide), "-o", str(store), "--exclude-quality", "bubble"]
+    assert main(run) == 0
+    with open_slide(slide) as opened:
+        assert np.load(beside(store))["classes"].tobytes() == map_of(opened, MPP).classes.tobytes()
+    whole = open_store(store).tissue.area_um2
+    _marked(slide, beside(store))
+    assert main(run) == 0
+    assert open_store(store).tissue.area_um2 < 0.7 * whole
+    plain = tmp_path / "plain.zarr"
+    assert main(["tile", str(slide), "-o", str(plain)]) == 0 and not beside(plain).exists()
 
 
 def test_a_run_without_it_keeps_none(slide: Path, tiny_model: Path, tmp_path: Path) -> None:

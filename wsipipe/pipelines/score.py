@@ -156,7 +156,7 @@ def run_score(job: ScoreJob, progress: Progress) -> Scored:
         rows = rows_of_slide(asked, name, out, progress, sheet)
         if pages:
             with _opened(job, master, path, progress) as slide:
-                write_score(out, pages[name], column, thresholds, own, rows, slide)
+                write_score(out, pages[name], own, rows, slide)
         return ScoredSlide(counts, own, tuple(rows))
 
     made, failed = each_slide(masters, progress, scored)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsipipe.artifacts import check_writable, read_json
 from wsipipe.formats.trident import write_coords_h5
+from wsipipe.quality.kept import beside, keep
 from wsipipe.raster import SlideRaster, slide_grid
 from wsipipe.raster.tiling import TileGrid
 from wsipipe.runs import claims
@@ -48,7 +49,7 @@ def plan_tile(job: TileJob) -> tuple[SlideRaster, Tissue, StorePlan]:
     base_mpp = require_mpp(slide.info, job.slide_settings)
     target = job.grid.target_mpp or DEFAULT_MPP
     raster = SlideRaster(slide, slide_grid(slide.info, base_mpp, target, job.grid.allow_upsample), known)
-    tissue = find_tissue(slide, base_mpp, job.tissue)
+    tissue = find_tissue(slide, base_mpp, job.tissue, kept=[beside(job.output)])
     tiles = TileGrid(raster.grid.size, job.grid.overlap)
     return raster, tissue, plan_store(raster, tissue, tiles, job.store, job.tissue, job.bounds)
 
@@ -56,6 +57,8 @@ def plan_tile(job: TileJob) -> tuple[SlideRaster, Tissue, StorePlan]:
 @claims(lambda job: (record_of(job.output), job.trident, job.tissue_out))
 def tile(job: TileJob, raster: SlideRaster, tissue: Tissue, plan: StorePlan, progress: Progress | None = None) -> bool:
     """Write what *plan* describes and the side files; return False when the store was there and up to date.
+
+    Where the quality of the slide was looked at, its map is kept beside the store.
 
     Raises
     ------
@@ -75,6 +78,8 @@ def tile(job: TileJob, raster: SlideRaster, tissue: Tissue, plan: StorePlan, pro
     )
     if fresh or not record:
         write_record(job.output, job.slide, raster.fingerprint, open_store(job.output).raster.bad)
+    if tissue.quality is not None:
+        keep(beside(job.output), tissue.quality)
     if job.trident is not None:
         name = Path(job.slide).stem
         write_coords_h5(job.trident, plan.coords(), raster.slide, raster.grid, job.grid.overlap, name)

@@ -18,8 +18,9 @@ from wsipipe.formats.parquet import batches
 from wsipipe.formats.table import class_codes
 from wsipipe.report import charts
 from wsipipe.report.facts import Facts
-from wsipipe.report.page import CELL_SHADE, render, timings, view_of, write_page
+from wsipipe.report.page import CELL_SHADE, timings, view_of
 from wsipipe.report.pictures import SMALL_SIDE, Picture, picture_of
+from wsipipe.report.rendered import render, write_page
 from wsipipe.slide import Slide
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"

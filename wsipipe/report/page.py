@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
+import pyarrow.parquet as pq
 import shapely
 
-from wsipipe.artifacts import atomic_write, digest
+from wsipipe.artifacts import digest
 from wsipipe.figure.overlay import View, look
 from wsipipe.formats.colours import NO_CLASS, Rgb, class_colours
 from wsipipe.quality.map import QualityMap
@@ -33,6 +32,8 @@ from wsipipe.report.pictures import (
 )
 from wsipipe.report.plausible import totals
 from wsipipe.report.regions import region_panel
+from wsipipe.report.rendered import render, write_page
+from wsipipe.report.score import score_panel
 from wsipipe.report.survey import Field, Survey, survey
 from wsipipe.slide import Slide
 from wsipipe.tissue import Tissue
@@ -60,6 +61,7 @@ class ClassRow(NamedTuple):
 def write_report(
     master: Path, out: Path, facts: Facts, slide: Slide | None = None, tissue: Tissue | None = None,
     quality: QualityMap | None = None, regions: Sequence[Mapping[str, Any]] = (),
+    suggested: Sequence[float] | None = None,
 ) -> None:  # fmt: skip
     """Write the report of a slide as one HTML file, atomically.
 
@@ -81,6 +83,8 @@ def write_report(
         Of the slide, for a panel of its own.
     regions : sequence of mapping, optional
         Rows of `wsipipe summarise`, for a panel, too.
+    suggested : sequence of float, optional
+        Thresholds that the histogram of scored cells suggests, for the panel on those that were used.
 
     Raises
     ------
@@ -101,6 +105,7 @@ def write_report(
         histograms=_histograms(found, colours),
         timings=timings(facts.stages),
         how=how_found(facts),
+        score=_scored(master, facts, slide, suggested),
         quality=_faults(master, facts, slide, quality),
         regions=region_panel(whole if slide is not None else None, regions),
         **_pictures(master, facts, found, whole, slide, tissue, colours),
@@ -128,17 +133,6 @@ def is_current(out: Path, facts: Facts, slide: Slide | None, quality: bool = Fal
             return f'content="{stamp_of(facts, slide, quality, regions)}"' in file.read(4096)
     except (OSError, UnicodeDecodeError):
         return False
-
-
-def render(template: str, **content: Any) -> str:
-    """Return a page made of a template in this package; what is put in is escaped."""
-    return _environment().get_template(template).render(number=charts.number, **content)
-
-
-def write_page(out: Path, page: str) -> None:
-    """Write a page, atomically."""
-    with atomic_write(out, "w") as file:
-        file.write(page)
 
 
 def timings(spent: Mapping[str, float]) -> dict[str, Any]:
@@ -218,6 +212,16 @@ def _pictures(
     }
 
 
+def _scored(
+    master: Path, facts: Facts, slide: Slide | None, suggested: Sequence[float] | None
+) -> dict[str, Any] | None:
+    """Return the panel on thresholds; None of cells that are not scored, or were measured anew without the stain."""
+    told = facts.about.get("score")
+    if not told or told["column"] not in pq.read_schema(master).names:
+        return None
+    return score_panel(master, facts.about, suggested, slide)
+
+
 def _faults(master: Path, facts: Facts, slide: Slide | None, quality: QualityMap | None) -> dict[str, Any] | None:
     """Return the panel on quality, None where nobody asked."""
     if slide is None or quality is None:
@@ -241,11 +245,3 @@ def _histograms(found: Survey, colours: dict[str, Rgb]) -> list[dict[str, Any]]:
 def _class_bar(found: Survey, colours: dict[str, Rgb]) -> Any:
     shades = {name: charts.css(rgb) for name, rgb in colours.items()}
     return charts.class_bar(found.classes, found.by_class.tolist(), shades, CELL_SHADE)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("wsipipe.report")
-    return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
-    )

@@ -1,7 +1,8 @@
-"""The page of a score: the histogram with its thresholds, and cells on both sides of each."""
+"""The page of a score, and its panel of a report: the histogram with its thresholds, cells on both sides of each."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from wsipipe.formats.colours import NO_CLASS, class_colours
 from wsipipe.formats.columns import qupath_name
 from wsipipe.formats.parquet import batches, metadata
 from wsipipe.report.charts import number
-from wsipipe.report.page import render, write_page
 from wsipipe.report.pictures import Picture, cell_outline, outlined, picture_of
+from wsipipe.report.rendered import render, write_page
 from wsipipe.slide import Slide
 
 SHOWN = 8
@@ -36,13 +37,7 @@ class Side(NamedTuple):
 
 
 def write_score(
-    master: Path,
-    out: Path,
-    column: str,
-    thresholds: Sequence[float],
-    suggested: Sequence[float],
-    rows: Sequence[Mapping[str, Any]],
-    slide: Slide | None = None,
+    master: Path, out: Path, suggested: Sequence[float], rows: Sequence[Mapping[str, Any]], slide: Slide | None = None
 ) -> None:
     """Write the page of scored cells as one HTML file, atomically.
 
@@ -50,35 +45,51 @@ def write_score(
     ----------
     master : path
         Scored cells.
-    column : str
-        What was compared.
-    thresholds, suggested : sequence of float
-        Those used, and those that the histogram suggests.
+    out : path
+    suggested : sequence of float
+        Thresholds that the histogram suggests.
     rows : sequence of mapping
         Numbers of the slide and its regions.
     slide : Slide, optional
         Without it the page has no pictures.
     """
-    about = metadata(master)
+    panel = score_panel(master, metadata(master), suggested, slide)
+    page = render("score.html", title=panel["title"], score=panel, rows=rows, stepped=len(panel["thresholds"]) > 1)
+    write_page(out, page)
+
+
+def score_panel(
+    master: str | os.PathLike[str], about: Mapping[str, Any], suggested: Sequence[float] | None, slide: Slide | None
+) -> dict[str, Any]:
+    """Return what shows how cells were told apart: the histogram, and pictures of cells on both sides of thresholds.
+
+    Parameters
+    ----------
+    master : path
+        Scored cells.
+    about : mapping
+        Its metadata.
+    suggested : sequence of float, optional
+        Thresholds that the histogram suggests; None where nobody has asked.
+    slide : Slide, optional
+        Without it there are no pictures.
+    """
+    column, thresholds = str(about["score"]["column"]), [float(cut) for cut in about["score"]["thresholds"]]
     found = pa.Table.from_batches(list(batches(master, ["x", "y", column]))) if about["cells"] else None
     values = found[column].to_numpy().astype(np.float64) if found is not None else np.zeros(0)
     sides: list[tuple[float, list[Side]]] = []
     if slide is not None and found is not None:
         xy = np.column_stack([found["x"].to_numpy(), found["y"].to_numpy()])
         sides = [(cut, _sides(master, slide, about, values, xy, cut)) for cut in thresholds]
-    page = render(
-        "score.html",
-        title=f"{about['score']['marker']}: {qupath_name(column, about.get('stain_vectors'))}",
-        chart=chart(values, thresholds, suggested),
-        thresholds=thresholds,
-        suggested=suggested,
-        unscored=int(np.isnan(values).sum()),
-        cells=len(values),
-        rows=rows,
-        stepped=len(thresholds) > 1,
-        sides=sides,
-    )
-    write_page(out, page)
+    return {
+        "title": f"{about['score']['marker']}: {qupath_name(column, about.get('stain_vectors'))}",
+        "chart": chart(values, thresholds, suggested or ()),
+        "thresholds": thresholds,
+        "suggested": None if suggested is None else list(suggested),
+        "unscored": int(np.isnan(values).sum()),
+        "cells": len(values),
+        "sides": sides,
+    }
 
 
 def chart(values: NDArray[np.float64], thresholds: Sequence[float], suggested: Sequence[float]) -> Markup:
@@ -109,7 +120,7 @@ def chart(values: NDArray[np.float64], thresholds: Sequence[float], suggested: S
 
 
 def _sides(
-    master: Path,
+    master: str | os.PathLike[str],
     slide: Slide,
     about: Mapping[str, Any],
     values: NDArray[np.float64],
@@ -129,7 +140,9 @@ def _sides(
     ]
 
 
-def _crop(master: Path, slide: Slide, about: Mapping[str, Any], xy: NDArray[np.float64], colours: Any) -> Picture:
+def _crop(
+    master: str | os.PathLike[str], slide: Slide, about: Mapping[str, Any], xy: NDArray[np.float64], colours: Any
+) -> Picture:
     """Return the picture of a cell with the outlines in it."""
     half = CROP_UM / 2 / np.array(about["mpp"])
     box = tuple(np.rint([*(xy - half), *(xy + half)]).astype(int).tolist())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
@@ -51,12 +53,18 @@ def questions(doubts: Floats, x: Floats, count: int) -> Ints:
 def first_questions(x: Floats, count: int) -> Ints:
     """Return up to *count* rows of *x* (n, d) to begin with, when there is no classifier yet: one of each kind.
 
-    Those nearest to the centres of *count* clusters, the largest cluster first.
+    Those nearest to the centres of *count* clusters, the largest cluster first. Where no more than *count* rows differ,
+    one of each that does, the most frequent first.
     """
     if len(x) <= count:
         return np.arange(len(x), dtype=np.int64)
     z = standard(x, *location(x))
-    centres, member = kmeans2(z, count, minit="++", seed=SEED, missing="warn")
+    _, first, often = np.unique(z, axis=0, return_index=True, return_counts=True)
+    if len(first) <= count:
+        return np.asarray(first[np.lexsort((first, -often))], np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a cluster that ends empty asks for nothing
+        centres, member = kmeans2(z, count, minit="++", seed=SEED, missing="warn")
     chosen = []
     for k in np.argsort(-np.bincount(member, minlength=count), kind="stable").tolist():
         rows = np.flatnonzero(member == k)
