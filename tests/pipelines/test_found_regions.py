@@ -98,6 +98,35 @@ def test_the_highest_share_of_positive_cells() -> None:
         hot_spot_regions(cells(None), {"size": [4000, 3000]}, wanted, said.append)
 
 
+def test_hot_spots_of_positive_cells_and_smallest_ones(tmp_path: Path) -> None:
+    """By the command: where most are positive, and the smallest square with 500 cells; as annotations for QuPath."""
+    rng = np.random.default_rng(0)
+    xy = np.concatenate([rng.uniform(0, (6000, 4000), (12_000, 2)), rng.normal((1000, 1000), 120, (900, 2))])
+    hot = (xy[:, 0] > 4000) & (xy[:, 1] > 2500)
+    positive = (rng.random(len(xy)) < np.where(hot, 0.7, 0.1)).astype(int)
+    measures = {"nucleus_dab_od_mean": positive * 0.5}
+    measured = write_master(tmp_path / "measured.parquet", xy, measures=measures, size=[6000, 4000])
+    master = tmp_path / "scored.parquet"
+    assert main(["score", str(measured), "-o", str(master)]) == 0
+    found = {}
+    for name, options in {"share": ("--hot-spot-area", "0.4", "--by", "positive"), "small": ()}.items():
+        out = tmp_path / f"{name}.geojson"
+        assert main(["summarise", str(master), "--hot-spots", "1", *options, "-o", str(out)]) == 0
+        (found[name],) = (f for f in json.loads(out.read_text())["features"] if f["properties"]["name"] == "Hot spot 1")
+        assert found[name]["properties"]["objectType"] == "annotation"
+        assert found[name]["properties"]["classification"]["name"] == "Hot spot"
+    x0, y0, x1, y1 = shapely.bounds(shapely.from_geojson(json.dumps(found["share"]["geometry"])))
+    inside = (xy[:, 0] >= x0) & (xy[:, 0] < x1) & (xy[:, 1] >= y0) & (xy[:, 1] < y1)
+    numbers = found["share"]["properties"]["measurements"]
+    assert x0 > 3600 and y0 > 2300 and numbers["cells"] >= FEWEST
+    assert numbers["cells"] == pytest.approx(inside.sum(), abs=2), "corners of the file are rounded"
+    assert numbers["positive_share"] == pytest.approx(positive[inside].mean(), abs=0.002)
+    assert numbers["positive_share"] > 0.6
+    x0, y0, x1, y1 = shapely.bounds(shapely.from_geojson(json.dumps(found["small"]["geometry"])))
+    assert x0 < 1000 < x1 and y0 < 1000 < y1 and (x1 - x0) < 600
+    assert found["small"]["properties"]["measurements"]["cells"] >= FEWEST
+
+
 def test_no_share_of_few_cells() -> None:
     row = {
         "kind": "hot spot",
@@ -111,3 +140,31 @@ def test_no_share_of_few_cells() -> None:
     assert without_doubtful_shares(row)["positive_cells"] == 3
     assert without_doubtful_shares(row | {"cells": FEWEST})["positive_share"] == 0.5
     assert without_doubtful_shares(row | {"kind": "core"})["positive_share"] == 0.5
+
+
+def test_polygons_of_the_tissue_are_kept_apart(small_slide: Path, tiny_model: Path, tmp_path: Path) -> None:
+    """Cells found in several drawn pieces of tissue at once are counted in each by its name."""
+    pieces = {"Left": shapely.box(40, 60, 300, 440), "Right": shapely.box(360, 60, 660, 300)}
+    drawn = tmp_path / "drawn.geojson"
+    features = [
+        {
+            "type": "Feature",
+            "geometry": shapely.geometry.mapping(shape),
+            "properties": {"objectType": "annotation", "name": name, "classification": {"name": "Tumor"}},
+        }
+        for name, shape in pieces.items()
+    ]
+    drawn.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    master, out = tmp_path / "cells.parquet", tmp_path / "regions.csv"
+    run = ["segment", str(small_slide), "--model", str(tiny_model), "--device", "cpu", "--tissue", str(drawn)]
+    assert main([*run, "-o", str(master)]) == 0
+    assert main(["summarise", str(master), "--regions", str(drawn), "-o", str(out)]) == 0
+    table, cells = pd.read_csv(out).set_index("region"), pd.read_parquet(master)
+    assert table.index.tolist() == ["Tissue", "Left", "Right"]
+    for name, shape in pieces.items():
+        inside = shapely.intersects_xy(shape, cells["x"], cells["y"])
+        assert table.loc[name, "cells"] == inside.sum() > 20
+        assert table.loc[name, "area_mm2"] == pytest.approx(shape.area * 0.25e-6, rel=1e-6)
+    whole = table.loc["Tissue"]
+    assert whole["cells"] == len(cells) == table["cells"][1:].sum()
+    assert whole["area_mm2"] == pytest.approx(table["area_mm2"][1:].sum(), rel=1e-5)

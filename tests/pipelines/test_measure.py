@@ -83,9 +83,9 @@ def test_measures_are_those_of_segment(cells: Path, phantom: Phantom, tmp_path: 
 def test_numbers_do_not_depend_on_squares(
     cells: Path, phantom: Phantom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _run(cells, phantom, tmp_path / "a.parquet", add="neighbours,ring")
+    _run(cells, phantom, tmp_path / "a.parquet", add="neighbours,ring,quality")
     monkeypatch.setattr(remeasure, "SIDE", 200)
-    _run(cells, phantom, tmp_path / "b.parquet", add="neighbours,ring")
+    _run(cells, phantom, tmp_path / "b.parquet", add="neighbours,ring,quality")
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
     frame = read_cells(tmp_path / "a.parquet")
     xy = frame[["x", "y"]].to_numpy() / 2
