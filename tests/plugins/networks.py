@@ -61,6 +61,30 @@ class Labels(nn.Module):
         return F.interpolate(dark, scale_factor=16.0, mode="nearest")
 
 
+class Both(nn.Module):
+    """Called as InstanSeg's files are, and returns what they do: label images of nuclei and of cells, as float32.
+
+    Nuclei are the connected pixels that :class:`Dark` marks, numbered with gaps; cells reach 2 px further.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells_and_nuclei, self.pixel_size = True, 0.5
+        self.level = DARK
+
+    def forward(self, x: Tensor, args: dict[str, Tensor] | None = None) -> Tensor:  # (1, 3, h, w) -> (1, 1 or 2, h, w)
+        level, wanted = self.level, torch.tensor([1, 1])
+        if args is not None:
+            level = float(args.get("seed_threshold", torch.tensor(level)).item())
+            wanted = args.get("target_segmentation", wanted)
+        dark = (F.avg_pool2d(x[:, :1], 5, 1, 2) <= level).float()
+        labels = torch.arange(1, dark.numel() + 1, dtype=torch.float32, device=x.device).view(dark.shape) * dark
+        for _ in range(64):
+            labels = F.max_pool2d(labels, 3, 1, 1) * dark
+        cells = torch.where(labels > 0, labels, F.max_pool2d(labels, 5, 1, 2))
+        return torch.cat([labels, cells], 1)[:, wanted > 0]
+
+
 def script(network: nn.Module, path: Path, said: str) -> str:
     """Write *network* as TorchScript, and *said* beside it; return it as ``--model`` takes it."""
     with warnings.catch_warnings():
@@ -68,3 +92,21 @@ def script(network: nn.Module, path: Path, said: str) -> str:
         cast(Any, torch.jit.script(network.eval())).save(str(path))
     path.with_suffix(".toml").write_text(said)
     return f"torchscript:{path}"
+
+
+def onnx(network: nn.Module, path: Path, said: str, names: list[str], batch: bool = True) -> str:
+    """Write *network* as ONNX, for any number of tiles of 256 px at a time or for one; return it as ``--model``."""
+    axes = {name: {0: "n", 2: "h", 3: "w"} for name in ["x", *names]} if batch else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has a newer exporter, which needs a package more
+        torch.onnx.export(
+            network.eval(),
+            (torch.zeros(1, 3, 256, 256),),
+            str(path),
+            dynamo=False,
+            input_names=["x"],
+            output_names=names,
+            dynamic_axes=axes,
+        )
+    path.with_suffix(".toml").write_text(said)
+    return f"onnx:{path}"

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.plugins.checks import FOREGROUND, QUIET, SAID, found, job_of
 from tests.plugins.networks import Dark, script
-from tests.plugins.test_segment import FOREGROUND, QUIET, SAID, found, job_of
 from wsipipe.cli.main import cli
 from wsipipe.errors import MissingDependency, ModelError, ModelNotFound, NotAModel, SettingsError
 from wsipipe.formats.parquet import metadata
@@ -114,6 +114,11 @@ def test_the_command_takes_a_plugin(toy: str, small_slide: Path, tmp_path: Path)
         cli, ["segment", str(small_slide), "-o", str(tmp_path / "a.parquet"), "--model", toy, "--dry-run"]
     )
     assert run.exit_code == 0 and "(256 px, overlap 96 px)" in run.output, run.output
+
+
+def test_the_list_of_models_names_them(toy: str) -> None:
+    run = CliRunner().invoke(cli, ["models"])
+    assert run.exit_code == 0 and "stardist:WEIGHTS" in run.output and "toy:WEIGHTS" in run.output, run.output
 
 
 def test_evaluates_a_plugin(toy: str, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ Rows = list[tuple[str, str]]
 @click.group(invoke_without_command=True)
 @click.pass_context
 def models(ctx: click.Context) -> None:
-    """List the shipped models; `wsipipe models show NAME` prints the card of one.
+    """List the shipped models and the kinds of other networks; `wsipipe models show NAME` prints the card of one.
 
     A name stands for the model in --model, wherever that is asked for. `wsipipe models export` copies one with other
     thresholds.
@@ -145,6 +145,7 @@ def _show_list() -> None:
 
     from wsipipe.models.checkpoint import read_card
     from wsipipe.models.zoo import DEFAULT, resolve, shipped
+    from wsipipe.plugins.opening import registered
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("name", "head", "µm/px", "backbone", "size", "licence"):
@@ -158,6 +159,8 @@ def _show_list() -> None:
         Console(highlight=False, markup=False).print(table)
     else:
         click.echo("no model is shipped with this copy of wsipipe; make one with `wsipipe fit`")
+    others = ", ".join(f"{name}:WEIGHTS" for name in sorted(registered()))
+    click.echo(f"\nother networks, from a file or folder of yours: --model with {others}\n(docs/plugins.md)")
 
 
 def _facts(card: ModelCard) -> Rows:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsipipe.errors import MissingDependency, SettingsError
+from wsipipe.errors import MissingDependency, NotAModel, SettingsError
 from wsipipe.plugins.levels import Levels
 from wsipipe.plugins.outputs import Reading
 from wsipipe.plugins.protocol import About, Looks, Objects
@@ -66,4 +66,20 @@ def open_onnx(weights: Path, device: str, said: Said) -> Onnx:
         session = onnxruntime.InferenceSession(str(weights), options, providers=[provider])
     except Exception as error:  # its errors have no base of their own
         raise refuse(weights, error, "an ONNX network") from error
-    return Onnx(session, said.about(f"onnxruntime {onnxruntime.__version__}", Looks(mpp=0.5)), said)
+    about = said.about(f"onnxruntime {onnxruntime.__version__}", Looks(mpp=0.5))
+    _check_input(weights, session.get_inputs(), about.looks.tile)
+    return Onnx(session, about, said)
+
+
+def _check_input(weights: Path, inputs: Any, tile: int) -> None:
+    """Refuse a network that does not take tiles of this side; sizes that it leaves open have names, or are None."""
+    shapes = [(given.type, tuple(given.shape)) for given in inputs]
+    kind, shape = shapes[0]
+    sizes = zip(shape[1:], (3, tile, tile), strict=False)
+    fits = len(shape) == 4 and all(size == wanted or not isinstance(size, int) for size, wanted in sizes)
+    if len(shapes) != 1 or kind != "tensor(float)" or not fits:
+        taken = " and ".join(f"{kind} ({', '.join(map(str, shape))})" for kind, shape in shapes)
+        raise NotAModel(
+            f"{weights}: takes {taken.replace('tensor(float)', 'float32')}; expected float32 (n, 3, {tile}, {tile}): "
+            f"give its tile in {weights.with_suffix('.toml').name}, or export it for RGB of any number of tiles"
+        )
