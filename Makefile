@@ -10,6 +10,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 READERS := .venv-readers
 # diffusers, timm and nnU-Net's networks bring libraries that the tested set leaves out; torchvision is that of its torch
 EXTRAS := .venv-extras
+# StarDist brings TensorFlow, which wants versions of its own
+PLUGINS := .venv-plugins
 INPUTS := pyproject.toml constraints.txt
 
 # demo: the slide (drawn when none is given) and the folder that the results go to
@@ -31,7 +33,7 @@ help:
 	@echo "make test-slow       the slow tests, those that need a GPU (skipped without one), and a search for new examples"
 	@echo "make fuzz            damaged inputs by the thousand, none of which may surprise (FUZZ=200 for each command and kind)"
 	@echo "make test-readers    what spatialdata and ome-zarr make of our files (in an environment of their own, 1.2 GB)"
-	@echo "make test-extras     wsipipe's own networks beside those of other libraries (in an environment of their own)"
+	@echo "make test-extras     wsipipe's own networks beside those of other libraries; StarDist, ONNX (environments of their own, 3 GB)"
 	@echo "make gpu-check       check and measure this machine's GPU: gpu-check/report.md (4 minutes)"
 	@echo "make bench           speed and memory, measured on this machine (about 10 minutes)"
 	@echo "make bench-peers     other systems on the same picture, each in an environment of its own (about 6 GB)"
@@ -96,7 +98,15 @@ $(EXTRAS)/.done: $(VENV)/.dev
 	$(EXTRAS)/bin/python -m pip install --quiet --no-deps diffusers timm huggingface_hub tqdm einops dynamic-network-architectures torchvision==0.28.0
 	@touch $@
 
-test-extras: $(EXTRAS)/.done
+$(PLUGINS)/.done: $(VENV)/.dev
+	$(BIN)/python -m venv $(PLUGINS)
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(PLUGINS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/tested.pth"
+	$(PLUGINS)/bin/python -m pip install --quiet -c constraints.txt stardist==0.9.2 tensorflow-cpu onnx onnxruntime
+	$(PLUGINS)/bin/python -m pip install --quiet --no-deps cellpose==4.2.1.1
+	@touch $@
+
+test-extras: $(EXTRAS)/.done $(PLUGINS)/.done
+	$(PLUGINS)/bin/python -m pytest -rs tests/plugins $(PYTEST_ARGS)
 	$(EXTRAS)/bin/python -m pytest -rs tests/models/test_space.py tests/models/test_encoders.py tests/models/test_baselines.py -k "diffusers or timm or library or libraries" $(PYTEST_ARGS)
 
 gpu-check: $(VENV)/.dev
@@ -132,5 +142,5 @@ dist: $(VENV)/.dev
 	$(BIN)/python -m hatchling build -d dist
 
 clean:
-	rm -rf $(VENV) $(READERS) $(EXTRAS) .venv-peers build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(READERS) $(EXTRAS) $(PLUGINS) .venv-peers build dist site demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
