@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if sys.platform == "win32":  # they fork, send signals or open terminals
     collect_ignore_glob = ["fuzz/*", "cli/test_completion.py", "runs/test_moments.py", "slide/test_phantom.py"]
 
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; tests interrupt what they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

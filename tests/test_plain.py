@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import needs_pipes
 from wsipipe.analysis import core_names
 from wsipipe.analysis.classify import Classifier
 from wsipipe.artifacts.plain import readable, text_of
@@ -37,6 +38,7 @@ DOORS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@needs_pipes
 @pytest.mark.parametrize("door", DOORS)
 def test_nobody_waits_for_a_pipe_that_nobody_writes_to(door: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / door)
@@ -44,6 +46,7 @@ def test_nobody_waits_for_a_pipe_that_nobody_writes_to(door: str, tmp_path: Path
         DOORS[door](tmp_path / door)
 
 
+@needs_pipes
 def test_what_the_shell_makes_of_a_command_is_read() -> None:
     """As in ``--config <(command)``."""
     reads, writes = os.pipe()

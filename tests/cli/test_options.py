@@ -10,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.conftest import needs_pipes
 from wsipipe.cli.main import main
 from wsipipe.cli.options import SECTIONS, Command, Config, collect, config_option, options_for, read_config
 from wsipipe.cli.types import BoxType
@@ -161,6 +162,7 @@ def test_bad_box(text: str) -> None:
         BoxType().convert(text, None, None)
 
 
+@needs_pipes
 @pytest.mark.parametrize(
     "command",
     [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import needs_pipes
 from wsipipe.errors import ModelNotFound, OutputBusy, OutputError, SettingsError, SlideNotFound
 from wsipipe.phantom.slide import PhantomSettings, write_phantom
 from wsipipe.runs.lease import acquire
@@ -237,6 +238,7 @@ def test_a_missing_slide_and_a_missing_model_fail_alone(slides: Path, tiny_model
     assert "no such slide" in reason(report, "gone") and "none.safetensors" in reason(report, "a/x")
 
 
+@needs_pipes
 def test_names_that_are_not_utf8_pipes_and_long_names(slides: Path, tiny_model: Path, tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9")
     long = [f"{'long' * 40}{k}" for k in "12"]
