@@ -124,9 +124,7 @@ def test_bad_sets(annotated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     assert said.count("wsipipe: error:") == 4 and "p3_a has only an image" in said
 
 
-@pytest.mark.parametrize(
-    ("model", "stages"), [("cmd-t", ["wide", "types"]), ("cmd-t-open", ["open-polish"])]
-)
+@pytest.mark.parametrize(("model", "stages"), [("cmd-t", ["wide", "types"]), ("cmd-t-open", ["open-polish"])])
 def test_the_shipped_recipe_is_the_models(model: str, stages: list[str]) -> None:
     training = read_card(resolve(model)).training
     parts = [*training.get("mean of", [training]), *([training["types"]] if "types" in training else [])]

@@ -127,7 +127,7 @@ def test_old_files_and_prefixes_are_read(tmp_path: Path) -> None:
     network, _ = read_vit(tmp_path)
     assert all(torch.equal(v, tensors[k]) for k, v in network.state_dict().items())
     (tmp_path / "pytorch_model.bin").write_bytes(b"nothing of the kind")
-    with pytest.raises(NotAModel, match="does not hold a whole plain ViT"):
+    with pytest.raises(NotAModel, match="does not hold a whole network"):
         read_vit(tmp_path)
 
 

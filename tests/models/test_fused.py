@@ -107,3 +107,12 @@ def test_merging_before_shuffling_is_merging_after() -> None:
     x, skip = torch.randn(2, coarse, 6, 10), torch.randn(2, finer, 12, 20)
     with torch.no_grad():
         assert torch.allclose(FoldedUp(up)(x, skip), up(x, skip), atol=1e-5)
+
+
+def test_what_has_overflown_stays_no_number() -> None:
+    """A pixel whose variance is beyond fp32 would else come out as 0, as if nothing were there."""
+    x = torch.full((1, 1, 2, 8), 1e30)
+    x[..., ::2] *= -1
+    x[0, 0, 0] = torch.arange(8)
+    y = fused.layer_norm(x.clone())
+    assert y[0, 0, 0].isfinite().all() and y[0, 0, 1].isnan().all()

@@ -77,9 +77,10 @@ def test_gradients_reach_every_parameter_and_every_feature(kind: str) -> None:
     head = Head(HeadConfig(kind, tiny.FEATURES)).train()
     maps = [f.requires_grad_() for f in features()]
     _, targets = tiny.disc_batch()
-    head_loss(kind, head(maps), targets).backward()
+    learned = [(1.0, head(maps)), *head.others(maps)]
+    sum(weight * head_loss(kind, logits, targets) for weight, logits in learned).backward()
     assert [name for name, p in head.named_parameters() if p.grad is None or not p.grad.any()] == []
-    seen = maps[-1:] if kind == "decoder" else maps
+    seen = {"decoder": maps[-1:], "deep": maps[1:]}.get(kind, maps)
     assert all(f.grad is not None and f.grad.any() for f in seen)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 STRIP = 1024
 """Pixels whose squares are added up in fp32, before the strips of a tile are in double precision."""
+LARGEST = np.finfo(np.float32).max
 SERVED = (torch.float32, torch.bfloat16)
 _QUICK = {"contract", "arcp", "reassoc", "nsz"}  # NaN stays NaN
 _JIT: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": _QUICK}
@@ -127,6 +128,8 @@ def _normalise(pixels: Memory) -> None:
         for k in range(channels):
             total += (_wide(pixels[i, k]) - mean) ** 2
         scale = np.float32(1.0) / np.sqrt(total * share + np.float32(1e-6))
+        if not total <= LARGEST:  # a scale of 0 would make sound pixels of what has overflown
+            scale = np.float32(np.nan)
         for k in range(channels):
             pixels[i, k] = _narrow((_wide(pixels[i, k]) - mean) * scale, pixels[i, k])
 
