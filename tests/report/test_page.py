@@ -18,6 +18,7 @@ import shapely
 
 from tests.conftest import Phantom
 from tests.masters import truth_master, write_master
+from tests.view.browsing import needs_chromium
 from wsipipe.cli.main import main
 from wsipipe.figure.overlay import View, mean_diameter_um
 from wsipipe.report import Facts, is_current, write_report
@@ -205,6 +206,25 @@ def test_biology_comes_before_timings(master: Path, tmp_path: Path, slide: Array
     text = page_of(master, tmp_path / "a.html", slide, None)
     header = text[text.index("<header>") : text.index("</header>")]
     assert "bottleneck" not in header and "cells / mm²" in header
+    places = [text.index(f"<h2>{title}</h2>") for title in ("Fields of view", "Classes", "Size, stain, shape", "Time")]
+    assert places == sorted(places)
+
+
+@needs_chromium
+def test_short_on_a_phone_and_whole_in_print(
+    page: Any, master: Path, tmp_path: Path, slide: ArraySlide, tissue: Tissue
+) -> None:
+    page_of(master, tmp_path / "a.html", slide, tissue)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto((tmp_path / "a.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390, "nothing sticks out"
+    first, second, third = (page.locator(".fields figure").nth(k).bounding_box() for k in range(3))
+    assert first["y"] == second["y"] < third["y"], "fields stand in twos"
+    how = page.locator(".how").first
+    assert not how.is_visible(), "how cells were found opens with a touch"
+    page.emulate_media(media="print")
+    assert how.is_visible() and not page.locator(".toggle").is_visible(), "on paper nothing can be opened"
+    assert page.pdf().startswith(b"%PDF")
 
 
 def test_each_stain_of_a_marker_alone(slide: ArraySlide, master: Path, tissue: Tissue, tmp_path: Path) -> None:
