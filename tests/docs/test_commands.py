@@ -74,7 +74,7 @@ def test_a_wrong_command_is_noticed(line: str) -> None:
 BENCHMARKS = {"performance", "scale", "results"}
 """Pages that speak of options of benchmarks, as do the decisions and workflows."""
 FOREIGN = {"array", "cpus", "gres", "memory", "network", "nproc-per-node", "nthreads", "pyramid", "requeue"}
-FOREIGN |= {"jobs", "resources", "signal", "tile"}
+FOREIGN |= {"jobs", "totals", "resources", "signal", "tile"}
 """Options of SLURM, Dask, Docker, torchrun, vips and our own fuzzing that the pages speak of."""
 
 

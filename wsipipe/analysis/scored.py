@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from wsipipe.analysis.derived import derived_class, split_class
-from wsipipe.analysis.scores import STEPS, grades_of
+from wsipipe.analysis.scores import STEPS, grades_of, suggest
 from wsipipe.errors import SettingsError
 from wsipipe.formats.colours import KNOWN, Rgb, class_colours
 from wsipipe.formats.parquet import CellWriter, metadata, row_groups
@@ -31,6 +31,13 @@ def values_of(master: Path, column: str, slides: int) -> NDArray[np.float64]:
         return np.zeros(0)
     found = pq.read_table(master, columns=[column])[column].to_numpy().astype(np.float64)
     return np.asarray(found[:: max(1, math.ceil(len(found) * slides / MOST_VALUES))] if slides > 1 else found)
+
+
+def suggested_of(master: Path, about: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """Return the thresholds that the histogram of scored cells suggests; None of cells that are not scored."""
+    if not (score := about.get("score")):
+        return None
+    return suggest(values_of(master, score["column"], 1), len(score["thresholds"]))
 
 
 def require_column(master: Path, column: str, about: Mapping[str, Any]) -> None:

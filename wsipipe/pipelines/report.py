@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsipipe.analysis.scored import values_of
-from wsipipe.analysis.scores import suggest
+from wsipipe.analysis.scored import suggested_of
 from wsipipe.analysis.summary import Row
 from wsipipe.artifacts import check_writable
 from wsipipe.errors import SettingsError, SlideError, StoreError
@@ -131,7 +130,7 @@ def _report_slide(job: ReportJob, master: Path, out: Path, progress: Progress) -
         if job.force or not many or not is_current(out, facts, slide, job.quality, regions_mark(regions)):
             tissue = tissue_again(slide, path, master, facts.about) if slide is not None and path else None
             quality = _quality(job, master, slide, facts)
-            write_report(master, out, facts, slide, tissue, quality, regions, _suggested(master, facts))
+            write_report(master, out, facts, slide, tissue, quality, regions, suggested_of(master, facts.about))
         picture = small_picture(facts, slide) if slide is not None and many else None
     small = small_charts(master, facts) if many else None
     return Entry(_name(job, master, facts.title), facts=facts, picture=picture, small=small)
@@ -145,13 +144,6 @@ def _regions(job: ReportJob, master: Path, path: str, progress: Progress) -> lis
         return []
     asked = SummariseJob((master,), (), regions, slide=path, slide_settings=job.settings)
     return rows_of_slide(asked, name, master, progress, None)
-
-
-def _suggested(master: Path, facts: Facts) -> tuple[float, ...] | None:
-    """Return the thresholds that the histogram of scored cells suggests; None of cells that are not scored."""
-    if not (score := facts.about.get("score")):
-        return None
-    return suggest(values_of(master, score["column"], 1), len(score["thresholds"]))
 
 
 def _quality(job: ReportJob, master: Path, slide: Slide | None, facts: Facts) -> QualityMap | None:
