@@ -113,3 +113,24 @@ def test_what_cannot_be_measured_is_refused_before_any_work(
     with pytest.raises(NotAModel, match="is not a classifier"):
         run_segment(job, QUIET)
     assert not job.outputs[0].exists()
+
+
+def test_exports_name_measurements_as_qupath_does(
+    small_slide: Path, tiny_model: Path, tmp_path: Path, steps: dict[str, Path]
+) -> None:
+    """Those by compartment too, from the run that finds, measures and types the cells, and converted afterwards."""
+    measured = tmp_path / "measured.parquet"
+    run_measure(MeasureJob(steps["found"], str(small_slide), measured, MeasureSettings(add="stains")), QUIET)
+    types, out = _fitted(measured, tmp_path / "types.json"), tmp_path / "cells.geojson"
+    options = ("--types", types, "--device", "cpu", "--precision", "fp32", "-o", tmp_path / "cells.parquet", "-o", out)
+    assert main(["segment", *map(str, (small_slide, "--model", tiny_model, *options))]) == 0
+    first = json.loads(out.read_text())["features"][0]["properties"]["measurements"]
+    wanted = {f"{part}: {stain} OD {what}" for part in ("Nucleus", "Cytoplasm", "Cell")
+              for stain in ("Hematoxylin", "Eosin") for what in ("mean", "max", "p10", "p90")}  # fmt: skip
+    assert wanted <= set(first)
+    row = read_cells(tmp_path / "cells.parquet").set_index("cell_id")
+    again = tmp_path / "again.geojson"
+    assert main(["convert", str(tmp_path / "cells.parquet"), "-o", str(again)]) == 0
+    for feature in json.loads(again.read_text())["features"]:
+        value = feature["properties"]["measurements"]["Nucleus: Hematoxylin OD mean"]
+        assert value == pytest.approx(row.loc[feature["id"], "nucleus_hematoxylin_od_mean"], rel=1e-3, abs=1e-4)
