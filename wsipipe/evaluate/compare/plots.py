@@ -69,10 +69,11 @@ def _save(path: Path, picture: Image.Image) -> None:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return the marks of a scale: steps of 1, 2 or 5 that cover low to high, six of them at most."""
+    """Return the marks of a scale: steps of 1, 2 or 5 that cover low to high, two to six of them."""
     span = max(high - low, 1e-3)
     step = next(s * 10.0**e for e in range(-4, 1) for s in (1, 2, 5) if span / (s * 10.0**e) <= 5)
     first, last = int(low // step), int(-(-high // step))
+    last = max(last, first + 1)  # where all scores are one and the same
     return [round(k * step, 6) for k in range(first, last + 1)]
 
 
