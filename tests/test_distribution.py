@@ -30,7 +30,7 @@ CONDA = {
     "dask": "dask-core",
 }
 """What has another name in conda."""
-OF_DEVELOPERS = {"dev", "docs", "browser", "notebooks", "napari"}
+OF_DEVELOPERS = {"dev", "docs", "browser", "notebooks", "napari", "compare"}
 INSTALLS_ANOTHER = re.compile(
     r"\b(pip3?|pipx|uv|conda|mamba|poetry|pixi)\b[^;&|`\n]*\b(install|add)\b[^;&|`\n]*[ '\"]wsipipe"
     r"(?=$|[\s\"`\[,;=<>~]|'(?!s))",

@@ -87,7 +87,9 @@ def test_every_cell_is_computed_once_and_failures_end_nothing(
     assert (rows[rows.arm == "tool"].PQ == 1).all(), "the tool's maps are the labels"
     text = (job.out / "tables.md").read_text()
     assert "Only where the interval excludes 0." in text and "tool, discs, fold 1" in text
-    assert {p.name for p in (job.out / "plots").iterdir()} == {"discs-mDice.png", "discs-PQ.png"}
+    kinds = ("", "-by-seconds", "-by-trainable")
+    drawn = {f"discs-{score}{kind}.png" for score in ("mDice", "PQ") for kind in kinds}
+    assert {p.name for p in (job.out / "plots").iterdir()} == drawn
 
     began: list[str] = []
     compute = story.compute

@@ -53,17 +53,17 @@ def faded(picture: Picture) -> Picture:
 
 def without_nuclei(picture: Picture) -> Picture:
     """Return what a slide looks like that was stained with eosin alone: pink fibres."""
-    noise = np.random.default_rng(0).normal(0, 40, picture.shape[:2])
+    noise = np.random.default_rng(0).normal(0, 20, picture.shape[:2])
     fibres = cv2.GaussianBlur(noise, (0, 0), 1.5)[..., None]
     return np.clip(np.array([225, 140, 180]) + fibres, 0, 255).astype(np.uint8)
 
 
 def keratin(picture: Picture) -> Picture:
-    """Return the picture with two broad dark bands, as dense as nuclei."""
+    """Return the picture with two dark bands, as dense as nuclei and grainy."""
     out = picture.copy()
-    noise = np.random.default_rng(0).normal(0, 8, (2, 90, SIDE, 3))
+    noise = np.random.default_rng(0).normal(0, 25, (2, 40, SIDE, 3))
     for top, band in zip((60, 280), noise):
-        out[top : top + 90] = np.clip(np.array([95, 60, 140]) + band, 0, 255)
+        out[top : top + 40] = np.clip(np.array([95, 60, 140]) + band, 0, 255)
     return out
 
 
