@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from tests import tiny
-from wsipipe.errors import DatasetError, ModelError, SettingsError
+from wsipipe.errors import DatasetError, SettingsError
 from wsipipe.labels import Annotated, DatasetSpec
 from wsipipe.models import checkpoint
 from wsipipe.models.checkpoint import ModelCard, Segmenter
@@ -140,7 +140,7 @@ def test_a_conditioned_backbone_is_refused_frozen_and_loses_its_condition_when_t
     source, config = tiny.backbone(condition=12), CMDConfig(tiny.WIDTHS, 12)
     checkpoint.save(tmp_path / "c.safetensors", source, ModelCard("c", config))
     settings = replace(settings, backbone=str(tmp_path / "c.safetensors"), head="linear")
-    with pytest.raises(ModelError, match="conditioned on an encoder's features"):
+    with pytest.raises(SettingsError, match="conditioned on an encoder: give it, --encoder"):
         fit(pool, replace(settings, unfreeze=False), tmp_path)
     network, card = new_segmenter(settings)
     assert card.backbone == CMDConfig(tiny.WIDTHS) == network.backbone.config

@@ -208,7 +208,8 @@ def test_fits_a_phone(page: Any, address: str) -> None:
     panel = page.locator("#panel").bounding_box()
     assert panel["width"] == 390 and panel["height"] < 0.5 * 780
     assert page.evaluate("document.getElementById('panel').scrollWidth") <= 390
-    assert min(page.locator("#tools button").nth(k).bounding_box()["height"] for k in range(6)) >= 44, "for a finger"
+    boxes = [button.bounding_box() for button in page.locator("#tools button").all() if button.is_visible()]
+    assert len(boxes) >= 6 and min(box["height"] for box in boxes) >= 44, "for a finger"
     page.click("#fold")
     assert not page.is_visible("#panel")
 
