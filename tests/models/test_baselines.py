@@ -18,6 +18,7 @@ from wsipipe.errors import NotAModel
 from wsipipe.models import backbone_kinds, checkpoint
 from wsipipe.models.backbone import Backbone
 from wsipipe.models.baselines import convnext, nnunet, swin, vit_adapter
+from wsipipe.models.baselines.stages import TAKEN
 from wsipipe.models.checkpoint import ModelCard, Segmenter
 from wsipipe.models.heads import Head, HeadConfig
 from wsipipe.models.imported import import_encoder
@@ -182,7 +183,7 @@ def test_stages_are_imported_as_asked(kind: str, blocks: str, stages: int, tmp_p
         path = import_encoder(source, tmp_path / "out.safetensors", blocks=blocks)
         found, card = checkpoint.load(path)
         assert isinstance(found, Backbone) and len(found.feature_widths) == stages
-        taken = convnext.TAKEN[blocks]
+        taken = TAKEN[blocks]
         x = torch.rand(1, 3, 64, 64) * 2 - 1
         with torch.no_grad():
             whole = network.features(x)[::-1]

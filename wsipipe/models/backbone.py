@@ -7,7 +7,7 @@ A further backbone is a file with its configuration and its network, and a line 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +143,39 @@ class Backbone(nn.Module, ABC):
             Unmasked image in [-1, 1].
         """
         return self.both(x, z, timestep)[1]
+
+
+class Wrapped(Backbone):
+    """A backbone together with frozen networks before it: what is trained, opened or run again is the inner one.
+
+    Attributes
+    ----------
+    inner : Backbone
+    """
+
+    inner: Backbone
+
+    @property
+    def output(self) -> nn.Module:  # type: ignore[override]
+        """The layers that only the reconstruction uses."""
+        return self.inner.output
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Let the inner backbone get gradients, or not; what is before it never does."""
+        self.inner.requires_grad_(requires_grad)
+        return self
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the backbone's blocks."""
+        return self.inner.blocks()
+
+    def open_gates(self, gate: float = 0.5) -> None:
+        """Give every block's gate the bias *gate*."""
+        self.inner.open_gates(gate)
+
+    def zero_start(self) -> None:
+        """Set to zero what starts there."""
+        self.inner.zero_start()
 
 
 def initialise(backbone: Backbone, init: str = "xavier") -> None:

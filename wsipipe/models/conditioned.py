@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsipipe.models import backbone_kinds
-from wsipipe.models.backbone import FEATURE_TIMESTEP, Backbone, Folded
+from wsipipe.models.backbone import FEATURE_TIMESTEP, Backbone, Folded, Wrapped
 from wsipipe.models.checks import expect, whole
 from wsipipe.models.pointwise import without_pointwise_convolutions
 from wsipipe.models.vit import ViT
@@ -83,23 +83,13 @@ class TileEncoder(nn.Module):
         return pooled(self.vit(((y - mean) / std).to(x.dtype)), self.vit.prefix, self.config.token)
 
 
-class WithEncoder(Backbone):
+class WithEncoder(Wrapped):
     """A conditioned backbone, together with what conditions it: pictures in, features out."""
 
     def __init__(self, encoder: TileEncoder, inner: Backbone) -> None:
         super().__init__()
         self.encoder, self.inner = encoder, inner
         self.config = backbone_kinds.without_condition(inner.config)
-
-    @property
-    def output(self) -> nn.Module:  # type: ignore[override]
-        """The layers that only the reconstruction uses."""
-        return self.inner.output
-
-    def requires_grad_(self, requires_grad: bool = True) -> WithEncoder:
-        """Let the backbone get gradients, or not; the encoder never does."""
-        self.inner.requires_grad_(requires_grad)
-        return self
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """Reconstruct; without *z*, the encoder's feature of what is shown."""
@@ -113,18 +103,6 @@ class WithEncoder(Backbone):
     def fold(self, timestep: int = FEATURE_TIMESTEP) -> Folded:
         """Return what computes the same: its condition differs from tile to tile, so there is nothing to fold."""
         return FoldedWithEncoder(self, timestep)
-
-    def blocks(self) -> list[nn.Module]:
-        """Return the backbone's blocks."""
-        return self.inner.blocks()
-
-    def open_gates(self, gate: float = 0.5) -> None:
-        """Give every block's gate the bias *gate*."""
-        self.inner.open_gates(gate)
-
-    def zero_start(self) -> None:
-        """Set to zero what starts there."""
-        self.inner.zero_start()
 
 
 class FoldedWithEncoder(Folded):

@@ -12,6 +12,7 @@ from wsipipe.errors import ModelError, NotAModel, SettingsError
 from wsipipe.models import backbone_kinds, checkpoint
 from wsipipe.models.backbone import Backbone
 from wsipipe.models.baselines import convnext, swin
+from wsipipe.models.baselines.stages import TAKEN
 from wsipipe.models.checkpoint import ModelCard
 from wsipipe.models.conditioning import MEAN, STD, encoder_name, read_tensors, read_vit
 from wsipipe.models.encoders import EncoderEntry, fetched, known, named
@@ -88,7 +89,7 @@ def _staged(
     """Write the backbone of a ConvNeXt or Swin V2 under timm's names."""
     weights, tensors, config = read_tensors(folder or fetched(entry))  # type: ignore[arg-type]
     other = {"mean": tuple(config.get("mean", MEAN)), "std": tuple(config.get("std", STD))}
-    taken = convnext.TAKEN[blocks]
+    taken = TAKEN[blocks]
     try:
         size = STAGED[kind][1]({name: tuple(t.shape) for name, t in tensors.items()}, taken=taken, **other)
         backbone = backbone_kinds.build(size)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsipipe.models.backbone import FEATURE_TIMESTEP, TILE, Backbone, Folded
+from wsipipe.models.backbone import FEATURE_TIMESTEP, TILE, Backbone, Folded, Wrapped
 from wsipipe.models.checks import expect, whole
 from wsipipe.models.pointwise import without_pointwise_convolutions
 from wsipipe.models.vae import VAE, VAEConfig
@@ -109,23 +109,13 @@ def space_of(network: nn.Module) -> Space:
     return network.space if isinstance(network, InLatents) else Pixels()
 
 
-class InLatents(Backbone):
+class InLatents(Wrapped):
     """A backbone that works on latents, together with what makes them: pictures in, features out."""
 
     def __init__(self, space: Latents, inner: Backbone) -> None:
         super().__init__()
         self.space, self.inner = space, inner
         self.config = inner.config
-
-    @property
-    def output(self) -> nn.Module:  # type: ignore[override]
-        """The layers that only the reconstruction uses."""
-        return self.inner.output
-
-    def requires_grad_(self, requires_grad: bool = True) -> InLatents:
-        """Let the backbone get gradients, or not; the autoencoder never does."""
-        self.inner.requires_grad_(requires_grad)
-        return self
 
     def forward(self, x: Tensor, t: Tensor, z: Tensor | None = None) -> Tensor:
         """Reconstruct latents from masked ones; see :meth:`wsipipe.models.backbone.Backbone.forward`."""
@@ -139,18 +129,6 @@ class InLatents(Backbone):
     def fold(self, timestep: int = FEATURE_TIMESTEP) -> Folded:
         """Return the same with the backbone folded."""
         return FoldedInLatents(self, timestep)
-
-    def blocks(self) -> list[nn.Module]:
-        """Return the backbone's blocks."""
-        return self.inner.blocks()
-
-    def open_gates(self, gate: float = 0.5) -> None:
-        """Give every block's gate the bias *gate*."""
-        self.inner.open_gates(gate)
-
-    def zero_start(self) -> None:
-        """Set to zero what starts there."""
-        self.inner.zero_start()
 
 
 class FoldedInLatents(Folded):

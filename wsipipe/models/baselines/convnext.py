@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -11,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsipipe.models.baselines.plain import PlainBackbone, as_imagenet, check_plain, normalised
-from wsipipe.models.checks import WIDEST, expect, many, number, whole
+from wsipipe.models.baselines.plain import PlainBackbone, as_imagenet, normalised
+from wsipipe.models.baselines.stages import Stages
+from wsipipe.models.checks import WIDEST, expect, many, whole
 from wsipipe.models.encoders import IMAGENET
 
 
 @dataclass(frozen=True)
-class ConvNeXtConfig:
+class ConvNeXtConfig(Stages):
     """Size of the network.
 
     Attributes
@@ -43,39 +43,7 @@ class ConvNeXtConfig:
     def __post_init__(self) -> None:
         expect(many(whole(1, WIDEST), 4)(self.widths), "backbone's widths", self.widths, "four numbers of channels")
         expect(many(whole(1, 100), 4)(self.depths), "backbone's depths", self.depths, "four numbers of blocks")
-        check_taken(self.taken)
-        for name in ("mean", "std"):
-            expect(many(number(-10, 10), 3)(getattr(self, name)), name, getattr(self, name), "three numbers")
-        check_plain(self.condition, self.channels, "ConvNeXt")
-
-    @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of the taken stages, coarse to fine."""
-        return tuple(self.widths[k] for k in self.taken[::-1])
-
-    @property
-    def deepest_width(self) -> int:
-        """Channels of the last taken stage."""
-        return self.widths[self.taken[-1]]
-
-    @property
-    def scale(self) -> int:
-        """Pixels along a side of a pixel of the first taken stage."""
-        return int(4 * 2 ** self.taken[0])
-
-    def in_latents(self, channels: int) -> ConvNeXtConfig:
-        """Return the configuration for latents: ValueError, there is none."""
-        return dataclasses.replace(self, channels=channels)
-
-
-TAKEN = {"shallow": (0, 1), "deep": (2, 3), "mixed": (0, 1, 2, 3), "last": (3,)}
-"""Stages by the words of `models import --blocks`."""
-
-
-def check_taken(taken: tuple[int, ...]) -> None:
-    """Refuse what are no stages: ValueError."""
-    good = many(whole(0, 3))(taken) and len(taken) > 0 and list(taken) == sorted(set(taken))
-    expect(good, "backbone's taken stages", taken, "numbers that rise from 0 to 3")
+        self.check_rest("ConvNeXt")
 
 
 def read_config(shapes: Mapping[str, tuple[int, ...]], **other: object) -> ConvNeXtConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Mapping
@@ -13,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsipipe.models.baselines.convnext import check_taken
-from wsipipe.models.baselines.plain import PlainBackbone, as_imagenet, check_plain, normalised
-from wsipipe.models.checks import WIDEST, expect, many, number, whole
+from wsipipe.models.baselines.plain import PlainBackbone, as_imagenet, normalised
+from wsipipe.models.baselines.stages import Stages
+from wsipipe.models.checks import WIDEST, expect, many, whole
 from wsipipe.models.encoders import IMAGENET
 
 HEAD = 32
@@ -23,7 +22,7 @@ HEAD = 32
 
 
 @dataclass(frozen=True)
-class SwinConfig:
+class SwinConfig(Stages):
     """Size of the network.
 
     Attributes
@@ -56,34 +55,12 @@ class SwinConfig:
         expect(many(whole(1, 100), 4)(self.depths), "backbone's depths", self.depths, "four numbers of blocks")
         expect(whole(2, 64)(self.window), "backbone's window", self.window, "2 to 64")
         expect(many(whole(0, 64), 4)(self.trained), "backbone's trained windows", self.trained, "four numbers to 64")
-        check_taken(self.taken)
-        for name in ("mean", "std"):
-            expect(many(number(-10, 10), 3)(getattr(self, name)), name, getattr(self, name), "three numbers")
-        check_plain(self.condition, self.channels, "Swin")
+        self.check_rest("Swin")
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of the stages."""
         return tuple(self.width * 2**k for k in range(4))
-
-    @property
-    def feature_widths(self) -> tuple[int, ...]:
-        """Channels of the taken stages, coarse to fine."""
-        return tuple(self.widths[k] for k in self.taken[::-1])
-
-    @property
-    def deepest_width(self) -> int:
-        """Channels of the last taken stage."""
-        return self.widths[self.taken[-1]]
-
-    @property
-    def scale(self) -> int:
-        """Pixels along a side of a pixel of the first taken stage."""
-        return int(4 * 2 ** self.taken[0])
-
-    def in_latents(self, channels: int) -> SwinConfig:
-        """Return the configuration for latents: ValueError, there is none."""
-        return dataclasses.replace(self, channels=channels)
 
 
 def read_config(shapes: Mapping[str, tuple[int, ...]], **other: object) -> SwinConfig:
